@@ -1,0 +1,23 @@
+"""The one exception of the package: something the user can mend."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class MlmaError(Exception):
+    """What is wrong, where (file and line, or utterance id), and what to do, in one line."""
+
+
+def run_cli(main: Callable[[], object]) -> None:
+    """Run a command-line entry point; print an `MlmaError` as one line and exit with 1.
+
+    Args:
+        main: the entry point; reads its own arguments.
+    """
+    try:
+        main()
+    except MlmaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,13 @@
+from pathlib import Path
+
+import pytest
+
+SHARED_CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
+
+
+@pytest.fixture(scope="session")
+def shared_corpora() -> Path:
+    """The development corpora beside the checkout; tests that need them skip without."""
+    if not SHARED_CORPORA.is_dir():
+        pytest.skip(f"no development corpora at {SHARED_CORPORA}")
+    return SHARED_CORPORA
