@@ -1,0 +1,101 @@
+/* Sixteen fp32 lanes in the vector extension of gcc and clang, and the few functions the kernels need.
+ *
+ * The same source serves every machine: the compiler splits the sixteen lanes into what the target has,
+ * and MLMA_CLONES compiles a kernel once per x86-64 level and picks one when the library is loaded. */
+#ifndef MLMA_SIMD_H
+#define MLMA_SIMD_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef float vf_unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#define MLMA_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define MLMA_CLONES
+#endif
+
+/* A (batch, time, channel) or (batch, time, state) array whose last axis is contiguous; strides in floats. */
+typedef struct {
+    float *data;
+    int64_t batch_stride;
+    int64_t time_stride;
+} array;
+
+INLINE float *at(const array *x, int64_t batch, int64_t time) {
+    return x->data + batch * x->batch_stride + time * x->time_stride;
+}
+
+INLINE vf splat(float x) { return x - (vf){0}; }
+
+/* The first `count` lanes from memory, zeros in the rest. */
+INLINE vf load(const float *p, int64_t count) {
+    if (count >= LANES) return *(const vf_unaligned *)p;
+    vf x = {0};
+    memcpy(&x, p, (size_t)count * sizeof(float));
+    return x;
+}
+
+INLINE void store(float *p, vf x, int64_t count) {
+    if (count >= LANES)
+        *(vf_unaligned *)p = x;
+    else
+        memcpy(p, &x, (size_t)count * sizeof(float));
+}
+
+INLINE vf choose(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+INLINE vf vmax(vf a, vf b) { return choose(a > b, a, b); }
+INLINE vf vmin(vf a, vf b) { return choose(a < b, a, b); }
+
+INLINE float sum_lanes(vf x) {
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += x[i];
+    return total;
+}
+
+/* 2^x, x clamped to the normal range. x is split into an integer, which goes to the exponent field, and a
+ * rest in [-1/2, 1/2], whose power is a minimax polynomial (relative error 9.2e-8).
+ * Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the sum. */
+INLINE vf exp2v(vf x) {
+    const vf magic = splat(12582912.0f);
+    x = vmin(vmax(x, splat(-126.0f)), splat(127.0f));
+    const vf shifted = x + magic;
+    const vf f = x - (shifted - magic);
+    vf p = splat(1.326472725e-03f);
+    p = p * f + splat(9.671512786e-03f);
+    p = p * f + splat(5.550733744e-02f);
+    p = p * f + splat(2.402224208e-01f);
+    p = p * f + splat(6.931469776e-01f);
+    p = p * f + splat(1.0f);
+    return (vf)((vi)p + ((vi)shifted << 23));
+}
+
+#define LOG2E 1.44269504088896341f
+
+INLINE vf expv(vf x) { return exp2v(x * splat(LOG2E)); }
+INLINE vf sigmoidv(vf x) { return splat(1.0f) / (splat(1.0f) + expv(-x)); }
+
+/* log(1 + exp(x)) = max(x, 0) + log1p(y), y = exp(-|x|) in (0, 1]. With w = y / (2 + y) <= 1/3,
+ * log1p(y) = 2 atanh(w), whose series to w^13 is exact to fp32. */
+INLINE vf softplusv(vf x) {
+    const vf y = expv(-vmax(x, -x));
+    const vf w = y / (splat(2.0f) + y);
+    const vf q = w * w;
+    vf p = splat(1.0f / 13);
+    p = p * q + splat(1.0f / 11);
+    p = p * q + splat(1.0f / 9);
+    p = p * q + splat(1.0f / 7);
+    p = p * q + splat(1.0f / 5);
+    p = p * q + splat(1.0f / 3);
+    p = p * q + splat(1.0f);
+    return vmax(x, splat(0.0f)) + splat(2.0f) * w * p;
+}
+
+#endif

@@ -1,0 +1,79 @@
+"""The definitions of the two operators in plain PyTorch: readable, any dtype, differentiable.
+
+Every other backend is tested against these in fp64.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def valid_frames(lengths: Tensor | None, batch: int, time: int, device: torch.device) -> Tensor:
+    """True on the frames before each sequence's length, (batch, time)."""
+    frames = torch.arange(time, device=device)
+    if lengths is None:
+        return torch.ones(batch, time, dtype=torch.bool, device=device)
+    return frames < lengths.to(device)[:, None]
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    lengths: Tensor | None,
+    reverse: bool,
+    initial_state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The output and the final state, one frame at a time; see `espnet_mlma.scan.selective_scan`.
+
+    The discretisation is that of Mamba's code: exp(dt A) for A, dt B (Euler) for B.
+    """
+    batch, time, channel = u.shape
+    out_dtype = u.dtype
+    wide = torch.promote_types(u.dtype, torch.float32)
+    u, delta, A, B, C = (x.to(wide) for x in (u, delta, A, B, C))
+    if delta_bias is not None:
+        delta = delta + delta_bias.to(wide)
+    if delta_softplus:
+        delta = F.softplus(delta)
+    valid = valid_frames(lengths, batch, time, u.device)
+    # Padding may hold anything, NaN included: it is replaced, not multiplied by zero.
+    u, delta, B, C = (x.masked_fill(~valid[..., None], 0) for x in (u, delta, B, C))
+    h = u.new_zeros(batch, channel, A.size(1)) if initial_state is None else initial_state.to(wide)
+    outputs: list[Tensor] = [u.new_zeros(batch, channel)] * time
+    for t in reversed(range(time)) if reverse else range(time):
+        dt = delta[:, t, :, None]
+        moved = torch.exp(dt * A) * h + dt * u[:, t, :, None] * B[:, t, None, :]
+        h = torch.where(valid[:, t, None, None], moved, h)
+        outputs[t] = (h * C[:, t, None, :]).sum(-1)
+    y = torch.stack(outputs, 1) if time else u
+    if D is not None:
+        y = y + u * D.to(wide)
+    if z is not None:
+        y = y * F.silu(z.to(wide).masked_fill(~valid[..., None], 0))
+    return y.masked_fill(~valid[..., None], 0).to(out_dtype), h
+
+
+def depthwise_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, left: int, silu: bool, lengths: Tensor | None
+) -> Tensor:
+    """Each channel convolved over time by its own kernel; see `espnet_mlma.scan.depthwise_conv`."""
+    batch, time, channel = x.shape
+    kernel = weight.size(1)
+    valid = valid_frames(lengths, batch, time, x.device)[..., None]
+    padded = F.pad(x.masked_fill(~valid, 0).transpose(1, 2), (left, kernel - 1 - left))
+    y = F.conv1d(
+        padded,
+        weight[:, None].to(x.dtype),
+        None if bias is None else bias.to(x.dtype),
+        groups=channel,
+    ).transpose(1, 2)
+    return (F.silu(y) if silu else y).masked_fill(~valid, 0)
