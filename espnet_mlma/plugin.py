@@ -1,5 +1,64 @@
-"""Registration of `conmamba` in ESPnet's tasks."""
+"""Registration of `conmamba` in ESPnet's tasks.
+
+ESPnet finds encoders in a table per task module and has no hook for others, so the entry has to be
+made after each of those modules is imported. Importing them all here would cost every small command
+of the recipe several seconds; instead the tables are filled when, and only if, ESPnet imports them.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import sys
+from types import ModuleType
+
+TASKS = frozenset(
+    [f"espnet2.tasks.{task}" for task in ("asr", "st", "slu", "s2t", "s2t_ctc", "ssl")]
+    + ["espnet3.systems.esp2_asr.task"]
+)
+
+
+def register(task: ModuleType) -> None:
+    """Add `conmamba` to the encoders of an ESPnet task module.
+
+    Args:
+        task: a module with a table `encoder_choices`.
+    """
+    from espnet_mlma.encoder import ConMambaEncoder
+
+    task.encoder_choices.classes["conmamba"] = ConMambaEncoder
+
+
+class _RegisteringLoader(importlib.abc.Loader):
+    """Loads a task module as before, then registers."""
+
+    def __init__(self, loader: importlib.abc.Loader):
+        self._loader = loader
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        register(module)
+
+
+class _TaskFinder(importlib.abc.MetaPathFinder):
+    """Finds the task modules where they are and hands them to `_RegisteringLoader`."""
+
+    def find_spec(self, name, path, target=None):
+        if name not in TASKS:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _RegisteringLoader(spec.loader)
+        return spec
 
 
 def install() -> None:
-    """Placeholder until the encoder lands in the next commit."""
+    """Register in the tasks already imported and in those imported from now on; once is enough."""
+    if any(isinstance(finder, _TaskFinder) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, _TaskFinder())
+    for name in TASKS & sys.modules.keys():
+        register(sys.modules[name])

@@ -1,4 +1,4 @@
-"""The C kernels behind PyTorch's autograd: fp32 arithmetic, no flipping, no copies of strided input."""
+"""The C kernels behind PyTorch's autograd: fp32 arithmetic, strided input read where it lies."""
 
 from __future__ import annotations
 
@@ -177,7 +177,8 @@ class _DepthwiseConv(torch.autograd.Function):
         args.grad_weight, args.grad_bias = _pointer(grad_weight), _pointer(grad_bias)
         _library.mlma_conv_backward(ctypes.byref(args))
         return (
-            grad_x, grad_weight.sum(0), None if bias is None else grad_bias.sum(0), None, None, None,
+            grad_x, grad_weight.sum(0), None if bias is None else grad_bias.sum(0),
+            None, None, None,
         )  # fmt: skip
 
 

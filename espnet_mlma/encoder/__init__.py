@@ -1,0 +1,5 @@
+"""The ConMamba encoder: front-end, blocks of feed-forward, bidirectional Mamba and convolution."""
+
+from espnet_mlma.encoder.conmamba import ConMambaEncoder
+
+__all__ = ["ConMambaEncoder"]

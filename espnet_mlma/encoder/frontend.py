@@ -1,0 +1,126 @@
+"""From feature frames to the frames the blocks work on, padding-exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from espnet2.legacy.nets.pytorch_backend.transformer import subsampling
+from torch import Tensor, nn
+
+from espnet_mlma.scan.reference import valid_frames
+
+_ESPNET = {
+    "conv2d": subsampling.Conv2dSubsampling,
+    "conv2d2": subsampling.Conv2dSubsampling2,
+    "conv2d6": subsampling.Conv2dSubsampling6,
+    "conv2d8": subsampling.Conv2dSubsampling8,
+}
+_CNN_CHANNELS = {"cnn4": (64, 32), "cnn8": (64, 32, 32)}
+
+
+class ConvFrontend(nn.Module):
+    """3x3 convolutions of stride 2 in time and frequency, each with LayerNorm and LeakyReLU.
+
+    Frames past the length count as zero at every layer, so padding never reaches a valid frame;
+    n frames become ceil(n / 2) per layer.
+
+    Args:
+        input_size: features per frame.
+        output_size: channels of the final projection.
+        channels: output channels of each convolution.
+        dropout_rate: dropout after each layer and after the projection.
+
+    Source: the front-end of SpeechBrain's Transformer recipes, which the MLMA paper uses.
+    """
+
+    def __init__(
+        self, input_size: int, output_size: int, channels: Sequence[int], dropout_rate: float
+    ):
+        super().__init__()
+        self.convs = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        before, bins = 1, input_size
+        for after in channels:
+            bins = (bins + 1) // 2
+            self.convs.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
+            self.norms.append(nn.LayerNorm((bins, after)))
+            before = after
+        self.activation = nn.LeakyReLU()
+        self.dropout = nn.Dropout(dropout_rate)
+        self.out = nn.Linear(bins * before, output_size)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """x (batch, time, input_size), lengths (batch,) in frames; returns both, subsampled."""
+        x = x[..., None]  # (batch, time, bins, channel): the layout of channels_last throughout
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            valid = valid_frames(lengths, x.size(0), x.size(1), x.device)
+            x = x.masked_fill(~valid[..., None, None], 0)
+            x = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            x = self.dropout(self.activation(norm(x)))
+            lengths = (lengths + 1) // 2
+        return self.dropout(self.out(x.flatten(2))), lengths
+
+
+class LinearFrontend(nn.Module):
+    """A projection with LayerNorm and dropout; no subsampling."""
+
+    def __init__(self, input_size: int, output_size: int, dropout_rate: float):
+        super().__init__()
+        self.out = nn.Linear(input_size, output_size)
+        self.norm = nn.LayerNorm(output_size)
+        self.dropout = nn.Dropout(dropout_rate)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """x (batch, time, input_size), lengths (batch,) in frames; both come back."""
+        return self.dropout(self.norm(self.out(x))), lengths
+
+
+class ESPnetFrontend(nn.Module):
+    """One of ESPnet's convolutional subsamplings, without a positional encoding.
+
+    Its convolutions pad nothing, so a valid output frame never reads beyond its utterance.
+
+    Raises (forward):
+        TooShortUttError: ESPnet's own, when the batch is too short for the subsampling.
+    """
+
+    def __init__(self, name: str, input_size: int, output_size: int, dropout_rate: float):
+        super().__init__()
+        self.subsampling = _ESPNET[name](
+            input_size, output_size, dropout_rate, pos_enc=nn.Dropout(dropout_rate)
+        )
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """x (batch, time, input_size), lengths (batch,) in frames; returns both, subsampled."""
+        too_short, limit = subsampling.check_short_utt(self.subsampling, x.size(1))
+        if too_short:
+            raise subsampling.TooShortUttError(
+                f"{x.size(1)} frames are too few for this input_layer; it needs {limit}",
+                x.size(1),
+                limit,
+            )
+        valid = valid_frames(lengths, x.size(0), x.size(1), x.device)
+        x, mask = self.subsampling(x, valid[:, None])
+        return x, mask.squeeze(1).sum(1)
+
+
+def build_frontend(name: str, input_size: int, output_size: int, dropout_rate: float) -> nn.Module:
+    """The input layer by its name in the configuration.
+
+    Args:
+        name: `cnn4`, `cnn8`, `linear`, or ESPnet's `conv2d`, `conv2d2`, `conv2d6`, `conv2d8`.
+        input_size: features per frame.
+        output_size: channels out.
+        dropout_rate: dropout inside.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name in _CNN_CHANNELS:
+        return ConvFrontend(input_size, output_size, _CNN_CHANNELS[name], dropout_rate)
+    if name == "linear":
+        return LinearFrontend(input_size, output_size, dropout_rate)
+    if name in _ESPNET:
+        return ESPnetFrontend(name, input_size, output_size, dropout_rate)
+    known = ", ".join([*_CNN_CHANNELS, "linear", *_ESPNET])
+    raise ValueError(f"input_layer is {name!r}; choose from {known}")

@@ -1,0 +1,41 @@
+"""Run an ESPnet program with the plugin registered, as `python -m espnet_mlma.run` for `python`.
+
+    python -m espnet_mlma.run -m espnet2.bin.asr_train --config conf/train_asr_conmamba.yaml ...
+    python -m espnet_mlma.run script.py ...
+    python -m espnet_mlma.run -c "import espnet2; ..."
+
+The module that started the process stays `espnet_mlma.run`. Processes that multiprocessing spawns
+import that module again before anything else, and so have the encoder too.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+USAGE = "usage: python -m espnet_mlma.run (-m MODULE | -c CODE | SCRIPT) [arguments]"
+
+
+def main(arguments: list[str]) -> None:
+    """Run a module, a script or code as the interpreter would.
+
+    Args:
+        arguments: what stands behind `python` on a command line.
+    """
+    if not arguments or (arguments[0] in ("-m", "-c") and len(arguments) < 2):
+        raise SystemExit(USAGE)
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__")
+    elif arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
+    elif arguments[0].startswith("-"):
+        raise SystemExit(f"unknown option {arguments[0]}\n{USAGE}")
+    else:
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
