@@ -1,0 +1,160 @@
+"""Sound files: how long they are, their samples, and their place in a `wav.scp`."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+
+from espnet_mlma.corpora.utterance import ArchiveMember, AudioFile
+from espnet_mlma.errors import MlmaError
+
+SAMPLE_RATE = 16000
+_PIPE = re.compile(r"tar -xzOf '([^']+)' '([^']+)' \|")
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """Length of a sound file: `frames` samples per channel at `rate` Hz."""
+
+    rate: int
+    frames: int
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.rate
+
+
+def probe(source: Path | BinaryIO, name: str = "") -> AudioInfo:
+    """Read the length of a sound file from its header.
+
+    A FLAC header promises samples that a cut-off file no longer has, so its last one is read.
+
+    Args:
+        source: a path, or an open binary file.
+        name: what to call an open file in errors.
+
+    Raises:
+        MlmaError: the file is missing, empty or not readable sound.
+    """
+    try:
+        with soundfile.SoundFile(source) as sound:
+            info = AudioInfo(sound.samplerate, sound.frames)
+            cut_off = sound.format == "FLAC" and info.frames > 0 and not _has_last_sample(sound)
+    except (OSError, RuntimeError) as error:
+        raise MlmaError(f"{name or source}: {_why_unreadable(source, error)}") from None
+    if cut_off:
+        raise MlmaError(f"{name or source}: cut off before its {info.frames} samples; copy it anew")
+    if info.frames == 0:
+        raise MlmaError(f"{name or source}: holds no samples")
+    return info
+
+
+def _has_last_sample(sound: soundfile.SoundFile) -> bool:
+    try:
+        sound.seek(sound.frames - 1)
+        return len(sound.read(1)) == 1
+    except RuntimeError:
+        return False
+
+
+def _why_unreadable(source: Path | BinaryIO, error: Exception) -> str:
+    if isinstance(source, Path):
+        if not source.is_file():
+            return "no such file"
+        if source.stat().st_size == 0:
+            return "empty file"
+    return f"not readable as sound ({getattr(error, 'error_string', error)})"
+
+
+def read_audio(
+    source: str | Path | BinaryIO,
+    start: float | None = None,
+    end: float | None = None,
+    rate: int = SAMPLE_RATE,
+) -> np.ndarray:
+    """Read sound, or a span of it, as mono samples at one rate.
+
+    Args:
+        source: a path, or an open binary file.
+        start, end: the span in seconds; None for the beginning and the end of the file.
+        rate: rate of the result in Hz.
+
+    Returns:
+        (samples,) float32 in [-1, 1]; channels are averaged.
+
+    Raises:
+        MlmaError: the sound cannot be read, or the span is empty.
+    """
+    try:
+        with soundfile.SoundFile(source) as sound:
+            first = round((start or 0.0) * sound.samplerate)
+            last = sound.frames if end is None else round(end * sound.samplerate)
+            last = min(last, sound.frames)
+            if first >= last:
+                raise MlmaError(f"{source}: no samples from {start or 0} s to {end or 'its end'}")
+            sound.seek(first)
+            samples = sound.read(last - first, dtype="float32", always_2d=True)
+            source_rate = sound.samplerate
+    except (OSError, RuntimeError) as error:
+        if isinstance(source, str):
+            source = Path(source)
+        raise MlmaError(f"{source}: {_why_unreadable(source, error)}") from None
+    if len(samples) < last - first:
+        raise MlmaError(f"{source}: cut off after {first + len(samples)} of {last} samples")
+    mono = samples.mean(axis=1, dtype=np.float32)
+    if source_rate == rate:
+        return mono
+    return soxr.resample(mono, source_rate, rate)
+
+
+def iter_archive(archive: Path, members: Collection[str]) -> Iterator[tuple[str, BinaryIO]]:
+    """Read members of a tar archive in the order they lie there, in one pass.
+
+    Args:
+        archive: a tar file, compressed or not.
+        members: the names wanted; one that is not in the archive is simply not yielded.
+
+    Raises:
+        MlmaError: the archive is missing or damaged.
+    """
+    wanted = set(members)
+    try:
+        with tarfile.open(archive, "r|*") as tar:
+            for entry in tar:
+                name = entry.name.removeprefix("./")
+                if name in wanted and entry.isfile():
+                    yield name, io.BytesIO(tar.extractfile(entry).read())
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise MlmaError(f"{archive}: not a whole tar archive ({error}); fetch it anew") from None
+
+
+def scp_value(audio: AudioFile | ArchiveMember) -> str:
+    """The second column of a `wav.scp`: an absolute path, or a pipe that any Kaldi tool can run."""
+    if isinstance(audio, AudioFile):
+        return str(audio.path.absolute())
+    if "'" in f"{audio.archive.absolute()}{audio.member}":
+        raise MlmaError(f"{audio}: a quote in the name of an archive or member; rename it")
+    return f"tar -xzOf '{audio.archive.absolute()}' '{audio.member}' |"
+
+
+def parse_scp_value(value: str) -> AudioFile | ArchiveMember:
+    """The inverse of `scp_value`.
+
+    Raises:
+        MlmaError: the value is a pipe of another form.
+    """
+    pipe = _PIPE.fullmatch(value)
+    if pipe:
+        return ArchiveMember(Path(pipe[1]), pipe[2])
+    if value.endswith("|"):
+        raise MlmaError(f"wav.scp: a pipe that this recipe does not write: {value}")
+    return AudioFile(Path(value))

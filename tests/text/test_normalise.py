@@ -1,0 +1,93 @@
+import unicodedata
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.text import LANGUAGES, alphabet, check, normalise
+
+# Half of the text is drawn from characters that the rules speak of: pure Unicode rarely hits them.
+TRICKY = st.text("abéßŒœĳﬁİΣ'’‘-–«»¿¡…%&5½\u0301\u00ad\u200b가 \t\n", max_size=30)
+TEXTS = st.one_of(st.text(max_size=60), TRICKY)
+
+
+@pytest.mark.parametrize(
+    ("lang", "text", "words"),
+    [
+        ("en", "HE'S GOIN' HOME", "he's goin' home"),
+        ("en", "‘Well-known,’ he said…", "well known he said"),
+        ("en", "'Tis “so”!", "'tis so"),
+        ("en", "the boys' room", "the boys' room"),
+        ("en", "n ' m", "n m"),
+        ("fr", "L’Œuf, c'est-à-dire «peut-être»", "l'œuf c'est à dire peut être"),
+        ("es", "¿Qué? ¡Mañana, AÑO!", "qué mañana año"),
+        ("de", "Die STRAẞE – groß.", "die straße groß"),
+        ("it", "Un po' d’acqua: È perché", "un po' d'acqua è perché"),
+        ("nl", "’s Avonds zo'n Ĳs, foto's", "'s avonds zo'n ijs foto's"),
+        ("nl", "bi\u0301j\u0301na e\u0301e\u0301n", "bíjna één"),
+        ("de", "I\u0307stanbul", "istanbul"),
+        ("en", "soft\u00adhyphen zero\u200bwidth", "softhyphen zerowidth"),
+        ("en", "a/b 3.5 km", "a b 3 5 km"),
+        ("it", "?!... — «»", ""),
+    ],
+)
+def test_words(lang: str, text: str, words: str) -> None:
+    assert normalise(text, lang) == words
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXTS, st.sampled_from(LANGUAGES))
+@example("'a 'b' c'", "en")
+@example("ᄀ\u0301ᅡ", "en")
+@example("''a'''", "en")
+def test_is_idempotent(text: str, lang: str) -> None:
+    once = normalise(text, lang)
+    assert normalise(once, lang) == once
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXTS, st.sampled_from(LANGUAGES))
+def test_holds_only_lower_case_words(text: str, lang: str) -> None:
+    words = normalise(text, lang)
+    assert words == words.lower().strip() and "  " not in words
+    assert unicodedata.is_normalized("NFC", words)
+    for word in words.split():
+        assert all(char.isalnum() or char == "'" for char in word)
+        assert any(char.isalnum() for char in word)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS, st.sampled_from(LANGUAGES))
+def test_a_checked_text_stays_in_the_alphabet(text: str, lang: str) -> None:
+    if check(text, lang) is None:
+        assert set(normalise(text, lang)) <= alphabet(lang) | {"'", " "}
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXTS, st.sampled_from(LANGUAGES))
+def test_decomposed_and_composed_text_agree(text: str, lang: str) -> None:
+    assert normalise(unicodedata.normalize("NFD", text), lang) == normalise(text, lang)
+
+
+@pytest.mark.parametrize(
+    ("lang", "text", "reason"),
+    [
+        ("en", "Café, naïve!", None),
+        ("de", "Garçon", None),
+        ("es", "pingüino", None),
+        ("es", "Łódź", "out_of_alphabet"),
+        ("en", "Привет", "out_of_alphabet"),
+        ("en", "fifty %", "out_of_alphabet"),
+        ("fr", "en 1984", "digits"),
+        ("it", "m²", "digits"),
+        ("nl", "...", "empty_text"),
+    ],
+)
+def test_reasons(lang: str, text: str, reason: str | None) -> None:
+    assert check(text, lang) == reason
+
+
+def test_an_unknown_language_is_named() -> None:
+    with pytest.raises(MlmaError, match="'pl'"):
+        normalise("słowo", "pl")
