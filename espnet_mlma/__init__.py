@@ -6,6 +6,15 @@ Importing the package registers the encoder `conmamba` in ESPnet's tasks (see `p
 from espnet_mlma import plugin
 from espnet_mlma.version import __version__
 
-__all__ = ["__version__"]
+__all__ = ["Recogniser", "Transcript", "__version__", "load"]
 
 plugin.install()
+
+
+def __getattr__(name: str):
+    # PyTorch and ESPnet are imported when something is loaded, not before.
+    if name in ("load", "Recogniser", "Transcript"):
+        from espnet_mlma import decode
+
+        return getattr(decode, name)
+    raise AttributeError(f"module 'espnet_mlma' has no attribute {name!r}")

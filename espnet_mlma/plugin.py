@@ -1,4 +1,4 @@
-"""Registration of `conmamba` in ESPnet's tasks.
+"""Registration of `conmamba`, and of `conformer_cnn4` for comparisons, in ESPnet's tasks.
 
 ESPnet finds encoders in a table per task module and has no hook for others, so the entry has to be
 made after each of those modules is imported. Importing them all here would cost every small command
@@ -19,14 +19,15 @@ TASKS = frozenset(
 
 
 def register(task: ModuleType) -> None:
-    """Add `conmamba` to the encoders of an ESPnet task module.
+    """Add `conmamba` and `conformer_cnn4` to the encoders of an ESPnet task module.
 
     Args:
         task: a module with a table `encoder_choices`.
     """
-    from espnet_mlma.encoder import ConMambaEncoder
+    from espnet_mlma.encoder import ConformerCnn4Encoder, ConMambaEncoder
 
     task.encoder_choices.classes["conmamba"] = ConMambaEncoder
+    task.encoder_choices.classes["conformer_cnn4"] = ConformerCnn4Encoder
 
 
 class _RegisteringLoader(importlib.abc.Loader):

@@ -1,0 +1,120 @@
+"""Stage 12: decode a data folder into ESPnet's `text token token_int score` files."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import yaml
+
+from espnet_mlma.corpora.audio import read_audio
+from espnet_mlma.decode.recogniser import SAMPLE_RATE, Recogniser, Transcript, by_length, load
+from espnet_mlma.errors import MlmaError, run_cli
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.decode", description=__doc__)
+    parser.add_argument("--asr_train_config", type=Path, required=True)
+    parser.add_argument("--asr_model_file", type=Path, required=True)
+    parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="dump/raw/<set>")
+    parser.add_argument("--output_dir", type=Path, required=True, help="gets a folder per set")
+    parser.add_argument("--config", type=Path, required=True, help="conf/decode_*.yaml")
+    parser.add_argument("--ngpu", type=int, default=0)
+    return parser.parse_args()
+
+
+def read_options(path: Path) -> float:
+    """The batch size in seconds from a decoding configuration.
+
+    Raises:
+        MlmaError: an option is unknown or missing.
+    """
+    options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if set(options) != {"batch_seconds"}:
+        raise MlmaError(f"{path}: holds {sorted(options)}; the one option is batch_seconds")
+    return float(options["batch_seconds"])
+
+
+def _read_scp(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise MlmaError(f"{path}: no such file; run stages 1 to 4 first")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return dict(line.split(maxsplit=1) for line in lines)
+
+
+def _samples(where: str) -> np.ndarray:
+    """Float samples from a file, or from `ark:offset`."""
+    if ":" not in Path(where).name:
+        return read_audio(where)
+    rate, samples = kaldiio.load_mat(where)
+    if rate != SAMPLE_RATE:
+        raise MlmaError(f"{where}: {rate} Hz; stage 3 writes {SAMPLE_RATE} Hz")
+    if samples.dtype.kind == "i":
+        return samples.astype(np.float32) / (np.iinfo(samples.dtype).max + 1)
+    return samples.astype(np.float32)
+
+
+def decode_folder(
+    recogniser: Recogniser, data_dir: Path, batch_seconds: float
+) -> dict[str, Transcript]:
+    """Recognise every utterance of a data folder, longest first.
+
+    Args:
+        recogniser: the model.
+        data_dir: holds `wav.scp` and, from stage 3, `utt2num_samples`.
+        batch_seconds: most audio in a batch, padding included.
+    """
+    audio = _read_scp(data_dir / "wav.scp")
+    lengths = {key: int(n) for key, n in _read_scp(data_dir / "utt2num_samples").items()}
+    lengths = {key: lengths[key] for key in audio}
+    results: dict[str, Transcript] = {}
+    for batch in by_length(lengths, batch_seconds):
+        transcripts = recogniser.transcribe_batch([_samples(audio[key]) for key in batch])
+        results.update(zip(batch, transcripts, strict=True))
+        print(f"  {len(results)} / {len(audio)} utterances", end="\r", flush=True)
+    return results
+
+
+def write_results(results: dict[str, Transcript], output_dir: Path) -> None:
+    """Write the four files in C order of the ids; the folder appears whole or not at all."""
+    unfinished = output_dir.with_name(output_dir.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    columns = {
+        "text": lambda t: t.text,
+        "token": lambda t: " ".join(t.tokens),
+        "token_int": lambda t: " ".join(map(str, t.token_ids)),
+        "score": lambda t: f"{t.score:.4f}",
+    }
+    for name, column in columns.items():
+        with (unfinished / name).open("w", encoding="utf-8") as file:
+            for key in sorted(results):
+                file.write(f"{key} {column(results[key])}".rstrip() + "\n")
+    shutil.rmtree(output_dir, ignore_errors=True)
+    unfinished.rename(output_dir)
+
+
+def main() -> None:
+    """Decode each set and say how fast."""
+    arguments = _parse()
+    batch_seconds = read_options(arguments.config)
+    device = "cuda" if arguments.ngpu else "cpu"
+    recogniser = load(arguments.asr_train_config, arguments.asr_model_file, device)
+    for data_dir in arguments.data_dir:
+        start = time.perf_counter()
+        results = decode_folder(recogniser, data_dir, batch_seconds)
+        write_results(results, arguments.output_dir / data_dir.name)
+        spent = time.perf_counter() - start
+        audio = sum(result.duration for result in results.values())
+        print(
+            f"{data_dir.name}: {len(results)} utterances, {audio:.0f} s of audio "
+            f"in {spent:.1f} s, {audio / spent:.0f} x real time"
+        )
+
+
+if __name__ == "__main__":
+    run_cli(main)
