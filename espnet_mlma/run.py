@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from pathlib import Path
 
 USAGE = "usage: python -m espnet_mlma.run (-m MODULE | -c CODE | SCRIPT) [arguments]"
 
@@ -27,14 +28,19 @@ def main(arguments: list[str]) -> None:
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         runpy.run_module(arguments[1], run_name="__main__")
-    elif arguments[0] == "-c":
+        return
+    if arguments[0] == "-c":
         sys.argv = ["-c", *arguments[2:]]
-        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
+        code, name = arguments[1], "<string>"
     elif arguments[0].startswith("-"):
         raise SystemExit(f"unknown option {arguments[0]}\n{USAGE}")
     else:
         sys.argv = arguments
-        runpy.run_path(arguments[0], run_name="__main__")
+        code, name = Path(arguments[0]).read_text(encoding="utf-8"), arguments[0]
+        sys.path[0] = str(Path(name).resolve().parent)
+    # Not runpy.run_path, which puts the script in place of this module in sys.modules: a spawned
+    # process would then import the script without the plugin.
+    exec(compile(code, name, "exec"), {"__name__": "__main__", "__file__": name})
 
 
 if __name__ == "__main__":

@@ -96,41 +96,49 @@ def _check(status: int) -> None:
         raise MemoryError("the selective scan could not allocate its scratch memory")
 
 
+# The structs hold addresses, and saved tensors may come back at others (gradient checkpointing
+# computes them anew), so forward and backward each build their own.
+
+
+def _scan_args(u, delta, A, B, C, D, z, bias, initial, lengths, options) -> _ScanArgs:
+    batch, time, channel = u.shape
+    threads = torch.get_num_threads()
+    return _ScanArgs(
+        batch, time, channel, A.size(1), _groups(batch, channel, threads), threads,
+        *options, _pointer(lengths),
+        _array(u), _array(delta), _array(z), _array(B), _array(C),
+        _pointer(A), _pointer(D), _pointer(bias), _pointer(initial),
+    )  # fmt: skip
+
+
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u, delta, A, B, C, D, z, bias, initial, softplus, reverse, lengths):
-        batch, time, channel = u.shape
-        state = A.size(1)
-        threads = torch.get_num_threads()
+        inputs = (u, delta, A, B, C, D, z, bias, initial, lengths)
+        ctx.options = (softplus, reverse)
+        args = _scan_args(*inputs, ctx.options)
         starts = None
         if any(ctx.needs_input_grad):
-            tiles = -(-time // _library.mlma_scan_tile())
-            starts = u.new_empty(batch, tiles, channel, state)
-        out = u.new_empty(batch, time, channel)
-        final = u.new_empty(batch, channel, state)
-        args = _ScanArgs(
-            batch, time, channel, state, _groups(batch, channel, threads), threads,
-            softplus, reverse, _pointer(lengths),
-            _array(u), _array(delta), _array(z), _array(B), _array(C),
-            _pointer(A), _pointer(D), _pointer(bias), _pointer(initial),
-            _array(out), _pointer(final), _pointer(starts),
-        )  # fmt: skip
+            tiles = -(-args.time // _library.mlma_scan_tile())
+            starts = u.new_empty(args.batch, tiles, args.channel, args.state)
+        out = u.new_empty(u.shape)
+        final = u.new_empty(args.batch, args.channel, args.state)
+        args.out, args.final, args.starts = _array(out), _pointer(final), _pointer(starts)
         _check(_library.mlma_scan_forward(ctypes.byref(args)))
-        ctx.save_for_backward(u, delta, A, B, C, D, z, bias, initial, lengths, starts)
-        ctx.args = args
+        ctx.save_for_backward(*inputs, starts)
         return out, final
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_out, grad_final):
-        u, delta, A, B, C, D, z, bias, initial, lengths, starts = ctx.saved_tensors
-        args = ctx.args
+        *inputs, starts = ctx.saved_tensors
+        u, _, _, _, _, D, z, bias, initial, _ = inputs
+        args = _scan_args(*inputs, ctx.options)
+        args.starts = _pointer(starts)
         batch, time, channel, state = args.batch, args.time, args.channel, args.state
-        args.threads = torch.get_num_threads()
-        args.groups = _groups(batch, channel, args.threads)
-        grad_out, grad_final = _rows(grad_out), grad_final.to(torch.float32).contiguous()
+        grad_out, grad_final = _rows(grad_out), _vector(grad_final)
         grad_u, grad_delta = u.new_empty(2, batch, time, channel)
-        grad_z = None if z is None else torch.empty_like(grad_u)
+        grad_z = None if z is None else u.new_empty(u.shape)
         # Zeros: the kernel does not touch the rows of padding.
         grad_B, grad_C = u.new_zeros(2, args.groups, batch, time, state)
         grad_A, grad_initial = u.new_empty(2, batch, channel, state)
@@ -149,28 +157,32 @@ class _SelectiveScan(torch.autograd.Function):
         )  # fmt: skip
 
 
+def _conv_args(x, weight, bias, lengths, options) -> _ConvArgs:
+    left, silu = options
+    return _ConvArgs(
+        *x.shape, weight.size(0), left, torch.get_num_threads(), silu,
+        _pointer(lengths), _array(x), _pointer(weight), _pointer(bias),
+    )  # fmt: skip
+
+
 class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, left, silu, lengths):
-        batch, time, channel = x.shape
-        out = x.new_empty(batch, time, channel)
-        args = _ConvArgs(
-            batch, time, channel, weight.size(0), left, torch.get_num_threads(), silu,
-            _pointer(lengths), _array(x), _pointer(weight), _pointer(bias), _array(out),
-        )  # fmt: skip
+        ctx.options = (left, silu)
+        args = _conv_args(x, weight, bias, lengths, ctx.options)
+        out = x.new_empty(x.shape)
+        args.out = _array(out)
         _library.mlma_conv_forward(ctypes.byref(args))
         ctx.save_for_backward(x, weight, bias, lengths)
-        ctx.args = args
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_out):
         x, weight, bias, lengths = ctx.saved_tensors
-        args = ctx.args
-        args.threads = torch.get_num_threads()
+        args = _conv_args(x, weight, bias, lengths, ctx.options)
         grad_out = _rows(grad_out)
-        grad_x, pre = x.new_empty(2, *grad_out.shape)
+        grad_x, pre = x.new_empty(2, *x.shape)
         grad_weight = x.new_zeros(args.batch, *weight.shape)
         grad_bias = x.new_zeros(args.batch, args.channel)
         args.grad_out, args.grad_x, args.pre = _array(grad_out), _array(grad_x), _pointer(pre)

@@ -40,13 +40,13 @@ def selective_scan(
     out_dtype = u.dtype
     wide = torch.promote_types(u.dtype, torch.float32)
     u, delta, A, B, C = (x.to(wide) for x in (u, delta, A, B, C))
+    valid = valid_frames(lengths, batch, time, u.device)
+    # Padding may hold anything, NaN included: it is replaced, not multiplied by zero.
+    u, delta, B, C = (x.masked_fill(~valid[..., None], 0) for x in (u, delta, B, C))
     if delta_bias is not None:
         delta = delta + delta_bias.to(wide)
     if delta_softplus:
         delta = F.softplus(delta)
-    valid = valid_frames(lengths, batch, time, u.device)
-    # Padding may hold anything, NaN included: it is replaced, not multiplied by zero.
-    u, delta, B, C = (x.masked_fill(~valid[..., None], 0) for x in (u, delta, B, C))
     h = u.new_zeros(batch, channel, A.size(1)) if initial_state is None else initial_state.to(wide)
     outputs: list[Tensor] = [u.new_zeros(batch, channel)] * time
     for t in reversed(range(time)) if reverse else range(time):

@@ -1,0 +1,223 @@
+"""Every backend gives the numbers of the reference in fp64, forward and backward."""
+
+import pytest
+import torch
+
+from espnet_mlma.scan import available_backends, selective_scan
+
+BACKENDS = [name for name in available_backends() if name != "reference"]
+
+# time 1; time below, at and above the tile of 32; channels off 16; every d_state a kernel meets.
+SHAPES = [
+    (1, 1, 1, 1),
+    (2, 5, 16, 2),
+    (3, 32, 20, 16),
+    (2, 33, 33, 3),
+    (4, 70, 64, 8),
+    (1, 100, 48, 64),
+]
+
+
+def make_inputs(batch, time, channel, state, with_options=True, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    inputs = {
+        "u": normal(batch, time, channel),
+        "delta": normal(batch, time, channel),
+        "A": -0.1 - 4 * torch.rand(channel, state, generator=generator, dtype=torch.float64),
+        "B": normal(batch, time, state),
+        "C": normal(batch, time, state),
+    }
+    if with_options:
+        inputs |= {
+            "D": normal(channel),
+            "z": normal(batch, time, channel),
+            "delta_bias": 0.1 * normal(channel),
+            "initial_state": normal(batch, channel, state),
+        }
+    return inputs
+
+
+def make_lengths(batch, time, kind):
+    if kind is None:
+        return None
+    if kind == "full":
+        return torch.full((batch,), time)
+    return torch.tensor([(i * 7919 + 3) % (time + 1) for i in range(batch)]) * torch.tensor(
+        [0] + [1] * (batch - 1)  # the first sequence is empty
+    )
+
+
+def run_with_gradients(inputs, dtype, backend, **options):
+    leaves = {name: x.clone().to(dtype).requires_grad_() for name, x in inputs.items()}
+    out, final = selective_scan(**leaves, return_final_state=True, backend=backend, **options)
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in (out, final)]
+    torch.autograd.backward(
+        (out, final), [w.to(x.dtype) for w, x in zip(weights, (out, final), strict=True)]
+    )
+    return {"out": out.detach(), "final": final.detach()} | {
+        # None: the result does not depend on it, as C on the first frame of an empty sequence.
+        f"grad {name}": torch.zeros_like(x) if x.grad is None else x.grad
+        for name, x in leaves.items()
+    }
+
+
+def assert_close(actual, expected):
+    for name, value in expected.items():
+        scale = max(1.0, value.abs().max().item()) if value.numel() else 1.0
+        difference = (actual[name].double() - value).abs().max().item() if value.numel() else 0.0
+        assert difference <= 5e-6 * scale, f"{name}: {difference} at scale {scale}"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("lengths", [None, "full", "mixed"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_backend_equals_reference(backend, threads, lengths, reverse, shape):
+    options = {
+        "delta_softplus": True,
+        "reverse": reverse,
+        "lengths": make_lengths(*shape[:2], lengths),
+    }
+    inputs = make_inputs(*shape)
+    expected = run_with_gradients(inputs, torch.float64, "reference", **options)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert_close(run_with_gradients(inputs, torch.float32, backend, **options), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_options(backend):
+    inputs = make_inputs(2, 40, 24, 4, with_options=False)
+    inputs["delta"] = inputs["delta"].abs()
+    expected = run_with_gradients(inputs, torch.float64, "reference")
+    assert_close(run_with_gradients(inputs, torch.float32, backend), expected)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_reference_gradients(reverse):
+    inputs = {k: x.requires_grad_() for k, x in make_inputs(2, 4, 3, 2).items()}
+    names = list(inputs)
+
+    def scan(*tensors):
+        return selective_scan(
+            **dict(zip(names, tensors, strict=True)),
+            delta_softplus=True,
+            lengths=torch.tensor([4, 2]),
+            reverse=reverse,
+            return_final_state=True,
+        )
+
+    assert torch.autograd.gradcheck(scan, tuple(inputs.values()))
+
+
+def test_reference_by_hand():
+    """One channel, one state, two frames, written out."""
+    one = torch.ones(1, 1, 1, dtype=torch.float64)
+    u, dt = torch.cat([2 * one, 3 * one], 1), torch.cat([one, 0.5 * one], 1)
+    B, C = torch.cat([one, 4 * one], 1), torch.cat([5 * one, one], 1)
+    A = -torch.ones(1, 1, dtype=torch.float64)
+    out = selective_scan(u, dt, A, B, C)
+    h1 = 1 * 2 * 1
+    h2 = torch.exp(torch.tensor(-0.5, dtype=torch.float64)) * h1 + 0.5 * 3 * 4
+    assert torch.allclose(out.flatten(), torch.stack([torch.tensor(5.0 * h1).double(), h2]))
+
+
+@pytest.mark.parametrize("backend", available_backends())
+@pytest.mark.parametrize("reverse", [False, True])
+def test_padding_is_never_read(backend, reverse):
+    shape = (3, 50, 16, 4)
+    lengths = torch.tensor([50, 17, 0])
+    padding = torch.arange(50) >= lengths[:, None]
+    outputs = []
+    for garbage in (0.0, float("nan")):
+        inputs = {k: x.float() for k, x in make_inputs(*shape).items()}
+        for name in ("u", "delta", "B", "C", "z"):
+            inputs[name][padding] = garbage
+            inputs[name].requires_grad_()
+        out = selective_scan(
+            **inputs, delta_softplus=True, lengths=lengths, reverse=reverse, backend=backend
+        )
+        out.sum().backward()
+        assert out.isfinite().all() and not out[padding].any()
+        grads = [inputs[name].grad for name in ("u", "delta", "B", "C", "z")]
+        assert all(g.isfinite().all() and not g[padding].any() for g in grads)
+        outputs.append([out.detach(), *grads])
+    for clean, dirty in zip(*outputs, strict=True):
+        assert torch.equal(clean, dirty)
+
+
+@pytest.mark.parametrize("backend", available_backends())
+def test_state_carries_over_a_cut(backend):
+    inputs = {k: x.float() for k, x in make_inputs(2, 90, 20, 4).items()}
+    state = inputs.pop("initial_state")
+    fixed = {k: inputs.pop(k) for k in ("A", "D", "delta_bias")}
+    whole = selective_scan(**inputs, **fixed, initial_state=state, backend=backend)
+    pieces = []
+    for start, end in ((0, 1), (1, 40), (40, 90)):
+        piece, state = selective_scan(
+            **{k: x[:, start:end] for k, x in inputs.items()},
+            **fixed,
+            initial_state=state,
+            return_final_state=True,
+            backend=backend,
+        )
+        pieces.append(piece)
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_strided_input_and_bf16(backend):
+    x = make_inputs(2, 37, 16, 4)
+    packed = torch.cat([x["u"], x["z"]], -1).float()
+    u, z = packed.chunk(2, -1)
+    rest = {k: x[k].float() for k in ("delta", "A", "B", "C", "D")}
+    rest["delta"] = rest["delta"].abs()
+    expected = selective_scan(u.contiguous(), z=z.contiguous(), backend="reference", **rest)
+    torch.testing.assert_close(
+        selective_scan(u, z=z, backend=backend, **rest), expected, rtol=1e-5, atol=1e-5
+    )
+    low = {k: v.bfloat16() for k, v in rest.items()}
+    out = selective_scan(u.bfloat16(), z=z.bfloat16(), backend=backend, **low)
+    # fp32 state and sums: only the inputs and the result are rounded.
+    rounded = {k: v.float() for k, v in low.items()}
+    exact = selective_scan(
+        u.bfloat16().float(), z=z.bfloat16().float(), backend="reference", **rounded
+    )
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out, exact.bfloat16(), rtol=8e-3, atol=1e-4)
+
+
+def test_extreme_step_sizes():
+    """Softplus and exp stay finite and right far from zero."""
+    delta = torch.tensor([-200.0, -90.0, -20.0, 0.0, 20.0, 90.0, 200.0])[None, :, None]
+    ones = torch.ones(1, 7, 1)
+    args = (ones, delta, -torch.ones(1, 1), ones, ones)
+    expected = selective_scan(*(x.double() for x in args), delta_softplus=True)
+    for backend in BACKENDS:
+        out = selective_scan(*args, delta_softplus=True, backend=backend)
+        torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-37)
+
+
+def test_errors_name_the_argument():
+    inputs = make_inputs(2, 5, 4, 2)
+    with pytest.raises(ValueError, match="B has shape"):
+        selective_scan(**inputs | {"B": inputs["B"][:, :3]})
+    with pytest.raises(ValueError, match="lengths must lie in 0 to 5"):
+        selective_scan(**inputs, lengths=torch.tensor([6, 1]))
+    with pytest.raises(ValueError, match="'opencl' is not available"):
+        selective_scan(**inputs, backend="opencl")
+
+
+def test_environment_names_the_backend(monkeypatch):
+    monkeypatch.setenv("ESPNET_MLMA_SCAN", "opencl")
+    with pytest.raises(ValueError, match="'opencl'"):
+        selective_scan(**make_inputs(1, 2, 1, 1))
