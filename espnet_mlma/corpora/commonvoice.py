@@ -38,7 +38,7 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
     """
     folder = _release(root, lang) / lang
     table = require(folder / f"{split}.tsv", "Common Voice", HOME)
-    for row in read_table(table, _COLUMNS, key="path"):
+    for row in read_table(table, _COLUMNS, key=["path"]):
         speaker = speaker_id(TAG, lang, row["client_id"][:_CLIENT_ID_CHARS])
         number = Path(row["path"]).stem.rpartition("_")[2]
         audio = AudioFile(folder / "clips" / row["path"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,38 +28,40 @@ def require(path: Path, corpus: str, home: str) -> Path:
 
 
 def read_table(
-    path: Path, columns: Sequence[str], key: str, delimiter: str = "\t", quoted: bool = False
+    path: Path, columns: Sequence[str], key: Sequence[str], delimiter: str = "\t"
 ) -> Iterator[dict[str, str]]:
     """Read the rows of a table whose first line names the columns.
+
+    Quotes are ordinary characters: transcripts open them and do not close them. Only a line that
+    then has another number of fields than the header is read as one with quoted fields.
 
     Args:
         path: the table, gzip-compressed when the name ends in `.gz`.
         columns: the columns that must be there.
-        key: the column whose values must differ from row to row.
+        key: the columns whose values, together, must differ from row to row.
         delimiter: what parts the columns.
-        quoted: whether fields may be quoted; otherwise a quote is an ordinary character.
 
     Raises:
-        MlmaError: a column is missing, a row is short, or a key occurs twice.
+        MlmaError: a column is missing, a row does not fit the header, or a key occurs twice.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     seen: dict[str, int] = {}
-    try:
-        with opener(path, "rt", encoding="utf-8", newline="") as lines:
-            rows = csv.DictReader(lines, delimiter=delimiter, quoting=quoting)
-            for column in columns:
-                if column not in (rows.fieldnames or ()):
-                    found = " ".join(rows.fieldnames or ()) or "nothing"
-                    raise MlmaError(f"{path}:1: no column '{column}' (found: {found}); wrong file?")
-            for row in rows:
-                number = rows.line_num
-                if any(row[column] is None for column in columns):
-                    raise MlmaError(f"{path}:{number}: fewer columns than its header names")
-                _refuse_double(path, number, row[key], seen)
-                yield row
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise MlmaError(f"{path}: not a readable table ({error}); fetch it anew") from None
+    lines = enumerate(_lines(path), 1)
+    header = next(lines, (1, ""))[1].split(delimiter)
+    for column in columns:
+        if column not in header:
+            found = " ".join(header) or "nothing"
+            raise MlmaError(f"{path}:1: no column '{column}' (found: {found}); wrong file?")
+    for number, line in lines:
+        fields = line.split(delimiter)
+        if len(fields) != len(header):
+            fields = next(csv.reader([line], delimiter=delimiter), [])
+        if len(fields) != len(header):
+            raise MlmaError(
+                f"{path}:{number}: {len(fields)} columns where line 1 names {len(header)}"
+            )
+        row = dict(zip(header, fields, strict=True))
+        _refuse_double(path, number, " ".join(row[column] for column in key), seen)
+        yield row
 
 
 def read_lines(path: Path, fields: int, separator: str, key: int = 0) -> Iterator[list[str]]:
@@ -74,15 +77,21 @@ def read_lines(path: Path, fields: int, separator: str, key: int = 0) -> Iterato
         MlmaError: a line is short, or a key occurs twice.
     """
     seen: dict[str, int] = {}
+    for number, line in enumerate(_lines(path), 1):
+        values = line.split(separator, fields - 1)
+        if len(values) < fields:
+            raise MlmaError(f"{path}:{number}: {len(values)} of {fields} fields")
+        _refuse_double(path, number, values[key], seen)
+        yield values
+
+
+def _lines(path: Path) -> Iterator[str]:
+    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                values = line.rstrip("\n").split(separator, fields - 1)
-                if len(values) < fields:
-                    raise MlmaError(f"{path}:{number}: {len(values)} of {fields} fields")
-                _refuse_double(path, number, values[key], seen)
-                yield values
-    except (OSError, UnicodeDecodeError) as error:
+        with opener(path, "rt", encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                yield line.rstrip("\r\n")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise MlmaError(f"{path}: not a readable table ({error}); fetch it anew") from None
 
 

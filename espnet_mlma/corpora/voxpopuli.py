@@ -56,7 +56,7 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
 
 
 def _cut(table: Path, lang: str) -> Iterator[Utterance]:
-    for row in read_table(table, _CUT_COLUMNS, key="id"):
+    for row in read_table(table, _CUT_COLUMNS, key=["id"]):
         name = row["id"]
         speaker = _speaker(row["speaker_id"], name, lang)
         audio = AudioFile(table.parent / name[:4] / f"{name}.ogg")
@@ -64,7 +64,9 @@ def _cut(table: Path, lang: str) -> Iterator[Utterance]:
 
 
 def _spans(table: Path, sessions: Path, lang: str, split: str) -> Iterator[Utterance]:
-    for row in read_table(table, _SESSION_COLUMNS, key="id_", delimiter="|", quoted=True):
+    for row in read_table(
+        table, _SESSION_COLUMNS, key=["session_id", "id_"], delimiter="|", quoted=True
+    ):
         if row["split"] != split:
             continue
         session = row["session_id"]

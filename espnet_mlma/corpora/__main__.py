@@ -1,0 +1,104 @@
+"""Make the data folders of a mixture, or name them.
+
+python -m espnet_mlma.corpora --mixture real --db_root /corpora --out data --nj 4
+python -m espnet_mlma.corpora --mixture real --list test
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from espnet_mlma.corpora.filters import HeldOut
+from espnet_mlma.corpora.mixtures import CORPORA, Mixture, Source, load
+from espnet_mlma.corpora.utterance import Utterance
+from espnet_mlma.corpora.writer import write_set
+from espnet_mlma.errors import MlmaError, run_cli
+
+
+def main() -> None:
+    """Entry point; see the module's head."""
+    args = _arguments()
+    mixture = load(args.mixtures, args.mixture)
+    if args.list:
+        names = {"train": [mixture.train_set], "valid": [mixture.valid_set]}
+        print(*names.get(args.list, mixture.test_sets))
+        return
+    if args.db_root is None:
+        raise MlmaError("--db_root is needed: the folder that the corpora lie in")
+    roots = _roots(args.db_root, args.root)
+    if "mini" in mixture.corpora:
+        from espnet_mlma.corpora import mini
+
+        mini.generate(roots["mini"], nj=args.nj)
+    make_sets(mixture, roots, args.out, args.nj)
+
+
+def make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -> None:
+    """Write the validation, test and training sets of a mixture, and print what is in them.
+
+    Args:
+        mixture: which corpora, languages and splits.
+        roots: the folder of each corpus.
+        out: where the data folders go.
+        nj: threads.
+
+    Raises:
+        MlmaError: a corpus is missing or damaged, or a set cannot be written.
+    """
+    for source in mixture.train + mixture.valid + mixture.test:
+        # A missing corpus shows before anything is written.
+        if next(source.utterances(roots), None) is None:
+            raise MlmaError(
+                f"{source.corpus}: no utterances of {source.lang} {source.split} in "
+                f"{roots[source.corpus].absolute()}; fetch it anew"
+            )
+    held_out = HeldOut()
+    valid = _held(_read(mixture.valid, roots), held_out)
+    print(write_set(out / mixture.valid_set, valid, nj=nj), flush=True)
+    for name, sources in mixture.test_sets.items():
+        test = _held(_read(sources, roots), held_out)
+        print(write_set(out / name, test, nj=nj, scored=True), flush=True)
+    train = _read(mixture.train, roots)
+    print(write_set(out / mixture.train_set, train, nj=nj, held_out=held_out), flush=True)
+
+
+def _held(utterances: Iterable[Utterance], held_out: HeldOut) -> Iterator[Utterance]:
+    """Pass utterances on, and note each as one that training may not hear."""
+    for utterance in utterances:
+        held_out.add(utterance)
+        yield utterance
+
+
+def _read(sources: Iterable[Source], roots: Mapping[str, Path]) -> Iterator[Utterance]:
+    for source in sources:
+        yield from source.utterances(roots)
+
+
+def _roots(db_root: Path, named: list[str]) -> dict[str, Path]:
+    roots = {corpus: db_root / folder for corpus, (_, folder) in CORPORA.items()}
+    for assignment in named:
+        corpus, _, path = assignment.partition("=")
+        if corpus not in CORPORA or not path:
+            raise MlmaError(f"--root {assignment}: not CORPUS=DIR with one of {' '.join(CORPORA)}")
+        roots[corpus] = Path(path)
+    return roots
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.corpora", description=__doc__)
+    parser.add_argument("--mixture", required=True, help="name in the mixtures file")
+    parser.add_argument("--mixtures", type=Path, default=Path("conf/mixtures.yaml"))
+    parser.add_argument("--list", choices=("train", "valid", "test"), help="print set names only")
+    parser.add_argument("--db_root", type=Path, help="folder that the corpora lie in")
+    parser.add_argument(
+        "--root", action="append", default=[], metavar="CORPUS=DIR", help="a corpus elsewhere"
+    )
+    parser.add_argument("--out", type=Path, default=Path("data"), help="where the folders go")
+    parser.add_argument("--nj", type=int, default=4, help="threads")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_cli(main)

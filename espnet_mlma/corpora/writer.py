@@ -1,0 +1,177 @@
+"""Kaldi-style data folders, written whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_mlma.corpora.audio import AudioInfo, scp_value
+from espnet_mlma.corpora.filters import Drop, HeldOut, drop_by_sound, drop_by_text, span
+from espnet_mlma.corpora.probing import Audio, probe_all
+from espnet_mlma.corpora.utterance import Utterance
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.text import normalise
+
+
+@dataclass(frozen=True)
+class SetReport:
+    """What became of a set: seconds kept by (language, corpus), utterances dropped by reason."""
+
+    folder: Path
+    kept: int
+    seconds: Mapping[tuple[str, str], float]
+    dropped: Mapping[str, int]
+
+    def __str__(self) -> str:
+        hours = sum(self.seconds.values()) / 3600
+        lines = [f"{self.folder.name}: {self.kept} utterances, {hours:.2f} h, in {self.folder}"]
+        for lang in dict.fromkeys(lang for lang, _ in self.seconds):
+            parts = {c: s / 3600 for (of, c), s in self.seconds.items() if of == lang}
+            shares = ", ".join(f"{corpus} {part:.3f}" for corpus, part in parts.items())
+            lines.append(f"  {lang} {sum(parts.values()):.3f} h ({shares})")
+        if self.dropped:
+            counts = ", ".join(f"{reason} {n}" for reason, n in sorted(self.dropped.items()))
+            lines.append(f"  dropped: {counts}; listed in {self.folder / 'dropped.tsv'}")
+        return "\n".join(lines)
+
+
+def write_set(
+    folder: Path,
+    utterances: Iterable[Utterance],
+    *,
+    nj: int,
+    scored: bool = False,
+    held_out: HeldOut | None = None,
+) -> SetReport:
+    """Normalise, filter and write one set.
+
+    Args:
+        folder: the data folder; one that exists is replaced once the new one is whole.
+        utterances: what the readers yield.
+        nj: threads that read the lengths of the sound files.
+        scored: a test set, from which only what cannot be scored is dropped.
+        held_out: what training may not hear; None for a set that is not trained on.
+
+    Raises:
+        MlmaError: two utterances share an id, nothing is left, or the folder cannot be written.
+    """
+    drops: list[Drop] = []
+    wanted = []
+    for utterance in _unique(utterances):
+        drop = held_out.drop(utterance) if held_out else None
+        drop = drop or drop_by_text(utterance, scored)
+        if drop:
+            drops.append(drop)
+        else:
+            wanted.append(utterance)
+    infos = probe_all({utterance.audio for utterance in wanted}, nj, folder.name)
+    kept = []
+    for utterance in wanted:
+        drop = drop_by_sound(utterance, infos[utterance.audio], scored)
+        if drop:
+            drops.append(drop)
+        else:
+            kept.append(utterance)
+    reasons = Counter(drop.reason for drop in drops)
+    if not kept:
+        raise MlmaError(_nothing_left(folder.name, drops, reasons))
+    kept.sort(key=lambda utterance: utterance.id)
+    replace_folder(folder, lambda new: _write_files(new, kept, infos, drops))
+    return SetReport(folder, len(kept), _seconds(kept, infos), reasons)
+
+
+def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a new folder and put it in the place of the old one.
+
+    Args:
+        folder: the place.
+        fill: writes the contents into the folder that it is given.
+
+    Raises:
+        MlmaError: the disk is full or not writable; the old folder is then untouched.
+    """
+    new = folder.with_name(f".{folder.name}.new")
+    old = folder.with_name(f".{folder.name}.old")
+    try:
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        new.mkdir(parents=True)
+        fill(new)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise MlmaError(
+            f"cannot write {folder}: {error.strerror}; make room or choose another place"
+        ) from None
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _unique(utterances: Iterable[Utterance]) -> Iterable[Utterance]:
+    places: dict[str, Audio] = {}
+    for utterance in utterances:
+        if utterance.id in places:
+            raise MlmaError(
+                f"{utterance.id}: two utterances have this id: {places[utterance.id]} and "
+                f"{utterance.audio}; remove one"
+            )
+        places[utterance.id] = utterance.audio
+        yield utterance
+
+
+def _nothing_left(name: str, drops: list[Drop], reasons: Counter[str]) -> str:
+    if not drops:
+        return f"{name}: its corpora have no utterances; look at the folders they are read from"
+    counts = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
+    first = drops[0]
+    return f"{name}: nothing left, dropped {counts}; for one {first.id}: {first.detail}"
+
+
+def _seconds(kept: list[Utterance], infos: Mapping[Audio, AudioInfo]) -> dict:
+    seconds: dict[tuple[str, str], float] = defaultdict(float)
+    for utterance in kept:
+        start, end = span(utterance, infos[utterance.audio])
+        seconds[utterance.lang, utterance.corpus] += end - start
+    return dict(sorted(seconds.items()))
+
+
+def _write_files(
+    folder: Path, kept: list[Utterance], infos: Mapping[Audio, AudioInfo], drops: list[Drop]
+) -> None:
+    speakers: dict[str, list[str]] = defaultdict(list)
+    for utterance in kept:
+        speakers[utterance.speaker].append(utterance.id)
+    _write(folder / "text", ((u.id, normalise(u.text, u.lang)) for u in kept))
+    _write(folder / "utt2spk", ((u.id, u.speaker) for u in kept))
+    _write(folder / "spk2utt", ((name, " ".join(ids)) for name, ids in sorted(speakers.items())))
+    _write(folder / "utt2lang", ((u.id, u.lang) for u in kept))
+    # ESPnet's sampler draws a "dataset" and then a "category" in it; here that has to be a
+    # language and then a corpus in the language.
+    _write(folder / "utt2dataset", ((u.id, u.lang) for u in kept))
+    _write(folder / "utt2category", ((u.id, u.corpus) for u in kept))
+    _write_sound(folder, kept, infos)
+    with open(folder / "dropped.tsv", "w", encoding="utf-8") as file:
+        file.write("id\treason\tdetail\n")
+        for drop in sorted(drops, key=lambda drop: drop.id):
+            file.write(f"{drop.id}\t{drop.reason}\t{' '.join(drop.detail.split())}\n")
+
+
+def _write_sound(folder: Path, kept: list[Utterance], infos: Mapping[Audio, AudioInfo]) -> None:
+    """Write `wav.scp`, and `segments` as soon as one utterance is a span of a recording."""
+    recordings = {u.recording or u.id: scp_value(u.audio) for u in kept}
+    _write(folder / "wav.scp", sorted(recordings.items()))
+    if any(u.recording for u in kept):
+        rows = ((u, *span(u, infos[u.audio])) for u in kept)
+        _write(
+            folder / "segments",
+            ((u.id, f"{u.recording or u.id} {start:.4f} {end:.4f}") for u, start, end in rows),
+        )
+
+
+def _write(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(f"{key} {value}\n" for key, value in rows)
