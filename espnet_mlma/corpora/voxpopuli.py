@@ -64,9 +64,7 @@ def _cut(table: Path, lang: str) -> Iterator[Utterance]:
 
 
 def _spans(table: Path, sessions: Path, lang: str, split: str) -> Iterator[Utterance]:
-    for row in read_table(
-        table, _SESSION_COLUMNS, key=["session_id", "id_"], delimiter="|", quoted=True
-    ):
+    for row in read_table(table, _SESSION_COLUMNS, key=["session_id", "id_"], delimiter="|"):
         if row["split"] != split:
             continue
         session = row["session_id"]
