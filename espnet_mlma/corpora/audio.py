@@ -80,6 +80,7 @@ def read_audio(
     start: float | None = None,
     end: float | None = None,
     rate: int = SAMPLE_RATE,
+    name: str = "",
 ) -> np.ndarray:
     """Read sound, or a span of it, as mono samples at one rate.
 
@@ -87,6 +88,7 @@ def read_audio(
         source: a path, or an open binary file.
         start, end: the span in seconds; None for the beginning and the end of the file.
         rate: rate of the result in Hz.
+        name: what to call an open file in errors.
 
     Returns:
         (samples,) float32 in [-1, 1]; channels are averaged.
@@ -94,22 +96,23 @@ def read_audio(
     Raises:
         MlmaError: the sound cannot be read, or the span is empty.
     """
+    if isinstance(source, str):
+        source = Path(source)
+    name = name or str(source)
     try:
         with soundfile.SoundFile(source) as sound:
             first = round((start or 0.0) * sound.samplerate)
             last = sound.frames if end is None else round(end * sound.samplerate)
             last = min(last, sound.frames)
             if first >= last:
-                raise MlmaError(f"{source}: no samples from {start or 0} s to {end or 'its end'}")
+                raise MlmaError(f"{name}: no samples from {start or 0} s to {end or 'its end'}")
             sound.seek(first)
             samples = sound.read(last - first, dtype="float32", always_2d=True)
             source_rate = sound.samplerate
     except (OSError, RuntimeError) as error:
-        if isinstance(source, str):
-            source = Path(source)
-        raise MlmaError(f"{source}: {_why_unreadable(source, error)}") from None
+        raise MlmaError(f"{name}: {_why_unreadable(source, error)}") from None
     if len(samples) < last - first:
-        raise MlmaError(f"{source}: cut off after {first + len(samples)} of {last} samples")
+        raise MlmaError(f"{name}: cut off after {first + len(samples)} of {last} samples")
     mono = samples.mean(axis=1, dtype=np.float32)
     if source_rate == rate:
         return mono
