@@ -46,7 +46,7 @@ _FORMAT = 1  # raise it when the sound or the layout changes, so that old copies
 class Size:
     """How many sentences per language."""
 
-    train: int = 450
+    train: int = 400
     dev: int = 20
     test: int = 40
 
@@ -65,7 +65,7 @@ class Line:
 
 
 def generate(
-    root: Path, *, seed: int = 1, train: int = 450, dev: int = 20, test: int = 40, nj: int = 2
+    root: Path, *, seed: int = 1, train: int = 400, dev: int = 20, test: int = 40, nj: int = 2
 ) -> None:
     """Make the corpus, or what is missing of it; the same arguments again do nothing.
 
@@ -152,13 +152,15 @@ def _draw(
 ) -> list[str]:
     """`count` sentences not in `seen`, to which they are added; all their words in `words`."""
     drawn: list[str] = []
-    for _ in range(200 * count):
-        if len(drawn) == count:
-            break
+    misses = 0
+    while len(drawn) < count and misses < 2000:
         text = _expand(grammar()[lang], "S", rng)
-        if text not in seen and (words is None or words.issuperset(text.split())):
-            seen.add(text)
-            drawn.append(text)
+        if text in seen or (words is not None and not words.issuperset(text.split())):
+            misses += 1
+            continue
+        misses = 0
+        seen.add(text)
+        drawn.append(text)
     if len(drawn) < count:
         raise MlmaError(
             f"mini: {lang}: found {len(drawn)} of {count} new sentences; ask for fewer, "
@@ -190,7 +192,7 @@ def _line(lang: str, split: str, number: int, text: str, rng: np.random.Generato
         speaker=speaker,
         text=text,
         voice=f"{BASE_VOICES[lang]}+{variant}",
-        rate=int(rng.integers(130, 186)),
+        rate=int(rng.integers(115, 156)),
         pitch=int(rng.integers(35, 66)),
         snr=float(rng.uniform(20, 35)),
     )
@@ -230,7 +232,7 @@ def _make_language(root: Path, lang: str, seed: int, size: Size) -> float:
 
 
 def _finish(spoken: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
-    """Trim silence to 0.15 s at either end, set the level to -23 dBFS, add white noise.
+    """Trim silence to 0.1 s at either end, set the level to -23 dBFS, add white noise.
 
     Args:
         spoken: (samples,) float in -1..1 at 16 kHz.
@@ -238,7 +240,7 @@ def _finish(spoken: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndar
         rng: of the noise.
     """
     loud = np.flatnonzero(np.abs(spoken) > 0.02 * np.abs(spoken).max())
-    edge = np.zeros(int(0.15 * SAMPLE_RATE))
+    edge = np.zeros(int(0.1 * SAMPLE_RATE))
     clip = np.concatenate([edge, spoken[loud[0] : loud[-1] + 1], edge])
     rms = 10 ** (-23 / 20)
     clip *= rms / np.sqrt(np.mean(clip**2))
