@@ -18,6 +18,8 @@ from espnet_mlma.corpora.utterance import ArchiveMember, AudioFile
 from espnet_mlma.errors import MlmaError
 
 SAMPLE_RATE = 16000
+# An MP3 ends up to two of its frames before the length in its header: the encoder's padding.
+_MISSING_SECONDS = 0.1
 _PIPE = re.compile(r"tar -xzOf '([^']+)' '([^']+)' \|")
 
 
@@ -111,7 +113,7 @@ def read_audio(
             source_rate = sound.samplerate
     except (OSError, RuntimeError) as error:
         raise MlmaError(f"{name}: {_why_unreadable(source, error)}") from None
-    if len(samples) < last - first:
+    if len(samples) < last - first - _MISSING_SECONDS * source_rate:
         raise MlmaError(f"{name}: cut off after {first + len(samples)} of {last} samples")
     mono = samples.mean(axis=1, dtype=np.float32)
     if source_rate == rate:

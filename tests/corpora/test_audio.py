@@ -46,6 +46,12 @@ def test_opus_is_read(shared_corpora: Path) -> None:
     assert len(read_audio(path)) == pytest.approx(info.seconds * SAMPLE_RATE, abs=2)
 
 
+def test_real_mp3_clips_are_whole(shared_corpora: Path) -> None:
+    clips = sorted(shared_corpora.glob("commonvoice/*/*/clips/*.mp3"))[::10]
+    for clip in clips:
+        assert len(read_audio(clip)) / SAMPLE_RATE == pytest.approx(probe(clip).seconds, abs=0.1)
+
+
 def test_a_span_is_cut_where_it_says(tmp_path: Path) -> None:
     path = tmp_path / "a.flac"
     sound = np.concatenate([np.zeros(8000), np.full(8000, 0.25), np.zeros(8000)])
