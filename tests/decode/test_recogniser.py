@@ -1,0 +1,127 @@
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+
+import espnet_mlma
+from espnet_mlma.errors import MlmaError
+
+
+@pytest.fixture(scope="module")
+def recogniser(experiment):
+    return espnet_mlma.load(experiment, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def utterances():
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal(n).astype(np.float32) * 0.1 for n in (16000, 30011, 8000)]
+
+
+def test_a_batch_gives_what_each_gives_alone(recogniser, utterances):
+    together = recogniser.transcribe_batch(utterances)
+    assert any(result.text for result in together)
+    for samples, result in zip(utterances, together, strict=True):
+        alone = recogniser.transcribe(samples)
+        assert alone.token_ids == result.token_ids
+        assert alone.score == pytest.approx(result.score, abs=1e-2)
+        assert result.duration == len(samples) / 16000
+        assert result.text == " ".join("".join(result.tokens).replace("<space>", " ").split())
+
+
+def test_file_array_and_tensor_agree(recogniser, utterances, tmp_path):
+    file = tmp_path / "a.wav"
+    soundfile.write(file, utterances[0], 16000, subtype="FLOAT")
+    texts = {
+        recogniser.transcribe(audio).text
+        for audio in (file, str(file), utterances[0], torch.from_numpy(utterances[0]))
+    }
+    assert len(texts) == 1
+
+
+def test_two_channels_are_refused(recogniser):
+    with pytest.raises(MlmaError, match=r"\(16000, 2\)"):
+        recogniser.transcribe(np.zeros((16000, 2), dtype=np.float32))
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected"])
+def test_loading_names_the_key_that_does_not_match(experiment, tmp_path, change):
+    state = torch.load(experiment / "valid.cer_ctc.ave.pth")
+    if change == "missing":
+        del state["encoder.after_norm.weight"]
+        expected = "lacks 1 keys, the first 'encoder.after_norm.weight'"
+    else:
+        state["encoder.extra"] = torch.zeros(1)
+        expected = "has unknown 1 keys, the first 'encoder.extra'"
+    torch.save(state, tmp_path / "wrong.pth")
+    with pytest.raises(MlmaError, match=expected):
+        espnet_mlma.load(experiment, tmp_path / "wrong.pth")
+
+
+def test_missing_files_are_named(tmp_path, experiment):
+    with pytest.raises(MlmaError, match="config.yaml: no such file"):
+        espnet_mlma.load(tmp_path)
+    with pytest.raises(MlmaError, match="no such file; stage 14"):
+        espnet_mlma.load(tmp_path / "model.zip")
+    shutil.copy(experiment / "config.yaml", tmp_path)
+    with pytest.raises(MlmaError, match=r"none of valid\.cer_ctc\.ave\.pth"):
+        espnet_mlma.load(tmp_path)
+
+
+def test_statistics_are_found_from_anywhere(experiment, tmp_path, monkeypatch):
+    """Training writes the path relative to the recipe; the model may be loaded from elsewhere."""
+    statistics = tmp_path / "exp" / "stats" / "feats_stats.npz"
+    folder = tmp_path / "exp" / "asr"
+    statistics.parent.mkdir(parents=True)
+    folder.mkdir()
+    np.savez(statistics, count=10, sum=np.zeros(80), sum_square=np.ones(80) * 10)
+    config = yaml.safe_load((experiment / "config.yaml").read_text())
+    config |= {
+        "normalize": "global_mvn",
+        "normalize_conf": {"stats_file": "exp/stats/feats_stats.npz"},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    state = torch.load(experiment / "valid.cer_ctc.ave.pth")
+    torch.save(
+        state | {"normalize.mean": torch.zeros(80), "normalize.std": torch.ones(80)},
+        folder / "valid.loss.ave.pth",
+    )
+    monkeypatch.chdir("/")
+    assert espnet_mlma.load(folder, device="cpu").transcribe(np.zeros(8000)).duration == 0.5
+
+
+def test_stage_12_writes_the_four_files(experiment, utterances, tmp_path):
+    data = tmp_path / "dump" / "raw" / "test"
+    data.mkdir(parents=True)
+    with (data / "wav.scp").open("w") as scp, (data / "utt2num_samples").open("w") as lengths:
+        for i, samples in enumerate(utterances):
+            soundfile.write(tmp_path / f"{i}.wav", samples, 16000, subtype="FLOAT")
+            scp.write(f"spk-{i} {tmp_path / f'{i}.wav'}\n")
+            lengths.write(f"spk-{i} {len(samples)}\n")
+    command = [sys.executable, "-m", "espnet_mlma.decode"]
+    command += ["--asr_train_config", experiment / "config.yaml"]
+    command += ["--asr_model_file", experiment / "valid.cer_ctc.ave.pth"]
+    command += ["--data_dir", data, "--output_dir", tmp_path / "out"]
+    config = tmp_path / "decode.yaml"
+    config.write_text("batch_seconds: 3\n")
+    done = subprocess.run([*command, "--config", config], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "3 utterances" in done.stdout and "x real time" in done.stdout
+    recogniser = espnet_mlma.load(experiment, device="cpu")
+    expected = [recogniser.transcribe(samples) for samples in utterances]
+    for name, column in {
+        "text": lambda t: t.text,
+        "token": lambda t: " ".join(t.tokens),
+        "token_int": lambda t: " ".join(map(str, t.token_ids)),
+    }.items():
+        lines = (tmp_path / "out" / "test" / name).read_text().splitlines()
+        assert lines == [f"spk-{i} {column(t)}".rstrip() for i, t in enumerate(expected)]
+    config.write_text("beam_size: 3\n")
+    done = subprocess.run([*command, "--config", config], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("the one option is batch_seconds")
