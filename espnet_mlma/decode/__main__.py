@@ -39,15 +39,27 @@ def read_options(path: Path) -> float:
     return float(options["batch_seconds"])
 
 
-def _read_scp(path: Path) -> dict[str, str]:
+def read_scp(path: Path) -> dict[str, str]:
+    """The two columns of a Kaldi-style file.
+
+    Raises:
+        MlmaError: there is no such file.
+    """
     if not path.is_file():
         raise MlmaError(f"{path}: no such file; run stages 1 to 4 first")
     lines = path.read_text(encoding="utf-8").splitlines()
     return dict(line.split(maxsplit=1) for line in lines)
 
 
-def _samples(where: str) -> np.ndarray:
-    """Float samples from a file, or from `ark:offset`."""
+def read_samples(where: str) -> np.ndarray:
+    """The second column of a wav.scp as float samples (time,) at 16 kHz.
+
+    Args:
+        where: a sound file, or `ark:offset` as stage 3 writes it.
+
+    Raises:
+        MlmaError: the sound cannot be read, or an archive has another rate.
+    """
     if ":" not in Path(where).name:
         return read_audio(where)
     rate, samples = kaldiio.load_mat(where)
@@ -68,12 +80,12 @@ def decode_folder(
         data_dir: holds `wav.scp` and, from stage 3, `utt2num_samples`.
         batch_seconds: most audio in a batch, padding included.
     """
-    audio = _read_scp(data_dir / "wav.scp")
-    lengths = {key: int(n) for key, n in _read_scp(data_dir / "utt2num_samples").items()}
+    audio = read_scp(data_dir / "wav.scp")
+    lengths = {key: int(n) for key, n in read_scp(data_dir / "utt2num_samples").items()}
     lengths = {key: lengths[key] for key in audio}
     results: dict[str, Transcript] = {}
     for batch in by_length(lengths, batch_seconds):
-        transcripts = recogniser.transcribe_batch([_samples(audio[key]) for key in batch])
+        transcripts = recogniser.transcribe_batch([read_samples(audio[key]) for key in batch])
         results.update(zip(batch, transcripts, strict=True))
         print(f"  {len(results)} / {len(audio)} utterances", end="\r", flush=True)
     return results

@@ -1,0 +1,77 @@
+"""A trained experiment of the recipe says the same through every door.
+
+Needs MLMA_EXPERIMENT, an experiment folder after stage 14; `.ci/run` sets it.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import soundfile
+from espnet2.bin.asr_inference import Speech2Text
+
+import espnet_mlma
+from espnet_mlma.decode.__main__ import read_samples, read_scp
+
+SETS = [f"test_mini_{lang}" for lang in ("de", "en", "es", "fr", "it", "nl")]
+CTC_ONLY = {"ctc_weight": 1.0, "beam_size": 1, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    if "MLMA_EXPERIMENT" not in os.environ:
+        pytest.skip("MLMA_EXPERIMENT names no experiment folder")
+    return Path(os.environ["MLMA_EXPERIMENT"]).resolve()
+
+
+@pytest.fixture(scope="module")
+def files(experiment, tmp_path_factory):
+    """The first three test utterances of each language, as sound files, by id."""
+    folder = tmp_path_factory.mktemp("audio")
+    paths = {}
+    for name in SETS:
+        scp = read_scp(experiment.parents[1] / "dump" / "raw" / name / "wav.scp")
+        for key in sorted(scp)[:3]:
+            paths[key] = folder / f"{key}.wav"
+            soundfile.write(paths[key], read_samples(scp[key]), 16000, subtype="FLOAT")
+    return paths
+
+
+@pytest.fixture(scope="module")
+def packed(experiment):
+    return next(experiment.glob("*.zip"))
+
+
+def decoded_by_the_recipe(experiment):
+    """The texts that stage 12 wrote."""
+    texts = {}
+    for file in experiment.glob("decode_*/test_mini_*/text"):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            key, _, text = line.partition(" ")
+            texts[key] = text
+    return texts
+
+
+def test_folder_zip_and_recipe_agree(experiment, packed, files):
+    expected = decoded_by_the_recipe(experiment)
+    folder, archive = (espnet_mlma.load(path, device="cpu") for path in (experiment, packed))
+    for key, file in files.items():
+        assert folder.transcribe(file).text == archive.transcribe(file).text == expected[key]
+
+
+def test_espnets_own_classes_agree(experiment, packed, files, monkeypatch):
+    """ESPnet searches where we take the best path; where they differ the model was in doubt."""
+    monkeypatch.chdir(experiment.parents[1])  # its paths are relative to the recipe
+    ours = espnet_mlma.load(experiment, device="cpu")
+    built = Speech2Text(
+        experiment / "config.yaml", experiment / "valid.cer_ctc.ave.pth", **CTC_ONLY
+    )
+    unpacked = Speech2Text.from_pretrained(str(packed), **CTC_ONLY)
+    same = 0
+    for file in files.values():
+        samples, _ = soundfile.read(file, dtype="float32")
+        texts = [model(samples)[0][0] for model in (built, unpacked)]
+        assert texts[0] == texts[1]
+        same += " ".join(texts[0].split()) == ours.transcribe(file).text
+    print(f"ESPnet's search and the best path agree on {same} of {len(files)} files")
+    assert same >= 0.8 * len(files)
