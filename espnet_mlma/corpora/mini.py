@@ -33,60 +33,14 @@ from espnet_mlma.errors import MlmaError
 SPLITS = ("train", "dev", "test")
 SAMPLE_RATE = 16000
 BASE_VOICES = {"en": "en-us", "it": "it", "fr": "fr", "es": "es", "de": "de", "nl": "nl"}
+# Many, so that a model learns the languages and not the voices.
+_TRAIN_VARIANTS = (
+    "m1 m2 m4 m6 m8 f1 f4 f5 Alex Alicia Andrea Annie Denis Diogo Gene Henrique Hugo Jacky Lee "
+    "Marco Mario Michael Mike adam anika antonio belinda benjamin boris david ed edward linda "
+    "marcelo max michel miguel norbert pablo paul pedro quincy rob robert sandro steph victor zac"
+)
 VARIANTS = {
-    # Many, so that a model learns the language and not the voices.
-    "train": tuple(
-        [
-            "m1",
-            "m2",
-            "m4",
-            "m6",
-            "m8",
-            "f1",
-            "f4",
-            "f5",
-            "Alex",
-            "Alicia",
-            "Andrea",
-            "Annie",
-            "Denis",
-            "Diogo",
-            "Gene",
-            "Henrique",
-            "Hugo",
-            "Jacky",
-            "Lee",
-            "Marco",
-            "Mario",
-            "Michael",
-            "Mike",
-            "adam",
-            "anika",
-            "antonio",
-            "belinda",
-            "benjamin",
-            "boris",
-            "david",
-            "ed",
-            "edward",
-            "linda",
-            "marcelo",
-            "max",
-            "michel",
-            "miguel",
-            "norbert",
-            "pablo",
-            "paul",
-            "pedro",
-            "quincy",
-            "rob",
-            "robert",
-            "sandro",
-            "steph",
-            "victor",
-            "zac",
-        ]
-    ),
+    "train": tuple(_TRAIN_VARIANTS.split()),
     "dev": ("m7", "f3"),
     "test": ("m3", "f2"),
 }
