@@ -1,0 +1,45 @@
+# make demo    train and score six small languages; prints the table
+# make test    lint and tests
+# PYTHON=...   the Python to make .venv with; found by itself otherwise
+SHELL := /bin/bash
+BIN := .venv/bin
+RECIPE := egs2/mlma/asr1
+INSTALLED := .venv/installed
+DEMO := $(RECIPE)/exp/demo.done
+DEMO_RESULTS := $(RECIPE)/exp/asr_train_asr_conmamba_mini_raw_mini_char/RESULTS.md
+SCRIPTS := .ci/run $(wildcard tools/*.sh local/*.sh egs2/*/*/*.sh)
+PACKAGE := $(shell find espnet_mlma -name '*.py' -o -name '*.yaml' -o -name '*.[ch]')
+CONF := conf/train_asr_conmamba_mini.yaml conf/decode_ctc_best_path.yaml conf/mixtures.yaml
+
+.PHONY: venv demo test lint clean
+.DELETE_ON_ERROR:
+
+venv: $(INSTALLED)
+
+$(INSTALLED): setup.cfg setup.py pyproject.toml $(wildcard espnet_mlma/scan/native/*)
+	python=$$(tools/find_python.sh) && \
+	{ $(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear .venv; } && \
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+demo: $(DEMO)
+	@cat $(DEMO_RESULTS)
+
+$(DEMO): $(INSTALLED) $(CONF) $(PACKAGE) $(wildcard $(RECIPE)/*.sh local/*.sh)
+	PATH=$(CURDIR)/$(BIN):$$PATH VIRTUAL_ENV=$(CURDIR)/.venv \
+		$(RECIPE)/run.sh --stage 1 --stop_stage 13
+	touch $@
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck -x $(SCRIPTS)
+
+test: lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(RECIPE)/{data,dump,exp,db}
+	find espnet_mlma tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -f espnet_mlma/scan/*.so

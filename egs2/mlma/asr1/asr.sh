@@ -1,0 +1,489 @@
+#!/usr/bin/env bash
+# Train and score a CTC recogniser: ESPnet's stages, option names and folders, in Python alone.
+#
+#   1 data  2 speed perturbation  3 format audio  4 filter  5 tokens  6-8 (neural LM, not offered)
+#   9 n-gram  10 statistics  11 training  12 decoding  13 scoring  14 packing  15 upload
+#
+# Any stage runs again alone, and a run that was stopped goes on when it is given again.
+set -euo pipefail
+
+# --- options: `--name value`, with - or _ in names
+stage=1                      # first stage to run
+stop_stage=15                # last stage to run
+skip_stages=                 # stages to leave out, such as "9 14"
+skip_data_prep=false         # leave out stages 1 to 5
+skip_train=false             # leave out stages 6 to 11
+skip_eval=false              # leave out stages 12 and 13
+skip_packing=true            # leave out stage 14
+skip_upload_hf=true          # leave out stage 15
+ngpu=1                       # GPUs of a node; 0 trains on the CPU
+num_nodes=1                  # nodes; more than one wants a starter in cmd.sh, such as srun
+nj=4                         # processes of stages 3 and 10
+inference_nj=1               # processes of stage 12; each takes some of the test sets
+gpu_inference=false          # decode on a GPU
+dumpdir=dump                 # formatted audio
+expdir=exp                   # experiments
+python="python3 -m espnet_mlma.run" # starts ESPnet's programs with the plugin registered
+local_data_opts=             # options of local/data.sh
+speed_perturb_factors=       # such as "0.9 1.0 1.1"
+feats_type=raw               # raw is the only one
+audio_format=flac.ark        # flac.ark is the only one
+fs=16k                       # 16k is the only one
+min_wav_duration=0.1         # seconds; shorter ones are not trained on
+max_wav_duration=20          # seconds; longer ones are not trained on
+token_type=bpe               # char or bpe
+nbpe=30                      # BPE pieces
+bpemode=unigram              # unigram or bpe
+bpe_train_text=              # text files of the token list; the training set's by default
+lm_train_text=               # text files of the n-gram model; the training set's by default
+use_lm=false                 # a neural language model is not offered
+use_ngram=false              # make an n-gram model in stage 9 with KenLM
+ngram_num=3                  # its order
+ngram_exp=                   # its folder
+asr_tag=                     # name of the experiment; made of the other options by default
+asr_exp=                     # folder of the experiment
+asr_stats_dir=               # folder of the statistics
+asr_config=                  # configuration of training
+asr_args=                    # further options of training, such as "--max_epoch 10"
+feats_normalize=global_mvn   # global_mvn or utterance_mvn
+pretrained_model=            # parameters to begin with, as ESPnet's --init_param takes them
+ignore_init_mismatch=false   # leave out those of another shape
+inference_tag=               # name of the decoding folder
+inference_config=conf/decode_ctc_best_path.yaml # configuration of decoding
+inference_asr_model=valid.cer_ctc.ave.pth       # parameters to decode with
+train_set=                   # data folder to train on
+valid_set=                   # data folder to choose the model by
+test_sets=                   # data folders to score
+lang=noinfo                  # part of folder names
+hf_repo=                     # repository that stage 15 uploads to
+# --- end of options
+
+die() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+options() { sed -n '/^# --- options/,/^# --- end/p' "${BASH_SOURCE[0]}"; }
+
+parse_options() {
+    local names name
+    names=" $(options | sed -n 's/^\([a-z_]*\)=.*/\1/p' | tr '\n' ' ')"
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help) options | sed '1d;$d;s/^/--/' && exit ;;
+            --*) name=${1#--} name=${name//-/_} ;;
+            *) die "'$1': not an option; options are --name value, see $0 --help" ;;
+        esac
+        case ${name} in
+            lm_* | inference_lm | use_word_lm | word_vocab_size)
+                [[ ${names} == *" ${name} "* ]] ||
+                    die "--${name}: this recipe trains no neural language model; leave it out" ;;
+            *_streaming | use_k2 | k2_* | num_paths | inference_args | download_model)
+                die "--${name}: decoding is CTC best path, with the options of --inference_config" ;;
+            *_fold_length | num_splits_* | nlsyms_txt | bpe_nlsyms | cleaner | g2p | score_opts)
+                die "--${name}: has no effect on this recipe; leave it out" ;;
+        esac
+        [[ ${names} == *" ${name} "* ]] || die "unknown option $1; see $0 --help"
+        [ $# -ge 2 ] || die "$1 needs a value"
+        if [[ ${!name} =~ ^(true|false)$ && ! $2 =~ ^(true|false)$ ]]; then
+            die "$1 $2: true or false"
+        fi
+        printf -v "${name}" %s "$2"
+        shift 2
+    done
+}
+
+check_options() {
+    local name
+    for name in train_set valid_set test_sets asr_config; do
+        [ -n "${!name}" ] || die "--${name} is needed; see $0 --help"
+    done
+    for name in asr_config inference_config; do
+        [ -f "${!name}" ] || die "--${name} ${!name}: no such file"
+    done
+    for name in stage stop_stage ngpu num_nodes nj inference_nj nbpe ngram_num; do
+        [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name} ${!name}: not a whole number"
+    done
+    [ "${use_lm}" = false ] || die "--use_lm true: this recipe trains no neural language model"
+    [ "${feats_type}" = raw ] || die "--feats_type ${feats_type}: the recipe knows raw"
+    [ "${audio_format}" = flac.ark ] || die "--audio_format ${audio_format}: stage 3 writes flac.ark"
+    [[ ${fs} =~ ^(16k|16000)$ ]] || die "--fs ${fs}: stage 3 writes 16k"
+    [[ ${token_type} =~ ^(char|bpe)$ ]] || die "--token_type ${token_type}: char or bpe"
+    [[ ${bpemode} =~ ^(unigram|bpe)$ ]] || die "--bpemode ${bpemode}: unigram or bpe"
+    [[ ${feats_normalize} =~ ^(global_mvn|utterance_mvn)$ ]] ||
+        die "--feats_normalize ${feats_normalize}: global_mvn or utterance_mvn"
+}
+
+# Folder names are ESPnet's.
+name_folders() {
+    local of_lang="" suffix
+    [ "${lang}" = noinfo ] || of_lang=${lang}_
+    suffix=${of_lang}${token_type}$([ "${token_type}" = char ] || echo "${nbpe}")
+    local sp=${speed_perturb_factors:+_sp}
+    tokens=data/${of_lang}token_list/${token_type}
+    bpemodel=none
+    if [ "${token_type}" = bpe ]; then
+        tokens=${tokens}_${bpemode}${nbpe}
+        bpemodel=${tokens}/bpe.model
+    fi
+    token_list=${tokens}/tokens.txt
+    data_feats=${dumpdir}/raw
+    if [ -z "${asr_tag}" ]; then
+        asr_tag=$(basename "${asr_config}" .yaml)_raw_${suffix}
+        asr_tag+=$(sed -e 's/--/_/g' -e 's/[ |=/]//g' <<<"${asr_args}")${sp}
+    fi
+    asr_exp=${asr_exp:-${expdir}/asr_${asr_tag}}
+    asr_stats_dir=${asr_stats_dir:-${expdir}/asr_stats_raw_${suffix}${sp}}
+    ngram_exp=${ngram_exp:-${expdir}/ngram_${of_lang}word}
+    inference_tag=${inference_tag:-$(basename "${inference_config}" .yaml)_asr_model_$(
+        sed -e 's|/|_|g' -e 's/\.[^.]*$//' <<<"${inference_asr_model}"
+    )}
+}
+
+# wanted N "what": whether stage N is to run; says so and starts its clock.
+wanted() {
+    [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] || return 1
+    [[ " ${skip_stages} " != *" $1 "* ]] || return 1
+    case $1 in
+        [1-5]) [ "${skip_data_prep}" = false ] || return 1 ;;
+        [6-9] | 10 | 11) [ "${skip_train}" = false ] || return 1 ;;
+        12 | 13) [ "${skip_eval}" = false ] || return 1 ;;
+        14) [ "${skip_packing}" = false ] || return 1 ;;
+        15) [ "${skip_upload_hf}" = false ] || return 1 ;;
+    esac
+    now=$1
+    started=${SECONDS}
+    echo "Stage $1: $2"
+}
+
+finished() { echo "Stage ${now}: wrote $1, done in $((SECONDS - started)) s"; }
+
+need() { [ -e "$1" ] || die "stage ${now}: $1 is not there; run $2 first"; }
+
+# failed LOG: show the end of a log and give up.
+failed() {
+    tail -n 20 "$1" >&2
+    die "stage ${now} failed; the whole log is in $1"
+}
+
+# run_jobs COUNT LOG COMMAND...: run copies of a command side by side; JOB becomes their number.
+run_jobs() {
+    local count=$1 log=$2 job pids=()
+    shift 2
+    for job in $(seq "${count}"); do
+        "${@//JOB/${job}}" >"${log/JOB/${job}}" 2>&1 &
+        pids+=($!)
+    done
+    for job in $(seq "${count}"); do
+        wait "${pids[job - 1]}" || { end_jobs && failed "${log/JOB/${job}}"; }
+    done
+}
+
+# Background jobs do not hear Ctrl-C by themselves.
+end_jobs() {
+    local running
+    running=$(jobs -p)
+    # shellcheck disable=SC2086
+    [ -z "${running}" ] || kill ${running} 2>/dev/null || true
+}
+
+interrupted() {
+    end_jobs
+    echo "error: interrupted; the same command goes on from here" >&2
+    exit 130
+}
+
+# conf_value NAME DEFAULT: a value of the training configuration, which asr_args may override.
+conf_value() {
+    local value
+    value=$(sed -n "s/^$1:[[:space:]]*\([^[:space:]#]*\).*/\1/p" "${asr_config}" | tail -n 1)
+    [[ " ${asr_args} " =~ .*\ --$1[\ =]+([^ ]+) ]] && value=${BASH_REMATCH[1]}
+    echo "${value:-$2}"
+}
+
+# resume_script FOLDER STAGE: leave the command that goes on from a stage beside its results.
+resume_script() {
+    mkdir -p "$1"
+    printf '#!/usr/bin/env bash\ncd %q || exit\n./asr.sh %s --stage %s "$@"\n' \
+        "${PWD}" "${command_line}" "$2" >"$1/run.sh"
+    chmod +x "$1/run.sh"
+}
+
+stage_1() { # shellcheck disable=SC2086
+    local/data.sh ${local_data_opts}
+}
+
+stage_3() {
+    local set
+    for set in "${train_set}" "${valid_set}" ${test_sets}; do
+        case " ${train_set} ${valid_set} " in
+            *" ${set} "*) out=${data_feats}/org/${set} ;;
+            *) out=${data_feats}/${set} ;;
+        esac
+        ${train_cmd} python3 -m espnet_mlma.recipe.format_audio \
+            --data "data/${set}" --out "${out}" --nj "${nj}"
+    done
+}
+
+stage_4() {
+    local set
+    for set in "${train_set}" "${valid_set}"; do
+        python3 -m espnet_mlma.recipe.filter --data "${data_feats}/org/${set}" \
+            --out "${data_feats}/${set}" \
+            --min_seconds "${min_wav_duration}" --max_seconds "${max_wav_duration}"
+    done
+    # ESPnet's category samplers look for these beside the training set's wav.scp.
+    python3 -m espnet_mlma.corpora.mix --dump "${data_feats}/${train_set}" --prepare
+}
+
+stage_5() { # shellcheck disable=SC2086
+    python3 -m espnet_mlma.recipe.tokens --text ${bpe_train_text:-${data_feats}/${train_set}/text} \
+        --out "${tokens}" --token_type "${token_type}" --nbpe "${nbpe}" --bpemode "${bpemode}"
+}
+
+stage_9() {
+    local program text=${lm_train_text:-${data_feats}/${train_set}/text}
+    for program in lmplz build_binary; do
+        command -v "${program}" >/dev/null ||
+            die "--use_ngram true: KenLM's ${program} is not on PATH; build KenLM (kheafield.com/code/kenlm)"
+    done
+    mkdir -p "${ngram_exp}"
+    local arpa=${ngram_exp}/${ngram_num}gram.arpa
+    # shellcheck disable=SC2086
+    cut -s -d ' ' -f 2- ${text} | lmplz --discount_fallback -o "${ngram_num}" >"${arpa}.new"
+    mv "${arpa}.new" "${arpa}"
+    build_binary "${arpa}" "${arpa%.arpa}.bin"
+}
+
+# What stages 10 and 11 give to ESPnet's trainer alike.
+train_options() {
+    model_options=(
+        --config "${asr_config}" --frontend_conf "fs=${fs}" --use_preprocessor true
+        --token_type "${token_type}" --token_list "${token_list}" --bpemodel "${bpemodel}"
+        --non_linguistic_symbols none --cleaner none --g2p none
+    )
+    local part
+    for part in train valid; do
+        local set=${part}_set
+        model_options+=(
+            "--${part}_data_path_and_name_and_type" "${data_feats}/${!set}/wav.scp,speech,kaldi_ark"
+            "--${part}_data_path_and_name_and_type" "${data_feats}/${!set}/text,text,text"
+        )
+    done
+}
+
+stage_10() {
+    local logs=${asr_stats_dir}/logdir jobs=${nj} part lines inputs=() job size
+    need "${token_list}" "stage 5"
+    for part in train valid; do
+        local set=${part}_set
+        need "${data_feats}/${!set}/wav.scp" "stage 4"
+        lines=$(wc -l <"${data_feats}/${!set}/wav.scp")
+        jobs=$((lines < jobs ? lines : jobs))
+    done
+    resume_script "${asr_stats_dir}" 10
+    rm -rf "${logs}" "${asr_stats_dir}/new"
+    mkdir -p "${logs}"
+    for part in train valid; do
+        local set=${part}_set
+        lines=$(wc -l <"${data_feats}/${!set}/wav.scp")
+        awk -v jobs="${jobs}" -v lines="${lines}" -v out="${logs}/${part}" \
+            '{ print >(out "." int((NR - 1) * jobs / lines) + 1 ".scp") }' \
+            "${data_feats}/${!set}/wav.scp"
+    done
+    train_options
+    echo "  ${jobs} processes, logs in ${logs}/stats.*.log"
+    # shellcheck disable=SC2086
+    OMP_NUM_THREADS=1 run_jobs "${jobs}" "${logs}/stats.JOB.log" \
+        ${train_cmd} ${python} -m espnet2.bin.asr_train --collect_stats true --ngpu 0 \
+        "${model_options[@]}" --train_shape_file "${logs}/train.JOB.scp" \
+        --valid_shape_file "${logs}/valid.JOB.scp" --output_dir "${logs}/stats.JOB" ${asr_args}
+    for job in $(seq "${jobs}"); do
+        inputs+=(--input_dir "${logs}/stats.${job}")
+    done
+    ${python} -m espnet2.bin.aggregate_stats_dirs "${inputs[@]}" --output_dir "${asr_stats_dir}/new"
+    size=$(wc -l <"${token_list}")
+    for part in train valid; do
+        sed "s/\$/,${size}/" "${asr_stats_dir}/new/${part}/text_shape" \
+            >"${asr_stats_dir}/new/${part}/text_shape.${token_type}"
+        rm -rf "${asr_stats_dir:?}/${part}"
+        mv "${asr_stats_dir}/new/${part}" "${asr_stats_dir}/${part}"
+    done
+    rmdir "${asr_stats_dir}/new"
+}
+
+show_mix() {
+    python3 -m espnet_mlma.corpora.mix --dump "${data_feats}/${train_set}" \
+        --language_exponent "$(conf_value dataset_upsampling_factor 0.5)" \
+        --corpus_exponent "$(conf_value category_upsampling_factor 0.5)" \
+        --scaling "$(conf_value dataset_scaling_factor 1.2)"
+}
+
+stage_11() {
+    local shapes=("--train_shape_file" "${asr_stats_dir}/train/speech_shape") distributed=()
+    local log=${asr_exp}/train.log
+    need "${asr_stats_dir}/valid/text_shape.${token_type}" "stage 10"
+    if [ "$(conf_value iterator_type sequence)" = category ]; then
+        # The category samplers take one shape file.
+        echo "  the mix of one epoch:"
+        show_mix
+    else
+        shapes+=(--train_shape_file "${asr_stats_dir}/train/text_shape.${token_type}")
+    fi
+    if [ "${num_nodes}" -gt 1 ]; then
+        [[ ${cuda_cmd} == srun* ]] || die "--num_nodes ${num_nodes}: cuda_cmd in cmd.sh has to be srun"
+        distributed=(--dist_launcher slurm --dist_init_method "file://${PWD}/${asr_exp}/.init_$$")
+    fi
+    if [ "${feats_normalize}" = global_mvn ]; then
+        shapes+=(--normalize global_mvn --normalize_conf
+            "stats_file=${asr_stats_dir}/train/feats_stats.npz")
+    fi
+    [ -z "${pretrained_model}" ] || shapes+=(--init_param "${pretrained_model}")
+    resume_script "${asr_exp}" 11
+    python3 -m espnet_mlma.recipe.resume "${asr_exp}"
+    train_options
+    echo "  log in ${log}"
+    # shellcheck disable=SC2086
+    ${cuda_cmd} ${python} -m espnet2.bin.asr_train --resume true --output_dir "${asr_exp}" \
+        --ngpu "${ngpu}" --multiprocessing_distributed true "${distributed[@]}" \
+        --ignore_init_mismatch "${ignore_init_mismatch}" "${model_options[@]}" "${shapes[@]}" \
+        --valid_shape_file "${asr_stats_dir}/valid/speech_shape" \
+        --valid_shape_file "${asr_stats_dir}/valid/text_shape.${token_type}" ${asr_args} 2>&1 |
+        tee -a "${log}" | epochs "$(conf_value max_epoch 40)" || failed "${log}"
+}
+
+# epochs LAST: of a training log, one short line per epoch.
+epochs() {
+    awk -v last="$1" '
+        function value(part, name) {
+            return match(part, "[ ]" name "=[^,]*") ? substr(part, RSTART, RLENGTH) : ""
+        }
+        /epoch results: / {
+            split($0, parts, /\[valid\]/)
+            match($0, /[0-9]+epoch results/)
+            printf "  epoch %d of %d: train%s, valid%s%s\n", substr($0, RSTART), last,
+                value(parts[1], "loss"), value(parts[2], "loss"), value(parts[2], "cer_ctc")
+            fflush()
+        }'
+}
+
+stage_12() {
+    local model=${asr_exp}/${inference_asr_model} folder=${asr_exp}/${inference_tag}
+    local prefix=${decode_cmd} gpu=0 set number=0 jobs=0 job
+    need "${model}" "stage 11 (or name another of $(cd "${asr_exp}" 2>/dev/null && echo ./*.pth))"
+    if [ "${gpu_inference}" = true ]; then
+        prefix=${cuda_cmd} gpu=1
+    fi
+    resume_script "${folder}" 12
+    mkdir -p "${folder}/logdir"
+    rm -f "${folder}"/logdir/sets.*
+    for set in ${test_sets}; do
+        need "${data_feats}/${set}/wav.scp" "stage 3"
+        job=$((number % inference_nj + 1)) number=$((number + 1))
+        jobs=$((job > jobs ? job : jobs))
+        echo "${data_feats}/${set}" >>"${folder}/logdir/sets.${job}"
+    done
+    [ "${jobs}" -gt 0 ] || die "--inference_nj 0: one or more"
+    decode() {
+        local sets
+        mapfile -t sets <"${folder}/logdir/sets.$1"
+        ${prefix} python3 -m espnet_mlma.decode --asr_train_config "${asr_exp}/config.yaml" \
+            --asr_model_file "${model}" --config "${inference_config}" --ngpu "${gpu}" \
+            --output_dir "${folder}" --data_dir "${sets[@]}"
+    }
+    if [ "${jobs}" -eq 1 ]; then
+        decode 1
+    else
+        run_jobs "${jobs}" "${folder}/logdir/decode.JOB.log" decode JOB
+        cat "${folder}"/logdir/decode.*.log
+    fi
+}
+
+stage_13() {
+    local bpe=()
+    [ "${token_type}" = char ] || bpe=(--bpemodel "${bpemodel}")
+    python3 -m espnet_mlma.score --dump "${data_feats}" --decode_dir "${asr_exp}/${inference_tag}" \
+        --sets "${test_sets}" --token_type "${token_type}" "${bpe[@]}"
+}
+
+stage_14() {
+    local more=() file
+    need "${asr_exp}/${inference_asr_model}" "stage 11"
+    for file in "${asr_stats_dir}/train/feats_stats.npz" "${bpemodel}" "${asr_exp}/RESULTS.md" \
+        "${asr_exp}/images"; do
+        [ ! -e "${file}" ] || more+=(--option "${file}")
+    done
+    ${python} -m espnet2.bin.pack asr --asr_train_config "${asr_exp}/config.yaml" \
+        --asr_model_file "${asr_exp}/${inference_asr_model}" "${more[@]}" \
+        --outpath "${packed%.zip}.new.zip"
+    mv "${packed%.zip}.new.zip" "${packed}"
+}
+
+cd "$(dirname "${BASH_SOURCE[0]}")"
+command_line=$(printf '%q ' "$@")
+parse_options "$@"
+check_options
+# shellcheck source-path=SCRIPTDIR
+. ./path.sh
+# shellcheck source-path=SCRIPTDIR
+. ./cmd.sh
+trap interrupted INT TERM
+
+if [ -n "${speed_perturb_factors}" ]; then
+    original_set=${train_set}
+    train_set+=_sp
+fi
+name_folders
+packed=${asr_exp}/${asr_exp##*/}_${inference_asr_model%.*}.zip
+
+if wanted 1 "make data folders"; then
+    stage_1
+    finished data
+fi
+if [ -n "${speed_perturb_factors}" ] && wanted 2 "speeds ${speed_perturb_factors}"; then
+    python3 -m espnet_mlma.recipe.speed_perturb --data "data/${original_set}" \
+        --out "data/${train_set}" --factors "${speed_perturb_factors}"
+    finished "data/${train_set}"
+fi
+if wanted 3 "all audio as 16 kHz FLAC, ${nj} processes"; then
+    stage_3
+    finished "${data_feats}"
+fi
+if wanted 4 "leave out what cannot be trained on"; then
+    stage_4
+    finished "${data_feats}/${train_set} ${data_feats}/${valid_set}"
+fi
+if wanted 5 "token list of ${token_type}"; then
+    stage_5
+    finished "${tokens}"
+fi
+if [ "${use_ngram}" = true ] && wanted 9 "${ngram_num}-gram of words"; then
+    stage_9
+    finished "${ngram_exp} (the best-path decoder does not read it)"
+fi
+if wanted 10 "lengths and feature statistics"; then
+    stage_10
+    finished "${asr_stats_dir}"
+fi
+if wanted 11 "train with ${asr_config} on $([ "${ngpu}" -gt 0 ] && echo "${ngpu} GPU" || echo CPU)"; then
+    stage_11
+    finished "${asr_exp}"
+fi
+if wanted 12 "decode ${test_sets}"; then
+    stage_12
+    finished "${asr_exp}/${inference_tag}"
+fi
+if wanted 13 "score"; then
+    stage_13
+    finished "${asr_exp}/RESULTS.md"
+fi
+if wanted 14 "pack the model"; then
+    stage_14
+    finished "${packed}"
+fi
+if wanted 15 "upload to ${hf_repo}"; then
+    [ -n "${hf_repo}" ] || die "--hf_repo is needed: the repository to upload to"
+    need "${packed}" "stage 14"
+    python3 -m espnet_mlma.recipe.upload --packed "${packed}" --repository "${hf_repo}"
+    finished "https://huggingface.co/${hf_repo}"
+fi

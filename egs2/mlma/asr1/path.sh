@@ -1,0 +1,17 @@
+# shellcheck shell=bash
+# Sourced by the recipe's scripts: the Python they use, and what it needs to know.
+_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+
+# An activated environment is left as it is; without one, the checkout's own `.venv` is used.
+if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "${_root}/.venv/bin/python3" ]; then
+    export PATH=${_root}/.venv/bin:${PATH}
+fi
+# With ESPnet's asr.sh in the place of ours, its helpers lie in these folders.
+export PATH=${PWD}/utils:${PWD}/utils/parallel:${PATH}
+export PYTHONIOENCODING=UTF-8
+# The order that ESPnet's category sampler draws in hangs on string hashes: a resumed run, or
+# another GPU's process, has to draw the same.
+export PYTHONHASHSEED=0
+# Ids are compared and sorted by bytes.
+export LC_ALL=C
+unset _root

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Train and score a CTC recogniser on one of the mixtures of conf/mixtures.yaml.
+#
+#   ./run.sh                                            six synthetic languages, minutes on a laptop
+#   ./run.sh --mixture real --db_root /corpora          a little of every corpus
+#   ./run.sh --mixture mlma11840 --db_root /corpora     the six languages of the paper
+#
+# All other options are asr.sh's and win over those set here, such as `--stage 11 --stop_stage 13`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+mixture=mini
+db_root=db
+options=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --mixture) mixture=${2:?--mixture needs a value} && shift 2 ;;
+        --db_root | --db-root) db_root=${2:?--db_root needs a value} && shift 2 ;;
+        *) options+=("$1") && shift ;;
+    esac
+done
+
+# shellcheck source-path=SCRIPTDIR
+. ./path.sh
+
+sets() { python3 -m espnet_mlma.corpora --mixture "${mixture}" --list "$1"; }
+train_set=$(sets train)
+valid_set=$(sets valid)
+test_sets=$(sets test)
+
+gpus=$( (nvidia-smi -L 2>/dev/null || true) | wc -l)
+cores=$(getconf _NPROCESSORS_ONLN)
+case ${mixture} in
+    mini) asr_config=conf/train_asr_conmamba_mini.yaml ngpu=$((gpus > 0)) ;;
+    real) asr_config=conf/train_asr_conmamba_small.yaml ngpu=$((gpus > 0)) ;;
+    *) asr_config=conf/train_asr_conmamba.yaml ngpu=${gpus} ;;
+esac
+
+./asr.sh \
+    --python "python3 -m espnet_mlma.run" \
+    --lang "${mixture}" \
+    --train_set "${train_set}" \
+    --valid_set "${valid_set}" \
+    --test_sets "${test_sets}" \
+    --local_data_opts "--mixture ${mixture} --db_root ${db_root} --nj ${cores}" \
+    --asr_config "${asr_config}" \
+    --inference_config conf/decode_ctc_best_path.yaml \
+    --inference_asr_model valid.cer_ctc.ave.pth \
+    --token_type char \
+    --feats_type raw \
+    --audio_format flac.ark \
+    --feats_normalize global_mvn \
+    --min_wav_duration 0.3 \
+    --max_wav_duration 30 \
+    --use_lm false \
+    --ngpu "${ngpu}" \
+    --nj "${cores}" \
+    "${options[@]}"

@@ -1,0 +1,101 @@
+"""Stage 4: leave out what cannot be trained on.
+
+    python -m espnet_mlma.recipe.filter --data dump/raw/org/train --out dump/raw/train \
+        --min_seconds 0.3 --max_seconds 30
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.corpora.filters import FRAMES_PER_SECOND, ctc_frames
+from espnet_mlma.corpora.writer import replace_folder
+from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.recipe import datadir
+
+_MADE_BY = "stage 3"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Shortest and longest utterance, in seconds."""
+
+    min_seconds: float
+    max_seconds: float
+
+    def reason(self, samples: int, text: str) -> tuple[str, str] | None:
+        """Why an utterance is left out, and the detail; None if it is kept.
+
+        Args:
+            samples: its length at 16 kHz.
+            text: its transcript; one CTC symbol per character, as a piece of BPE is no shorter.
+        """
+        seconds = samples / SAMPLE_RATE
+        if not text:
+            return "empty_text", "no words"
+        if seconds < self.min_seconds:
+            return "too_short", f"{seconds:.2f} s"
+        if seconds > self.max_seconds:
+            return "too_long", f"{seconds:.2f} s"
+        needed, frames = ctc_frames(text), int(seconds * FRAMES_PER_SECOND)
+        if needed > frames:
+            return "too_many_symbols", f"{needed} for {frames} frames"
+        return None
+
+
+def filter_folder(data: Path, out: Path, limits: Limits) -> Counter[str]:
+    """Copy a formatted data folder without the utterances that break the limits.
+
+    Args:
+        data: `dump/raw/org/<set>` of stage 3; its archives are referred to, not copied.
+        out: `dump/raw/<set>`, replaced once the new one is whole.
+        limits: what to keep.
+
+    Returns:
+        How many were kept (`kept`) and dropped, by reason.
+
+    Raises:
+        MlmaError: stage 3 has not finished, or nothing is left.
+    """
+    sound = datadir.read(data / "wav.scp", _MADE_BY)
+    text = datadir.read(data / "text", _MADE_BY)
+    samples = datadir.read(data / "utt2num_samples", _MADE_BY)
+    reasons = {id_: limits.reason(int(samples[id_]), text[id_]) for id_ in sound}
+    kept = [id_ for id_, reason in reasons.items() if reason is None]
+    dropped = [(id_, *reason) for id_, reason in reasons.items() if reason]
+    counts = Counter(reason for _, reason, _ in dropped)
+    if not kept:
+        raise MlmaError(f"{data}: nothing left, dropped {dict(counts)}; widen the limits")
+
+    def fill(new: Path) -> None:
+        datadir.write_utterance_tables(data, new, kept, _MADE_BY)
+        datadir.write(new / "utt2num_samples", ((id_, samples[id_]) for id_ in kept))
+        for name in ("feats_type", "audio_format"):
+            (new / name).write_text((data / name).read_text(encoding="utf-8"), encoding="utf-8")
+        datadir.write_dropped(new / "dropped.tsv", dropped)
+        datadir.write(new / "wav.scp", ((id_, sound[id_]) for id_ in kept))
+
+    replace_folder(out, fill)
+    return counts + Counter(kept=len(kept))
+
+
+def main() -> None:
+    """Entry point; see the module's head."""
+    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.recipe.filter")
+    parser.add_argument("--data", type=Path, required=True, help="dump/raw/org/<set>")
+    parser.add_argument("--out", type=Path, required=True, help="dump/raw/<set>")
+    parser.add_argument("--min_seconds", type=float, required=True)
+    parser.add_argument("--max_seconds", type=float, required=True)
+    args = parser.parse_args()
+    counts = filter_folder(args.data, args.out, Limits(args.min_seconds, args.max_seconds))
+    kept = counts.pop("kept")
+    dropped = ", ".join(f"{reason} {n}" for reason, n in sorted(counts.items())) or "none"
+    print(f"{args.out}: kept {kept} utterances; dropped: {dropped}")
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,192 @@
+"""Stage 3: all audio of a set as 16 kHz mono FLAC, packed in Kaldi archives.
+
+The set is cut into shards that are made in parallel, each an archive and a record of what is in it,
+written last. A run that was stopped goes on with the shards that have no record yet, or a record of
+other audio. The tables of the set, `wav.scp` last of all, are written when every shard is there.
+
+    python -m espnet_mlma.recipe.format_audio --data data/train --out dump/raw/org/train --nj 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+
+from espnet_mlma.corpora.audio import parse_scp_value
+from espnet_mlma.corpora.utterance import ArchiveMember
+from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.recipe import datadir
+from espnet_mlma.recipe.shard import Item, Record, Shard, finished, make
+
+SHARD_ITEMS = 400
+_MADE_BY = "stages 1 and 2"
+_SECONDS_BETWEEN_REPORTS = 10
+
+
+def read_items(data: Path) -> list[Item]:
+    """What a data folder says about the sound of each utterance, in C order of the ids.
+
+    Args:
+        data: folder with `wav.scp` and, as there may be, `segments` and `utt2speed`.
+
+    Raises:
+        MlmaError: a table is missing, or does not fit another.
+    """
+    sound = datadir.read(data / "wav.scp", _MADE_BY)
+    speeds = {}
+    if (data / "utt2speed").is_file():
+        speeds = datadir.read(data / "utt2speed", _MADE_BY)
+    if (data / "segments").is_file():
+        segments = datadir.read(data / "segments", _MADE_BY)
+    else:
+        segments = {id_: id_ for id_ in sound}
+    items = []
+    for id_, segment in segments.items():
+        recording, *span = segment.split()
+        if recording not in sound or len(span) not in (0, 2):
+            raise MlmaError(f"{data / 'segments'}: no such recording, or no span, for {id_}")
+        start, end = (float(second) for second in span) if span else (None, None)
+        audio = parse_scp_value(sound[recording])
+        items.append(Item(id_, audio, start, end, float(speeds.get(id_, 1))))
+    return sorted(items, key=lambda item: item.id)
+
+
+def cut(items: Sequence[Item], folder: Path) -> list[Shard]:
+    """Cut a set into shards: one for each archive that is read, others of `SHARD_ITEMS`.
+
+    Args:
+        items: the utterances of the set.
+        folder: where the shards lie.
+    """
+    in_archives = [item for item in items if isinstance(item.audio, ArchiveMember)]
+    in_archives.sort(key=lambda item: (item.audio.archive, item.audio.member))
+    groups = [list(of) for _, of in groupby(in_archives, lambda item: item.audio.archive)]
+    files = [item for item in items if not isinstance(item.audio, ArchiveMember)]
+    groups += [files[i : i + SHARD_ITEMS] for i in range(0, len(files), SHARD_ITEMS)]
+    return [
+        Shard(folder / f"shard.{number:05d}.ark", tuple(group))
+        for number, group in enumerate(groups, 1)
+    ]
+
+
+def make_all(shards: Sequence[Shard], nj: int, label: str) -> list[Record]:
+    """Make the shards that are not there yet, in parallel, and show how far it is.
+
+    Args:
+        shards: all shards of a set.
+        nj: processes.
+        label: what to call this work when reporting progress.
+
+    Returns:
+        The records of all shards, in their order.
+
+    Raises:
+        MlmaError: an archive is damaged, the disk is full, or a process was killed.
+    """
+    records = {shard.path: finished(shard) for shard in shards}
+    todo = [shard for shard in shards if records[shard.path] is None]
+    if len(todo) < len(shards):
+        print(f"{label}: {len(shards) - len(todo)} of {len(shards)} shards are there", flush=True)
+    reported = time.monotonic()
+    for number, (shard, record) in enumerate(_run(todo, nj), 1):
+        records[shard.path] = record
+        if time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS:
+            reported = time.monotonic()
+            print(f"{label}: {number} of {len(todo)} shards made", flush=True)
+    return [records[shard.path] for shard in shards]
+
+
+def _run(shards: Sequence[Shard], nj: int) -> Iterator[tuple[Shard, Record]]:
+    if min(nj, len(shards)) <= 1:
+        yield from ((shard, make(shard)) for shard in shards)
+        return
+    pool = ProcessPoolExecutor(nj, mp_context=get_context("spawn"), initializer=_die_on_interrupt)
+    try:
+        futures = {pool.submit(make, shard): shard for shard in shards}
+        yield from ((futures[future], future.result()) for future in as_completed(futures))
+    except BrokenProcessPool:
+        raise MlmaError(
+            "a process that formats audio was killed, perhaps for want of memory; "
+            "give a smaller --nj: the same command goes on from here"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _die_on_interrupt() -> None:
+    # Ctrl-C reaches every process: the workers end at once, and the main one says so.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def format_folder(data: Path, out: Path, nj: int) -> Counter[str]:
+    """Write the formatted set.
+
+    Args:
+        data: data folder of stage 1 or 2.
+        out: `dump/raw/org/<set>`, or `dump/raw/<set>` for a test set.
+        nj: processes.
+
+    Returns:
+        How many utterances were kept (`kept`) and dropped, by reason.
+
+    Raises:
+        MlmaError: see `make_all`; or no utterance is left.
+    """
+    items = read_items(data)
+    scp = out / "wav.scp"
+    try:
+        (out / "data").mkdir(parents=True, exist_ok=True)
+        scp.unlink(missing_ok=True)  # until it is back, no later stage takes the set for whole
+        shards = cut(items, out / "data")
+        records = make_all(shards, nj, out.name)
+        kept = sorted((id_, *rest) for record in records for id_, *rest in record.kept)
+        dropped = [tuple(drop) for record in records for drop in record.dropped]
+        if not kept:
+            first = dropped[0] if dropped else ("", "", "no utterances")
+            raise MlmaError(f"{data}: no sound could be read; for one {first[0]}: {first[2]}")
+        _remove_others(out / "data", shards)
+        datadir.write_utterance_tables(data, out, [id_ for id_, *_ in kept], _MADE_BY)
+        datadir.write(out / "utt2num_samples", ((id_, samples) for id_, _, samples in kept))
+        datadir.write_dropped(out / "dropped.tsv", dropped)
+        (out / "feats_type").write_text("raw\n", encoding="utf-8")
+        (out / "audio_format").write_text("flac.ark\n", encoding="utf-8")
+        datadir.write(scp, ((id_, where) for id_, where, _ in kept))
+    except OSError as error:
+        raise MlmaError(
+            f"cannot write {out}: {error.strerror}; make room or choose another --dumpdir, "
+            "and the same command goes on from here"
+        ) from None
+    return Counter(reason for _, reason, _ in dropped) + Counter(kept=len(kept))
+
+
+def _remove_others(folder: Path, shards: Sequence[Shard]) -> None:
+    """Remove what an earlier run with other utterances left."""
+    wanted = {path for shard in shards for path in (shard.path, shard.record_path)}
+    for path in folder.iterdir():
+        if path not in wanted:
+            path.unlink()
+
+
+def main() -> None:
+    """Entry point; see the module's head."""
+    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.recipe.format_audio")
+    parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1 or 2")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--nj", type=int, default=4, help="processes")
+    args = parser.parse_args()
+    counts = format_folder(args.data, args.out, args.nj)
+    kept = counts.pop("kept")
+    dropped = ", ".join(f"{reason} {n}" for reason, n in sorted(counts.items())) or "none"
+    print(f"{args.out}: {kept} utterances; dropped: {dropped}")
+
+
+if __name__ == "__main__":
+    run_cli(main)

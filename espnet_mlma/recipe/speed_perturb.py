@@ -1,0 +1,94 @@
+"""Stage 2: a training set said again faster and slower.
+
+No sound is written: each copy of an utterance has a line in `utt2speed`, and stage 3 changes the
+speed of what it reads. Ids and speakers get the prefix `sp<factor>-`, as ESPnet's own stage does.
+
+    python -m espnet_mlma.recipe.speed_perturb --data data/train --out data/train_sp \
+        --factors "0.9 1.0 1.1"
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_mlma.corpora.writer import replace_folder
+from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.recipe import datadir
+
+_MADE_BY = "stage 1"
+_SLOWEST, _FASTEST = 0.5, 2.0
+
+
+def perturb(data: Path, out: Path, factors: Sequence[float]) -> int:
+    """Write a data folder with one copy of every utterance per factor.
+
+    Args:
+        data: a data folder of stage 1.
+        out: the data folder to write.
+        factors: speeds relative to the recording; 1.0 keeps utterance and id as they are.
+
+    Returns:
+        The number of utterances written.
+
+    Raises:
+        MlmaError: a factor occurs twice or is out of range, or a table is missing.
+    """
+    if not factors or len(set(factors)) < len(factors):
+        raise MlmaError(f"speed factors {list(factors)}: want one or more, all different")
+    for factor in factors:
+        if not _SLOWEST <= factor <= _FASTEST:
+            raise MlmaError(f"speed factor {factor}: not within {_SLOWEST} to {_FASTEST}")
+    prefixes = {factor: "" if factor == 1 else f"sp{factor:g}-" for factor in factors}
+    ids = datadir.read(data / "text", _MADE_BY)
+
+    def fill(new: Path) -> None:
+        for name in datadir.PER_UTTERANCE:
+            table = datadir.read(data / name, _MADE_BY)
+            rows = [
+                (prefix + id_, prefix + value if name == "utt2spk" else value)
+                for prefix in prefixes.values()
+                for id_, value in table.items()
+            ]
+            datadir.write(new / name, sorted(rows))
+            if name == "utt2spk":
+                datadir.write(new / "spk2utt", datadir.spk2utt(dict(sorted(rows))))
+        speeds = ((prefix + id_, f"{f:g}") for f, prefix in prefixes.items() for id_ in ids)
+        datadir.write(new / "utt2speed", sorted(speeds))
+        _copy_sound(data, new, list(prefixes.values()))
+
+    replace_folder(out, fill)
+    return len(ids) * len(factors)
+
+
+def _copy_sound(data: Path, new: Path, prefixes: list[str]) -> None:
+    """Recordings stay as they are where `segments` refers to them; whole files are named anew."""
+    sound = datadir.read(data / "wav.scp", _MADE_BY)
+    if not (data / "segments").is_file():
+        rows = ((prefix + id_, value) for prefix in prefixes for id_, value in sound.items())
+        datadir.write(new / "wav.scp", sorted(rows))
+        return
+    datadir.write(new / "wav.scp", sorted(sound.items()))
+    segments = datadir.read(data / "segments", _MADE_BY)
+    rows = ((prefix + id_, value) for prefix in prefixes for id_, value in segments.items())
+    datadir.write(new / "segments", sorted(rows))
+
+
+def main() -> None:
+    """Entry point; see the module's head."""
+    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.recipe.speed_perturb")
+    parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1")
+    parser.add_argument("--out", type=Path, required=True, help="data folder to write")
+    parser.add_argument("--factors", required=True, help='such as "0.9 1.0 1.1"')
+    args = parser.parse_args()
+    try:
+        factors = [float(factor) for factor in args.factors.split()]
+    except ValueError:
+        raise MlmaError(f"speed factors '{args.factors}': not numbers") from None
+    count = perturb(args.data, args.out, factors)
+    print(f"{args.out}: {count} utterances at speeds {args.factors}")
+
+
+if __name__ == "__main__":
+    run_cli(main)
