@@ -14,6 +14,7 @@ import yaml
 from espnet_mlma.corpora.audio import read_audio
 from espnet_mlma.decode.recogniser import SAMPLE_RATE, Recogniser, Transcript, by_length, load
 from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.recipe.datadir import read
 
 
 def _parse() -> argparse.Namespace:
@@ -37,18 +38,6 @@ def read_options(path: Path) -> float:
     if set(options) != {"batch_seconds"}:
         raise MlmaError(f"{path}: holds {sorted(options)}; the one option is batch_seconds")
     return float(options["batch_seconds"])
-
-
-def read_scp(path: Path) -> dict[str, str]:
-    """The two columns of a Kaldi-style file.
-
-    Raises:
-        MlmaError: there is no such file.
-    """
-    if not path.is_file():
-        raise MlmaError(f"{path}: no such file; run stages 1 to 4 first")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return dict(line.split(maxsplit=1) for line in lines)
 
 
 def read_samples(where: str) -> np.ndarray:
@@ -80,8 +69,8 @@ def decode_folder(
         data_dir: holds `wav.scp` and, from stage 3, `utt2num_samples`.
         batch_seconds: most audio in a batch, padding included.
     """
-    audio = read_scp(data_dir / "wav.scp")
-    lengths = {key: int(n) for key, n in read_scp(data_dir / "utt2num_samples").items()}
+    audio = read(data_dir / "wav.scp", "stage 3")
+    lengths = {key: int(n) for key, n in read(data_dir / "utt2num_samples", "stage 3").items()}
     lengths = {key: lengths[key] for key in audio}
     results: dict[str, Transcript] = {}
     for batch in by_length(lengths, batch_seconds):

@@ -34,13 +34,13 @@ def join(data: Path, hypotheses: Path) -> list[Utterance]:
     """Read a test set and what was recognised on it.
 
     Args:
-        data: `dump/raw/<set>` with `text utt2spk utt2lang utt2dataset`.
+        data: `dump/raw/<set>` with `text utt2spk utt2lang utt2category`.
         hypotheses: the `text` that decoding wrote.
 
     Raises:
         MlmaError: a file is missing or holds an id twice, or ids do not belong together.
     """
-    names = ("text", "utt2spk", "utt2lang", "utt2dataset")
+    names = ("text", "utt2spk", "utt2lang", "utt2category")
     text, speaker, lang, corpus = (read(data / name, "stage 3") for name in names)
     recognised = read(hypotheses, "stage 12")
     for table, name in ((speaker, names[1]), (lang, names[2]), (corpus, names[3])):

@@ -11,7 +11,8 @@ import soundfile
 from espnet2.bin.asr_inference import Speech2Text
 
 import espnet_mlma
-from espnet_mlma.decode.__main__ import read_samples, read_scp
+from espnet_mlma.decode.__main__ import read_samples
+from espnet_mlma.recipe.datadir import read
 
 SETS = [f"test_mini_{lang}" for lang in ("de", "en", "es", "fr", "it", "nl")]
 CTC_ONLY = {"ctc_weight": 1.0, "beam_size": 1, "device": "cpu"}
@@ -30,7 +31,7 @@ def files(experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("audio")
     paths = {}
     for name in SETS:
-        scp = read_scp(experiment.parents[1] / "dump" / "raw" / name / "wav.scp")
+        scp = read(experiment.parents[1] / "dump" / "raw" / name / "wav.scp", "stage 3")
         for key in sorted(scp)[:3]:
             paths[key] = folder / f"{key}.wav"
             soundfile.write(paths[key], read_samples(scp[key]), 16000, subtype="FLOAT")
@@ -46,9 +47,7 @@ def decoded_by_the_recipe(experiment):
     """The texts that stage 12 wrote."""
     texts = {}
     for file in experiment.glob("decode_*/test_mini_*/text"):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            key, _, text = line.partition(" ")
-            texts[key] = text
+        texts |= read(file, "stage 12")
     return texts
 
 

@@ -30,7 +30,7 @@ def work(tmp_path: Path) -> Path:
         decoded.mkdir(parents=True)
         tables: dict[Path, list[str]] = {decoded / "text": []}
         for id_, lang, corpus, reference, hypothesis in utterances:
-            values = {"text": reference, "utt2lang": lang, "utt2dataset": corpus}
+            values = {"text": reference, "utt2lang": lang, "utt2category": corpus}
             values["utt2spk"] = id_.partition("-")[0]
             for table, value in values.items():
                 tables.setdefault(data / table, []).append(f"{id_} {value}")
