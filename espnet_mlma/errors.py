@@ -13,6 +13,8 @@ class MlmaError(Exception):
 def run_cli(main: Callable[[], object]) -> None:
     """Run a command-line entry point; print an `MlmaError` as one line and exit with 1.
 
+    Ctrl-C exits with 130, as the shell would have it.
+
     Args:
         main: the entry point; reads its own arguments.
     """
@@ -21,3 +23,5 @@ def run_cli(main: Callable[[], object]) -> None:
     except MlmaError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

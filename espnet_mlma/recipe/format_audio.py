@@ -10,14 +10,16 @@ other audio. The tables of the set, `wav.scp` last of all, are written when ever
 from __future__ import annotations
 
 import argparse
+import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from espnet_mlma.corpora.audio import parse_scp_value
@@ -108,7 +110,7 @@ def _run(shards: Sequence[Shard], nj: int) -> Iterator[tuple[Shard, Record]]:
     if min(nj, len(shards)) <= 1:
         yield from ((shard, make(shard)) for shard in shards)
         return
-    pool = ProcessPoolExecutor(nj, mp_context=get_context("spawn"), initializer=_die_on_interrupt)
+    pool = ProcessPoolExecutor(nj, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
         futures = {pool.submit(make, shard): shard for shard in shards}
         yield from ((futures[future], future.result()) for future in as_completed(futures))
@@ -121,9 +123,15 @@ def _run(shards: Sequence[Shard], nj: int) -> Iterator[tuple[Shard, Record]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _die_on_interrupt() -> None:
-    # Ctrl-C reaches every process: the workers end at once, and the main one says so.
+def _end_with_parent() -> None:
+    """End a worker on Ctrl-C, which reaches every process, or with the main one."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def format_folder(data: Path, out: Path, nj: int) -> Counter[str]:

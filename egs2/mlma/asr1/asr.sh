@@ -160,22 +160,22 @@ finished() { echo "Stage ${now}: wrote $1, done in $((SECONDS - started)) s"; }
 
 need() { [ -e "$1" ] || die "stage ${now}: $1 is not there; run $2 first"; }
 
-# failed LOG: show the end of a log and give up.
+# failed LOG STATUS: show the end of a log and give up.
 failed() {
     tail -n 20 "$1" >&2
-    die "stage ${now} failed; the whole log is in $1"
+    die "stage ${now} failed with exit status $2; the whole log is in $1"
 }
 
 # run_jobs COUNT LOG COMMAND...: run copies of a command side by side; JOB becomes their number.
 run_jobs() {
-    local count=$1 log=$2 job pids=()
+    local count=$1 log=$2 job status pids=()
     shift 2
     for job in $(seq "${count}"); do
         "${@//JOB/${job}}" >"${log/JOB/${job}}" 2>&1 &
         pids+=($!)
     done
     for job in $(seq "${count}"); do
-        wait "${pids[job - 1]}" || { end_jobs && failed "${log/JOB/${job}}"; }
+        wait "${pids[job - 1]}" || { status=$? && end_jobs && failed "${log/JOB/${job}}" "${status}"; }
     done
 }
 
@@ -349,7 +349,8 @@ stage_11() {
         --ignore_init_mismatch "${ignore_init_mismatch}" "${model_options[@]}" "${shapes[@]}" \
         --valid_shape_file "${asr_stats_dir}/valid/speech_shape" \
         --valid_shape_file "${asr_stats_dir}/valid/text_shape.${token_type}" ${asr_args} 2>&1 |
-        tee -a "${log}" | epochs "$(conf_value max_epoch 40)" || failed "${log}"
+        tee -a "${log}" | epochs "$(conf_value max_epoch 40)" ||
+        failed "${log}" "${PIPESTATUS[0]}"
 }
 
 # epochs LAST: of a training log, one short line per epoch.

@@ -6,6 +6,11 @@ _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "${_root}/.venv/bin/python3" ]; then
     export PATH=${_root}/.venv/bin:${PATH}
 fi
+if ! python3 -c 'import sys; from importlib.util import find_spec as f; sys.exit(not f("espnet_mlma"))'
+then
+    echo "error: $(command -v python3) has no espnet_mlma; run 'make venv' in ${_root}" >&2
+    exit 1
+fi
 # With ESPnet's asr.sh in the place of ours, its helpers lie in these folders.
 export PATH=${PWD}/utils:${PWD}/utils/parallel:${PATH}
 export PYTHONIOENCODING=UTF-8

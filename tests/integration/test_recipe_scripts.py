@@ -1,0 +1,219 @@
+"""The scripts of the recipe: options, stages 2 to 5, and ESPnet's asr.sh in the place of ours."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from espnet_mlma.corpora.utterance import AudioFile, Utterance
+from espnet_mlma.corpora.writer import write_set
+from espnet_mlma.recipe import datadir
+
+ROOT = Path(__file__).resolve().parents[2]
+SETS = shlex.split("--train_set train --valid_set dev --test_sets test --asr_config conf/tiny.yaml")
+# Options of ESPnet's asr.sh (egs2/TEMPLATE/asr1) that its recipes give, as far as run.sh does.
+OF_ESPNET = set(
+    shlex.split(
+        """python lang train_set valid_set test_sets local_data_opts asr_config inference_config
+inference_asr_model token_type feats_type audio_format feats_normalize min_wav_duration
+max_wav_duration use_lm ngpu nj"""
+    )
+)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A copy of the recipe's folder that finds this Python."""
+    folder = tmp_path / "egs2" / "mlma" / "asr1"
+    folder.mkdir(parents=True)
+    for name in ("run.sh", "asr.sh", "path.sh", "cmd.sh", "db.sh"):
+        shutil.copy(ROOT / "egs2" / "mlma" / "asr1" / name, folder)
+    for name in ("conf", "local"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / "conf" / "tiny.yaml").write_text("max_epoch: 1\n")
+    return folder
+
+
+def environment() -> dict[str, str]:
+    own = Path(sys.executable).parent
+    variables = {"PATH": f"{own}:{os.environ['PATH']}", "VIRTUAL_ENV": str(own.parent)}
+    return os.environ | variables | {"PYTHONPATH": str(ROOT)}
+
+
+def run(recipe: Path, script: str, *options: str) -> subprocess.CompletedProcess:
+    command = [recipe / script, *options]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--no_such_option", "1"], "error: unknown option --no_such_option; see"),
+        (["--PATH", "/"], "error: unknown option --PATH; see"),
+        (["positional"], "error: 'positional': not an option"),
+        (["--stage"], "error: --stage needs a value"),
+        (["--stage", "two"], "error: --stage two: not a whole number"),
+        (["--use_lm", "yes"], "error: --use_lm yes: true or false"),
+        (["--use-lm", "true"], "error: --use_lm true: this recipe trains no neural language model"),
+        (["--lm_config", "x"], "error: --lm_config: this recipe trains no neural language model"),
+        (["--use_k2", "true"], "error: --use_k2: decoding is CTC best path"),
+        (["--asr_text_fold_length", "1"], "error: --asr_text_fold_length: has no effect"),
+        (["--feats_type", "fbank"], "error: --feats_type fbank: the recipe knows raw"),
+        (["--token_type", "word"], "error: --token_type word: char or bpe"),
+        (["--asr_config", "no.yaml"], "error: --asr_config no.yaml: no such file"),
+        (["--valid_set", ""], "error: --valid_set is needed"),
+        (["--stage", "10", "--stop_stage", "10"], "error: stage 10: data/token_list/bpe_unigram30"),
+        (
+            ["--stage", "12", "--stop_stage", "12"],
+            "error: stage 12: exp/asr_tiny_raw_bpe30/valid.c",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(recipe: Path, options: list[str], said: str) -> None:
+    done = run(recipe, "asr.sh", *SETS, *options)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(said)
+    assert not (recipe / "exp").exists()
+
+
+def test_help_lists_every_option_with_its_default(recipe: Path) -> None:
+    done = run(recipe, "asr.sh", "--help")
+    assert done.returncode == 0
+    assert "--min_wav_duration=0.1         # seconds" in done.stdout
+
+
+def test_run_sh_works_with_the_options_of_espnets_asr_sh(recipe: Path) -> None:
+    (recipe / "asr.sh").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    done = run(recipe, "run.sh", "--mixture", "bi710", "--db_root", "/corpora", "--stage", "11")
+    lines = done.stdout.splitlines()
+    names = [line[2:] for line in lines[::2]]
+    assert sorted(names[:-1]) == sorted(OF_ESPNET)
+    given = dict(zip(names, lines[1::2], strict=True))
+    assert given["stage"] == "11"
+    assert given["python"] == "python3 -m espnet_mlma.run"
+    assert given["train_set"] == "train_bi710"
+    assert given["test_sets"].split()[0] == "test_ls_en"
+    assert given["local_data_opts"].startswith("--mixture bi710 --db_root /corpora --nj ")
+    assert given["use_lm"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--mixture", "none"], "error: "),
+        (["--stop_stage", "1", "--mixture", "real", "--db_root", "/nowhere"], "error: "),
+    ],
+)
+def test_a_wrong_mixture_or_root_is_one_line(recipe, options: list[str], said: str) -> None:
+    done = run(recipe, "run.sh", *options)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(said)
+    assert not (recipe / "data").exists()
+
+
+def make_data(recipe: Path, name: str, count: int) -> None:
+    utterances = []
+    for number in range(count):
+        path = recipe / "audio" / f"{name}{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        samples = 0.1 * np.random.default_rng(number).standard_normal(22050)
+        soundfile.write(path, samples, 22050)
+        text = ["guten tag", "buona sera"][number % 2]
+        utterances.append(
+            Utterance(f"mini_de_a-{name}{number}", AudioFile(path), text, "mini_de_a", "de")
+        )
+    write_set(recipe / "data" / name, utterances, nj=1)
+
+
+def test_stages_2_to_5_write_what_espnets_do(recipe: Path) -> None:
+    for name, count in {"train": 6, "dev": 2, "test": 2}.items():
+        make_data(recipe, name, count)
+    options = [*SETS, *shlex.split("--stage 2 --stop_stage 5 --nj 1 --lang de --token_type char")]
+    options += ["--speed_perturb_factors", "0.9 1.0"]
+    done = run(recipe, "asr.sh", *options)
+    assert done.stderr == ""
+    ids = list(datadir.read(recipe / "dump/raw/train_sp/wav.scp", ""))
+    assert len(ids) == 12
+    assert sum(id_.startswith("sp0.9-") for id_ in ids) == 6
+    expected = {"wav.scp", "text", "utt2spk", "spk2utt", "utt2num_samples", "feats_type"}
+    for folder in ("raw/org/train_sp", "raw/train_sp", "raw/org/dev", "raw/dev", "raw/test"):
+        assert expected <= {path.name for path in (recipe / "dump" / folder).iterdir()}
+    assert (recipe / "dump/raw/train_sp/category2utt").read_text().split() == ["mini", *ids]
+    tokens = (recipe / "data/de_token_list/char/tokens.txt").read_text().split()
+    assert (tokens[0], tokens[1], tokens[-1]) == ("<blank>", "<unk>", "<sos/eos>")
+    for line in ("Stage 2: ", "Stage 3: wrote dump/raw, done in ", "Stage 4: wrote dump/raw/train"):
+        assert line in done.stdout
+
+
+def test_a_size_of_bpe_that_the_text_does_not_allow_is_one_line(recipe: Path) -> None:
+    make_data(recipe, "train", 4)
+    (recipe / "dump/raw").mkdir(parents=True)
+    shutil.copytree(recipe / "data/train", recipe / "dump/raw/train")
+    done = run(recipe, "asr.sh", *SETS, *shlex.split("--stage 5 --stop_stage 5 --nbpe 900"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --nbpe 900 (unigram): the text allows ")
+    assert done.stderr.count("\n") == 1
+    assert not (recipe / "data/token_list/bpe_unigram900").exists()
+
+
+def test_stage_9_without_kenlm_says_so(recipe: Path) -> None:
+    options = shlex.split("--use_ngram true --stage 9 --stop_stage 9")
+    done = run(recipe, "asr.sh", *SETS, *options)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --use_ngram true: KenLM's lmplz is not on PATH")
+
+
+def test_failing_jobs_of_stage_10_show_their_log(recipe: Path) -> None:
+    for name in ("train", "dev"):
+        make_data(recipe, name, 4)
+    shutil.copytree(recipe / "data", recipe / "dump" / "raw")
+    (recipe / "data/token_list/char").mkdir(parents=True)
+    (recipe / "data/token_list/char/tokens.txt").write_text("<blank>\n<unk>\n<sos/eos>\n")
+    (recipe / "broken.py").write_text("raise SystemExit('no such optimiser')")
+    options = shlex.split("--stage 10 --stop_stage 10 --token_type char --nj 2")
+    done = run(recipe, "asr.sh", *SETS, *options, "--python", f"{sys.executable} broken.py")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines[0] == "no such optimiser"
+    assert lines[-1].startswith("error: stage 10 failed with exit status 1; the whole log is in")
+    assert not (recipe / "exp/asr_stats_raw_char/train").exists()
+    assert len((recipe / "exp/asr_stats_raw_char/logdir/train.2.scp").read_text().split()) == 4
+
+
+def test_ctrl_c_ends_jobs_in_the_background(recipe: Path) -> None:
+    for name in ("train", "dev"):
+        make_data(recipe, name, 2)
+    shutil.copytree(recipe / "data", recipe / "dump" / "raw")
+    (recipe / "data/token_list/char").mkdir(parents=True)
+    (recipe / "data/token_list/char/tokens.txt").write_text("<blank>\n<unk>\n<sos/eos>\n")
+    (recipe / "slow.py").write_text(
+        "import os, pathlib, time\npathlib.Path(f'{os.getpid()}.pid').touch()\ntime.sleep(600)\n"
+    )
+    options = shlex.split("--stage 10 --stop_stage 10 --token_type char --nj 2")
+    process = subprocess.Popen(
+        [recipe / "asr.sh", *SETS, *options, "--python", f"{sys.executable} slow.py"],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while len(jobs := list(recipe.glob("*.pid"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "error: interrupted; the same command goes on from here\n"
+    for job in jobs:
+        assert not Path(f"/proc/{job.stem}").exists() or "State:\tZ" in Path(
+            f"/proc/{job.stem}/status"
+        ).read_text(encoding="utf-8")
