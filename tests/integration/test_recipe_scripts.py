@@ -3,9 +3,11 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -217,3 +219,55 @@ def test_ctrl_c_ends_jobs_in_the_background(recipe: Path) -> None:
         assert not Path(f"/proc/{job.stem}").exists() or "State:\tZ" in Path(
             f"/proc/{job.stem}/status"
         ).read_text(encoding="utf-8")
+
+
+TINY = """
+encoder: conmamba
+encoder_conf: {output_size: 8, num_blocks: 1, linear_units: 16, cnn_module_kernel: 3}
+model_conf: {ctc_weight: 1.0}
+frontend_conf: {n_fft: 512, win_length: 400, hop_length: 160, center: false}
+batch_type: numel
+batch_bins: 60000
+max_epoch: 6
+num_att_plot: 0
+num_workers: 0
+use_tensorboard: false
+use_matplotlib: false
+best_model_criterion: [[valid, cer_ctc, min]]
+keep_nbest_models: 2
+"""
+
+
+def test_training_that_was_stopped_goes_on_and_stages_10_to_14_end(recipe: Path) -> None:
+    (recipe / "conf/tiny.yaml").write_text(TINY)
+    for name, count in {"train": 8, "dev": 2, "test": 2}.items():
+        make_data(recipe, name, count)
+    options = [*SETS, *shlex.split("--token_type char --ngpu 0 --nj 1 --skip_packing false")]
+    assert run(recipe, "asr.sh", *options, "--stage", "2", "--stop_stage", "10").returncode == 0
+    options += ["--stage", "11"]
+    experiment = recipe / "exp/asr_tiny_raw_char"
+    process = subprocess.Popen(
+        [recipe / "asr.sh", *options],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (experiment / "2epoch.pth").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.endswith("error: interrupted; the same command goes on from here\n")
+    done = run(recipe, "asr.sh", *options)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1 of 6" not in done.stdout
+    assert "epoch 6 of 6: train loss=" in done.stdout
+    log = (experiment / "train.log").read_text()
+    assert log.count(" 6epoch results: ") == log.count(" 1epoch results: ") == 1
+    assert (experiment / "RESULTS.md").read_text().count("| test |") == 1
+    (packed,) = experiment.glob("*.zip")
+    with zipfile.ZipFile(packed) as archive:
+        assert "meta.yaml" in archive.namelist()
