@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,7 +128,7 @@ def by_length(
 def load(
     path: str | Path,
     model_file: str | Path | None = None,
-    device: str | Iterable[str] | None = None,
+    device: str | None = None,
 ) -> Recogniser:
     """Load a recogniser.
 
