@@ -10,7 +10,8 @@ experiment=${*: -1}
 of_config() { sed -n "s/^$1: *\(.*\)/\1/p" "${experiment}/config.yaml" | head -n 1; }
 
 token_type=$(of_config token_type)
-options=(--dump dump/raw --token_type "${token_type}")
+# The references of stage 1: ESPnet copies no utt2category to dump.
+options=(--dump data --token_type "${token_type}")
 [ "${token_type}" = char ] || options+=(--bpemodel "$(of_config bpemodel)")
 
 for decoding in "${experiment}"/*/; do

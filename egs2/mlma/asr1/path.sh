@@ -11,8 +11,8 @@ then
     echo "error: $(command -v python3) has no espnet_mlma; run 'make venv' in ${_root}" >&2
     exit 1
 fi
-# With ESPnet's asr.sh in the place of ours, its helpers lie in these folders.
-export PATH=${PWD}/utils:${PWD}/utils/parallel:${PATH}
+# With ESPnet's asr.sh in the place of ours: its helpers, and sclite where Debian puts it.
+export PATH=${PWD}/utils:${PWD}/utils/parallel:${PATH}:${SCTK_ROOT:-/usr/lib/sctk}/bin
 export PYTHONIOENCODING=UTF-8
 # The order that ESPnet's category sampler draws in hangs on string hashes: a resumed run, or
 # another GPU's process, has to draw the same.

@@ -44,7 +44,6 @@ esac
     --test_sets "${test_sets}" \
     --local_data_opts "--mixture ${mixture} --db_root ${db_root} --nj ${cores}" \
     --asr_config "${asr_config}" \
-    --inference_config conf/decode_ctc_best_path.yaml \
     --inference_asr_model valid.cer_ctc.ave.pth \
     --token_type char \
     --feats_type raw \
