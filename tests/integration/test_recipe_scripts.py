@@ -229,6 +229,25 @@ def alive(process: str) -> bool:
         return False
 
 
+def test_an_experiment_does_not_go_on_with_another_configuration(recipe: Path) -> None:
+    (recipe / "exp/asr_stats_raw_char/valid").mkdir(parents=True)
+    (recipe / "exp/asr_stats_raw_char/valid/text_shape.char").touch()
+    (recipe / "exp/asr_tiny_raw_char").mkdir()
+    (recipe / "exp/asr_tiny_raw_char/checkpoint.pth").touch()
+    (recipe / "exp/asr_tiny_raw_char/conf.yaml").write_text("max_epoch: 3\noptim: adam  # why\n")
+    (recipe / "conf/tiny.yaml").write_text("max_epoch: 9\noptim: adamw\n")
+    options = [*SETS, *shlex.split("--stage 11 --stop_stage 11 --token_type char")]
+    done = run(recipe, "asr.sh", *options)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: exp/asr_tiny_raw_char was begun with another conf/tiny.yaml; "
+        "remove it or give --asr_tag\n"
+    )
+    (recipe / "conf/tiny.yaml").write_text("# new\nmax_epoch: 9\noptim: adam\n")
+    done = run(recipe, "asr.sh", *options, "--python", "true")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 TINY = """
 encoder: conmamba
 encoder_conf: {output_size: 8, num_blocks: 1, linear_units: 16, cnn_module_kernel: 3}
@@ -248,12 +267,13 @@ keep_nbest_models: 2
 
 def test_training_that_was_stopped_goes_on_and_stages_10_to_14_end(recipe: Path) -> None:
     (recipe / "conf/tiny.yaml").write_text(TINY)
-    for name, count in {"train": 8, "dev": 2, "test": 2}.items():
+    for name, count in {"train": 8, "dev": 2, "test": 2, "other": 1}.items():
         make_data(recipe, name, count)
-    options = [*SETS, *shlex.split("--token_type char --ngpu 0 --nj 1 --skip_packing false")]
+    options = [*SETS, "--test_sets", "test other", "--token_type", "bpe", "--nbpe", "14"]
+    options += shlex.split("--ngpu 0 --nj 1 --inference_nj 2 --skip_packing false")
     assert run(recipe, "asr.sh", *options, "--stage", "2", "--stop_stage", "10").returncode == 0
     options += ["--stage", "11"]
-    experiment = recipe / "exp/asr_tiny_raw_char"
+    experiment = recipe / "exp/asr_tiny_raw_bpe14"
     process = subprocess.Popen(
         [recipe / "asr.sh", *options],
         env=environment(),
@@ -275,7 +295,8 @@ def test_training_that_was_stopped_goes_on_and_stages_10_to_14_end(recipe: Path)
     assert "epoch 6 of 6: train loss=" in done.stdout
     log = (experiment / "train.log").read_text()
     assert log.count(" 6epoch results: ") == log.count(" 1epoch results: ") == 1
-    assert (experiment / "RESULTS.md").read_text().count("| test |") == 1
+    results = (experiment / "RESULTS.md").read_text()
+    assert results.count("| test |") == results.count("| other |") == 1
     (packed,) = experiment.glob("*.zip")
     with zipfile.ZipFile(packed) as archive:
-        assert "meta.yaml" in archive.namelist()
+        assert {"meta.yaml", "data/token_list/bpe_unigram14/bpe.model"} <= set(archive.namelist())

@@ -339,7 +339,12 @@ stage_11() {
             "stats_file=${asr_stats_dir}/train/feats_stats.npz")
     fi
     [ -z "${pretrained_model}" ] || shapes+=(--init_param "${pretrained_model}")
+    if [ -e "${asr_exp}/checkpoint.pth" ] && [ -e "${asr_exp}/conf.yaml" ] &&
+        ! diff -q <(settings "${asr_exp}/conf.yaml") <(settings "${asr_config}") >/dev/null; then
+        die "${asr_exp} was begun with another ${asr_config}; remove it or give --asr_tag"
+    fi
     resume_script "${asr_exp}" 11
+    cp "${asr_config}" "${asr_exp}/conf.yaml"
     python3 -m espnet_mlma.recipe.resume "${asr_exp}"
     train_options
     echo "  log in ${log}"
@@ -352,6 +357,9 @@ stage_11() {
         tee -a "${log}" | epochs "$(conf_value max_epoch 40)" ||
         failed "${log}" "${PIPESTATUS[0]}"
 }
+
+# settings FILE: a configuration without its comments, and without what a run may be prolonged by.
+settings() { sed -e 's/[[:space:]]*#.*//' -e '/^$/d' -e '/^max_epoch:/d' "$1"; }
 
 # epochs LAST: of a training log, one short line per epoch.
 epochs() {
