@@ -3,18 +3,26 @@
 Importing the package registers the encoder `conmamba` in ESPnet's tasks (see `plugin`).
 """
 
+import importlib
+
 from espnet_mlma import plugin
 from espnet_mlma.version import __version__
 
-__all__ = ["Recogniser", "Transcript", "__version__", "load"]
+__all__ = ["ConMambaEncoder", "Recogniser", "Transcript", "__version__", "load"]
 
 plugin.install()
 
 
-def __getattr__(name: str):
-    # PyTorch and ESPnet are imported when something is loaded, not before.
-    if name in ("load", "Recogniser", "Transcript"):
-        from espnet_mlma import decode
+_HOME = {
+    "ConMambaEncoder": "espnet_mlma.encoder",
+    "Recogniser": "espnet_mlma.decode",
+    "Transcript": "espnet_mlma.decode",
+    "load": "espnet_mlma.decode",
+}
 
-        return getattr(decode, name)
-    raise AttributeError(f"module 'espnet_mlma' has no attribute {name!r}")
+
+def __getattr__(name: str):
+    # PyTorch and ESPnet are imported when one of these is asked for, not before.
+    if name not in _HOME:
+        raise AttributeError(f"module 'espnet_mlma' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

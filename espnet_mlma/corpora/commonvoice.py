@@ -52,4 +52,4 @@ def _release(root: Path, lang: str) -> Path:
     if len(releases) > 1:
         names = ", ".join(release.name for release in releases)
         raise MlmaError(f"Common Voice: several releases in {root.absolute()} ({names}); keep one")
-    return releases[0] if releases else root
+    return releases[0] if releases else root / "cv-corpus-20.0-2024-12-06"

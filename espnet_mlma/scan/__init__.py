@@ -54,7 +54,7 @@ def _warn_slow(device: str) -> None:
     if not _warned:
         _warned = True
         cure = (
-            "pip install 'espnet-mlma[cuda]'"
+            "pip install mamba-ssm causal-conv1d"
             if device == "cuda"
             else "install gcc or clang and reinstall espnet-mlma"
         )

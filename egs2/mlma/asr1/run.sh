@@ -2,23 +2,39 @@
 # Train and score a CTC recogniser on one of the mixtures of conf/mixtures.yaml.
 #
 #   ./run.sh                                            six synthetic languages, minutes on a laptop
-#   ./run.sh --mixture real --db_root /corpora          a little of every corpus
+#   ./run.sh --mixture real --db_root /corpora          the five corpora in /corpora, a small model
 #   ./run.sh --mixture mlma11840 --db_root /corpora     the six languages of the paper
 #
 # All other options are asr.sh's and win over those set here, such as `--stage 11 --stop_stage 13`.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+
+die() {
+    echo "error: $*" >&2
+    exit 1
+}
 
 mixture=mini
-db_root=db
+db_root=
 options=()
 while [ $# -gt 0 ]; do
     case $1 in
-        --mixture) mixture=${2:?--mixture needs a value} && shift 2 ;;
-        --db_root | --db-root) db_root=${2:?--db_root needs a value} && shift 2 ;;
+        -h | --help)
+            sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+            exec "$(dirname "${BASH_SOURCE[0]}")/asr.sh" --help
+            ;;
+        --mixture | --db_root | --db-root)
+            [ $# -ge 2 ] || die "$1 needs a value"
+            [ "$1" = --mixture ] && mixture=$2 || db_root=$(realpath -m "$2")
+            shift 2
+            ;;
         *) options+=("$1") && shift ;;
     esac
 done
+
+cd "$(dirname "${BASH_SOURCE[0]}")"
+db_root=${db_root:-db}
+# It goes through asr.sh as one of several words, in ESPnet's asr.sh too.
+[[ ${db_root} != *[[:space:]]* ]] || die "--db_root '${db_root}': a path without spaces, please"
 
 # shellcheck source-path=SCRIPTDIR
 . ./path.sh
