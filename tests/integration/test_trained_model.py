@@ -13,6 +13,7 @@ from espnet2.bin.asr_inference import Speech2Text
 import espnet_mlma
 from espnet_mlma.decode.__main__ import read_samples
 from espnet_mlma.recipe.datadir import read
+from espnet_mlma.score.align import count_errors
 
 SETS = [f"test_mini_{lang}" for lang in ("de", "en", "es", "fr", "it", "nl")]
 CTC_ONLY = {"ctc_weight": 1.0, "beam_size": 1, "device": "cpu"}
@@ -59,18 +60,25 @@ def test_folder_zip_and_recipe_agree(experiment, packed, files):
 
 
 def test_espnets_own_classes_agree(experiment, packed, files, monkeypatch):
-    """ESPnet searches where we take the best path; where they differ the model was in doubt."""
+    """ESPnet sums over alignments where we take the best one: they differ where a model is in doubt.
+
+    A model trained for minutes is, so the texts need only be close; the number of equal ones is
+    printed.
+    """
     monkeypatch.chdir(experiment.parents[1])  # its paths are relative to the recipe
     ours = espnet_mlma.load(experiment, device="cpu")
     built = Speech2Text(
         experiment / "config.yaml", experiment / "valid.cer_ctc.ave.pth", **CTC_ONLY
     )
     unpacked = Speech2Text.from_pretrained(str(packed), **CTC_ONLY)
-    same = 0
+    same, edits, length = 0, 0, 0
     for file in files.values():
         samples, _ = soundfile.read(file, dtype="float32")
-        texts = [model(samples)[0][0] for model in (built, unpacked)]
-        assert texts[0] == texts[1]
-        same += " ".join(texts[0].split()) == ours.transcribe(file).text
+        searched, from_zip = (" ".join(m(samples)[0][0].split()) for m in (built, unpacked))
+        assert searched == from_zip
+        best_path = ours.transcribe(file).text
+        same += searched == best_path
+        edits += count_errors(searched, best_path).total
+        length += len(searched)
     print(f"ESPnet's search and the best path agree on {same} of {len(files)} files")
-    assert same >= 0.8 * len(files)
+    assert edits <= 0.2 * length
