@@ -60,7 +60,7 @@ def test_folder_zip_and_recipe_agree(experiment, packed, files):
 
 
 def test_espnets_own_classes_agree(experiment, packed, files, monkeypatch):
-    """ESPnet sums over alignments where we take the best one: they differ where a model is in doubt.
+    """ESPnet sums over alignments where we take the best: texts differ where a model is in doubt.
 
     A model trained for minutes is, so the texts need only be close; the number of equal ones is
     printed.
