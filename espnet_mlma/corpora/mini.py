@@ -33,19 +33,13 @@ from espnet_mlma.errors import MlmaError
 SPLITS = ("train", "dev", "test")
 SAMPLE_RATE = 16000
 BASE_VOICES = {"en": "en-us", "it": "it", "fr": "fr", "es": "es", "de": "de", "nl": "nl"}
-# Many, so that a model learns the languages and not the voices.
-_TRAIN_VARIANTS = (
-    "m1 m2 m4 m6 m8 f1 f4 f5 Alex Alicia Andrea Annie Denis Diogo Gene Henrique Hugo Jacky Lee "
-    "Marco Mario Michael Mike adam anika antonio belinda benjamin boris david ed edward linda "
-    "marcelo max michel miguel norbert pablo paul pedro quincy rob robert sandro steph victor zac"
-)
 VARIANTS = {
-    "train": tuple(_TRAIN_VARIANTS.split()),
+    "train": ("m1", "m2", "m4", "m6", "m8", "Alex", "Mario", "f1", "f4", "f5", "Andrea"),
     "dev": ("m7", "f3"),
     "test": ("m3", "f2"),
 }
 _GRAMMAR = Path(__file__).with_name("mini_grammar.yaml")
-_FORMAT = 2  # raise it when the sound or the layout changes, so that old copies are made anew
+_FORMAT = 3  # raise it when the sound or the layout changes, so that old copies are made anew
 
 
 @dataclass(frozen=True)
@@ -198,8 +192,8 @@ def _line(lang: str, split: str, number: int, text: str, rng: np.random.Generato
         speaker=speaker,
         text=text,
         voice=f"{BASE_VOICES[lang]}+{variant}",
-        rate=int(rng.integers(110, 161)),
-        pitch=int(rng.integers(30, 71)),
+        rate=int(rng.integers(115, 156)),
+        pitch=int(rng.integers(35, 66)),
         snr=float(rng.uniform(20, 35)),
     )
 
