@@ -30,12 +30,15 @@ def experiment():
 def files(experiment, tmp_path_factory):
     """The first three test utterances of each language, as sound files, by id."""
     folder = tmp_path_factory.mktemp("audio")
+    recipe = experiment.parents[1]  # its tables hold paths relative to it
     paths = {}
     for name in SETS:
-        scp = read(experiment.parents[1] / "dump" / "raw" / name / "wav.scp", "stage 3")
+        scp = read(recipe / "dump" / "raw" / name / "wav.scp", "stage 3")
         for key in sorted(scp)[:3]:
             paths[key] = folder / f"{key}.wav"
-            soundfile.write(paths[key], read_samples(scp[key]), 16000, subtype="FLOAT")
+            soundfile.write(
+                paths[key], read_samples(str(recipe / scp[key])), 16000, subtype="FLOAT"
+            )
     return paths
 
 
