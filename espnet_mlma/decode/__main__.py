@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import kaldiio
 import numpy as np
 import yaml
 
-from espnet_mlma.corpora.audio import read_audio
-from espnet_mlma.decode.recogniser import SAMPLE_RATE, Recogniser, Transcript, by_length, load
+from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
+from espnet_mlma.corpora.writer import replace_folder
+from espnet_mlma.decode.recogniser import Recogniser, Transcript, by_length, load
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.recipe.datadir import read
 
@@ -82,21 +82,20 @@ def decode_folder(
 
 def write_results(results: dict[str, Transcript], output_dir: Path) -> None:
     """Write the four files in C order of the ids; the folder appears whole or not at all."""
-    unfinished = output_dir.with_name(output_dir.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     columns = {
         "text": lambda t: t.text,
         "token": lambda t: " ".join(t.tokens),
         "token_int": lambda t: " ".join(map(str, t.token_ids)),
         "score": lambda t: f"{t.score:.4f}",
     }
-    for name, column in columns.items():
-        with (unfinished / name).open("w", encoding="utf-8") as file:
-            for key in sorted(results):
-                file.write(f"{key} {column(results[key])}".rstrip() + "\n")
-    shutil.rmtree(output_dir, ignore_errors=True)
-    unfinished.rename(output_dir)
+
+    def fill(new: Path) -> None:
+        for name, column in columns.items():
+            with (new / name).open("w", encoding="utf-8") as file:
+                for key in sorted(results):
+                    file.write(f"{key} {column(results[key])}".rstrip() + "\n")
+
+    replace_folder(output_dir, fill)
 
 
 def main() -> None:

@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_mlma.corpora.audio import read_audio
+from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.decode import checkpoint
 from espnet_mlma.decode.best_path import BestPath, best_path
 from espnet_mlma.errors import MlmaError
-
-SAMPLE_RATE = 16000
 
 
 @dataclass(frozen=True)
