@@ -27,11 +27,11 @@ import soundfile
 import soxr
 import yaml
 
+from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.corpora.utterance import AudioFile, Utterance
 from espnet_mlma.errors import MlmaError
 
 SPLITS = ("train", "dev", "test")
-SAMPLE_RATE = 16000
 BASE_VOICES = {"en": "en-us", "it": "it", "fr": "fr", "es": "es", "de": "de", "nl": "nl"}
 VARIANTS = {
     "train": ("m1", "m2", "m4", "m6", "m8", "Alex", "Mario", "f1", "f4", "f5", "Andrea"),
