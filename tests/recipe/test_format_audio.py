@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import kaldiio
@@ -21,6 +20,16 @@ from espnet_mlma.recipe.format_audio import format_folder
 from espnet_mlma.recipe.shard import make
 
 FORMAT = "from espnet_mlma.recipe import format_audio as f; from espnet_mlma.errors import run_cli;"
+# Ends the process from within once a shard is made: a signal from outside may come too late.
+STOPPED = """
+import os
+f.SHARD_ITEMS, run = 2, f._run
+def stopped(shards, nj):
+    for made in run(shards, nj):
+        yield made
+        os.kill(os.getpid(), {ending})
+f._run = stopped
+"""
 
 
 def load(dump: Path) -> dict[str, np.ndarray]:
@@ -224,11 +233,7 @@ def test_a_set_whose_tables_do_not_fit_on_the_disk_is_not_whole(make_data, tmp_p
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_was_stopped_goes_on(make_data, tmp_path: Path, nj: int, ending: int) -> None:
     data, dump = make_data(120), tmp_path / "dump"
-    process = run_format("f.SHARD_ITEMS = 2;", data, dump, nj, start_new_session=True)
-    while not list((dump / "data").glob("*.json")):
-        assert process.poll() is None
-        time.sleep(0.001)
-    process.send_signal(ending)
+    process = run_format(STOPPED.format(ending=int(ending)), data, dump, nj)
     _, errors = process.communicate()
     assert process.returncode in (130, -signal.SIGKILL)
     assert "Traceback" not in errors
