@@ -1,6 +1,7 @@
-"""The ConMamba encoder: front-end, blocks of feed-forward, bidirectional Mamba and convolution."""
+"""The ConMamba encoder and what it is made of."""
 
 from espnet_mlma.encoder.conformer import ConformerCnn4Encoder
 from espnet_mlma.encoder.conmamba import ConMambaEncoder
+from espnet_mlma.encoder.streaming import EncoderStream
 
-__all__ = ["ConMambaEncoder", "ConformerCnn4Encoder"]
+__all__ = ["ConMambaEncoder", "ConformerCnn4Encoder", "EncoderStream"]

@@ -1,22 +1,22 @@
-"""Mamba in one direction or two."""
+"""Mamba in one direction or two, on packed sequences (see `espnet_mlma.encoder.conv`)."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espnet_mlma.encoder.conv import DepthwiseConv
-from espnet_mlma.scan import selective_scan
+from espnet_mlma.scan import ScanInput, bidirectional_scan, selective_scan
 
 BiMambaKind = Literal["shared", "separate", "none"]
 
 
 class SelectiveBranch(nn.Module):
-    """One direction of a Mamba block: short convolution, input-dependent dt, B, C, and the scan.
+    """One direction of a Mamba block up to the scan: short convolution, input-dependent dt, B, C.
 
     Args:
         channels: inner channels (d_inner).
@@ -56,33 +56,42 @@ class SelectiveBranch(nn.Module):
             # The inverse of softplus, so that softplus(bias) is dt.
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, x: Tensor, z: Tensor, lengths: Tensor) -> Tensor:
-        """x and the gate z, (batch, time, channels); lengths (batch,) in frames."""
-        x = self.conv(x, lengths)
+    def forward(self, x: Tensor, offsets: Tensor) -> ScanInput:
+        """What the scan reads for x (1, frame, channels)."""
+        return self._scan_input(self.conv(x, offsets))
+
+    def step(self, x: Tensor, state: Tensor, keep: int) -> tuple[ScanInput, Tensor]:
+        """The same for the next piece of a sequence; see `DepthwiseConv.step`."""
+        x, state = self.conv.step(x, state, keep)
+        return self._scan_input(x), state
+
+    def _scan_input(self, x: Tensor) -> ScanInput:
         dt, B, C = self.x_proj(x).split(self.sizes, dim=-1)
-        return selective_scan(
-            x,
-            F.linear(dt, self.dt_proj.weight),
-            -torch.exp(self.A_log.float()),
-            B,
-            C,
-            self.D,
-            z=z,
-            delta_bias=self.dt_proj.bias,
-            delta_softplus=True,
-            lengths=lengths,
-            reverse=self.reverse,
-        )
+        delta = F.linear(dt, self.dt_proj.weight)
+        A = -torch.exp(self.A_log.float())
+        return ScanInput(x, delta, A, B, C, self.D, self.dt_proj.bias)
+
+
+class MambaState(NamedTuple):
+    """What the direction in time carries from piece to piece of a sequence.
+
+    Args:
+        before: the last inputs of the short convolution, (1, d_conv - 1, channels).
+        scan: state of the scan, (1, channels, d_state).
+    """
+
+    before: Tensor
+    scan: Tensor
 
 
 class Mamba(nn.Module):
     """A Mamba block whose branches, one per direction, share both projections and the gate.
 
-    The branches' outputs are averaged.
+    The branches' outputs are averaged. Two branches are one in time and one against it.
 
     Args:
         d_model: channels in and out.
-        directions: for each branch, whether it runs against time.
+        against_time: for each branch, whether it runs against time.
         d_state, d_conv, dt_rank: see `SelectiveBranch`.
         expand: inner channels as a multiple of d_model.
         dropout_rate: dropout after the input and after the output projection.
@@ -91,7 +100,7 @@ class Mamba(nn.Module):
     def __init__(
         self,
         d_model: int,
-        directions: tuple[bool, ...],
+        against_time: tuple[bool, ...],
         d_state: int = 16,
         d_conv: int = 4,
         expand: int = 2,
@@ -103,7 +112,7 @@ class Mamba(nn.Module):
         rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
         self.in_proj = nn.Linear(d_model, 2 * channels, bias=False)
         self.branches = nn.ModuleList(
-            SelectiveBranch(channels, d_state, d_conv, rank, reverse) for reverse in directions
+            SelectiveBranch(channels, d_state, d_conv, rank, reverse) for reverse in against_time
         )
         self.out_proj = nn.Linear(channels, d_model, bias=False)
         self.dropout = nn.Dropout(dropout_rate)
@@ -117,11 +126,73 @@ class Mamba(nn.Module):
     # afterwards, puts Mamba's own values back.
     espnet_initialization_fn = reset_parameters
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """x (batch, time, d_model), lengths (batch,) in frames."""
-        x, z = self.dropout(self.in_proj(x)).chunk(2, dim=-1)
-        y = sum(branch(x, z, lengths) for branch in self.branches)
+    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
+        """x (1, frame, d_model)."""
+        x, z = self._begin(x)
+        ways = [branch(x, offsets) for branch in self.branches]
+        if len(ways) == 2:
+            y = bidirectional_scan(*ways, z=z, delta_softplus=True, offsets=offsets)
+        else:
+            reverse = self.branches[0].reverse
+            y = selective_scan(
+                **ways[0]._asdict(), z=z, delta_softplus=True, reverse=reverse, offsets=offsets
+            )
+        return self._end(y)
+
+    def initial_state(self) -> MambaState | None:
+        """The state before the first frame; None where no branch runs in time."""
+        if self.branches[0].reverse:
+            return None
+        ahead = self.branches[0]
+        return MambaState(ahead.conv.initial_state(), ahead.A_log.new_zeros(1, *ahead.A_log.shape))
+
+    def step(
+        self, x: Tensor, state: MambaState | None, keep: int
+    ) -> tuple[Tensor, MambaState | None]:
+        """The next piece of a sequence; the direction against time starts at the end of x.
+
+        Args:
+            x: the piece and what is known of the frames after it, (1, frame, d_model).
+            state: from `initial_state` or the step before.
+            keep: frames of the piece; the next one begins after them.
+
+        Returns:
+            (1, frame, d_model), and the state for the next piece.
+        """
+        x, z = self._begin(x)
+        y = 0
+        for branch in self.branches:
+            if branch.reverse:
+                way, _ = branch.step(x, branch.conv.initial_state(), keep)
+                y = y + selective_scan(**way._asdict(), delta_softplus=True, reverse=True)
+            else:
+                way, before = branch.step(x, state.before, keep)
+                ahead, after = _scan_in_time(way, state.scan, keep)
+                y, state = y + ahead, MambaState(before, after)
+        return self._end(y * F.silu(z)), state
+
+    def _begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.dropout(self.in_proj(x)).chunk(2, dim=-1)
+
+    def _end(self, y: Tensor) -> Tensor:
         return self.dropout(self.out_proj(y) / len(self.branches))
+
+
+def _scan_in_time(way: ScanInput, state: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """The scan of all frames from a state, and the state after `keep` of them."""
+    pieces = []
+    for frames in (slice(0, keep), slice(keep, None)):
+        u, delta, B, C = (x[:, frames] for x in (way.u, way.delta, way.B, way.C))
+        if not u.size(1):
+            continue
+        piece, state = selective_scan(
+            u, delta, way.A, B, C, way.D, None, way.delta_bias, delta_softplus=True,
+            initial_state=state, return_final_state=True,
+        )  # fmt: skip
+        pieces.append(piece)
+        if frames.start == 0:
+            after = state
+    return torch.cat(pieces, dim=1), after
 
 
 class SeparateBiMamba(nn.Module):
@@ -132,9 +203,19 @@ class SeparateBiMamba(nn.Module):
         self.ahead = Mamba(d_model, (False,), **mamba_args)
         self.back = Mamba(d_model, (True,), **mamba_args)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """x (batch, time, d_model), lengths (batch,) in frames."""
-        return (self.ahead(x, lengths) + self.back(x, lengths)) / 2
+    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
+        """x (1, frame, d_model)."""
+        return (self.ahead(x, offsets) + self.back(x, offsets)) / 2
+
+    def initial_state(self) -> MambaState:
+        """The state before the first frame."""
+        return self.ahead.initial_state()
+
+    def step(self, x: Tensor, state: MambaState, keep: int) -> tuple[Tensor, MambaState]:
+        """The next piece of a sequence; see `Mamba.step`."""
+        ahead, state = self.ahead.step(x, state, keep)
+        back, _ = self.back.step(x, None, keep)
+        return (ahead + back) / 2, state
 
 
 def build_mamba(kind: BiMambaKind, d_model: int, **mamba_args) -> nn.Module:

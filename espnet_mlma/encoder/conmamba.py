@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
@@ -11,9 +11,10 @@ from espnet2.legacy.nets.pytorch_backend.nets_utils import get_activation
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from espnet_mlma.encoder.bimamba import BiMambaKind, build_mamba
+from espnet_mlma.encoder.bimamba import BiMambaKind, MambaState, build_mamba
 from espnet_mlma.encoder.conv import ConvModule
 from espnet_mlma.encoder.frontend import build_frontend
+from espnet_mlma.encoder.packing import Packing
 
 
 def _activation(name: str) -> nn.Module:
@@ -73,8 +74,8 @@ class ConMambaBlock(nn.Module):
         self.ffn_out = FeedForward(d_model, linear_units, activation, dropout_rate)
         self.norm = nn.LayerNorm(d_model)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """x (batch, time, d_model), lengths (batch,) in frames."""
+    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
+        """x (1, frame, d_model), packed; sequence i in frames offsets[i] to offsets[i + 1]."""
         scale = 1.0
         if self.training and self.skip_rate > 0:
             if torch.rand(()).item() < self.skip_rate:
@@ -82,9 +83,39 @@ class ConMambaBlock(nn.Module):
             # As deep as the block is skipped, so much louder it speaks when it is not.
             scale = 1.0 / (1.0 - self.skip_rate)
         x = torch.add(x, self.ffn_in(x), alpha=0.5 * scale)
-        x = torch.add(x, self.mamba(self.mamba_norm(x), lengths), alpha=scale)
-        x = torch.add(x, self.conv(x, lengths), alpha=scale)
+        x = torch.add(x, self.mamba(self.mamba_norm(x), offsets), alpha=scale)
+        x = torch.add(x, self.conv(x, offsets), alpha=scale)
         return self.norm(torch.add(x, self.ffn_out(x), alpha=0.5 * scale))
+
+    def initial_state(self) -> BlockState:
+        """What `step` takes before the first frame."""
+        return BlockState(self.mamba.initial_state(), self.conv.depthwise.initial_state())
+
+    def step(self, x: Tensor, state: BlockState, keep: int) -> tuple[Tensor, BlockState]:
+        """The next piece of one sequence.
+
+        Args:
+            x: the piece and what is known of the frames after it, (1, frame, d_model).
+            state: from `initial_state` or the step before.
+            keep: frames of the piece; the next one begins after them.
+
+        Returns:
+            (1, frame, d_model), and the state for the next piece.
+        """
+        x = torch.add(x, self.ffn_in(x), alpha=0.5)
+        mixed, mamba = self.mamba.step(self.mamba_norm(x), state.mamba, keep)
+        x = x + mixed
+        convolved, conv = self.conv.step(x, state.conv, keep)
+        x = x + convolved
+        return self.norm(torch.add(x, self.ffn_out(x), alpha=0.5)), BlockState(mamba, conv)
+
+
+class BlockState(NamedTuple):
+    """What a block carries from piece to piece: its Mamba's state, and the last inputs of its
+    depthwise convolution, (1, left, d_model)."""
+
+    mamba: MambaState
+    conv: Tensor
 
 
 class ConMambaEncoder(AbsEncoder):
@@ -140,6 +171,7 @@ class ConMambaEncoder(AbsEncoder):
     ):
         super().__init__()
         self._output_size = output_size
+        self._is_causal = bimamba == "none"
         skip_rates = _per_block("stochastic_depth_rate", stochastic_depth_rate, num_blocks)
         _check_blocks("interctc_layer_idx", interctc_layer_idx, 1, num_blocks - 1)
         _check_blocks("gradient_checkpoint_layers", gradient_checkpoint_layers, 0, num_blocks)
@@ -173,6 +205,10 @@ class ConMambaEncoder(AbsEncoder):
     def output_size(self) -> int:
         """Channels of the encoder's output."""
         return self._output_size
+
+    def is_causal(self) -> bool:
+        """Whether a frame of the blocks depends on none after it."""
+        return self._is_causal
 
     def forward(
         self,
@@ -214,25 +250,42 @@ class ConMambaEncoder(AbsEncoder):
             x = torch.cat([prefix_embeds.to(x.dtype), x], dim=1)
             lengths = lengths + prefix_embeds.size(1)
 
+        packing = Packing.of(lengths, x.size(1))
+        x = packing.pack(x)
         hidden: list[Tensor] = []
         intermediate: list[tuple[int, Tensor]] = []
         for number, block in enumerate(self.blocks, start=1):
-            x = self._run(number, block, x, lengths)
+            x = self._run(number, block, x, packing.offsets)
             if return_all_hs:
-                hidden.append(x)
-            if number in self.interctc_layer_idx:
-                normed = self.after_norm(x)
-                intermediate.append((number, normed))
-                if self.interctc_use_conditioning:
-                    x = x + self.conditioning_layer(ctc.softmax(normed))
-        x = self.after_norm(x)
+                hidden.append(packing.unpack(x))
+            x, normed = self.condition(number, x, ctc)
+            if normed is not None:
+                intermediate.append((number, packing.unpack(normed)))
+        x = packing.unpack(self.after_norm(x))
         extra = hidden if return_all_hs else intermediate
         return ((x, extra) if extra else x), lengths, None
 
-    def _run(self, number: int, module: nn.Module, x: Tensor, lengths: Tensor):
+    def condition(
+        self, number: int, x: Tensor, ctc: nn.Module | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What goes on after a block, and what its intermediate CTC sees, if it has one.
+
+        Args:
+            number: of the block, from 1.
+            x: its output, (1, frame, output_size).
+            ctc: the CTC head, for self-conditioning.
+        """
+        if number not in self.interctc_layer_idx:
+            return x, None
+        normed = self.after_norm(x)
+        if self.interctc_use_conditioning:
+            x = x + self.conditioning_layer(ctc.softmax(normed))
+        return x, normed
+
+    def _run(self, number: int, module: nn.Module, *args: Tensor):
         if number in self.gradient_checkpoint_layers and torch.is_grad_enabled():
-            return checkpoint(module, x, lengths, use_reentrant=False)
-        return module(x, lengths)
+            return checkpoint(module, *args, use_reentrant=False)
+        return module(*args)
 
 
 def _per_block(name: str, value: float | Sequence[float], num_blocks: int) -> list[float]:

@@ -1,4 +1,8 @@
-"""The depthwise convolution as a module, and the convolution module of a block."""
+"""The depthwise convolution as a module, and the convolution module of a block.
+
+Sequences come packed: x is (1, frame, channel), and sequence i lies in frames offsets[i] to
+offsets[i + 1]. A `step` takes one sequence in pieces.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +45,33 @@ class DepthwiseConv(nn.Module):
     # small, so `init:` in an ESPnet configuration does not touch it.
     espnet_initialization_fn = reset_parameters
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Convolve x (batch, time, channel); lengths (batch,) in frames."""
-        return depthwise_conv(x, self.weight.squeeze(1), self.bias, self.left, self.silu, lengths)
+    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
+        """Convolve x (1, frame, channel) within the sequences that offsets say."""
+        weight = self.weight.squeeze(1)
+        return depthwise_conv(x, weight, self.bias, self.left, self.silu, offsets=offsets)
+
+    def initial_state(self) -> Tensor:
+        """What lies before the first frame of a sequence: zeros, (1, left, channel)."""
+        channels, _, kernel_size = self.weight.shape
+        return self.weight.new_zeros(
+            1, kernel_size - 1 if self.left is None else self.left, channels
+        )
+
+    def step(self, x: Tensor, state: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+        """Convolve the next piece of a sequence.
+
+        Args:
+            x: the piece and what is known of the frames after it, (1, frame, channel).
+            state: the frames before the piece, from `initial_state` or the step before.
+            keep: frames of the piece; the next one begins after them.
+
+        Returns:
+            (1, frame, channel), and the state for the next piece.
+        """
+        before = state.size(1)
+        x = torch.cat([state, x], dim=1)
+        y = self(x, torch.tensor([0, x.size(1)], device=x.device))[:, before:]
+        return y, x[:, keep : keep + before]
 
 
 class ConvModule(nn.Module):
@@ -81,8 +109,17 @@ class ConvModule(nn.Module):
         self.pointwise_out = nn.Linear(d_model, d_model)
         self.dropout = nn.Dropout(dropout_rate)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """x (batch, time, d_model), lengths (batch,) in frames; returns the residual branch."""
-        x = F.glu(self.pointwise_in(self.norm(x)))
-        x = self.activation(self.depthwise_norm(self.depthwise(x, lengths)))
-        return self.dropout(self.pointwise_out(x))
+    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
+        """The residual branch for x (1, frame, d_model); see the module's head for offsets."""
+        return self._end(self.depthwise(self._begin(x), offsets))
+
+    def step(self, x: Tensor, state: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+        """The residual branch for the next piece of a sequence; see `DepthwiseConv.step`."""
+        x, state = self.depthwise.step(self._begin(x), state, keep)
+        return self._end(x), state
+
+    def _begin(self, x: Tensor) -> Tensor:
+        return F.glu(self.pointwise_in(self.norm(x)))
+
+    def _end(self, x: Tensor) -> Tensor:
+        return self.dropout(self.pointwise_out(self.activation(self.depthwise_norm(x))))

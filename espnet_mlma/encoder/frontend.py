@@ -37,6 +37,7 @@ class ConvFrontend(nn.Module):
         self, input_size: int, output_size: int, channels: Sequence[int], dropout_rate: float
     ):
         super().__init__()
+        self.stride = 2 ** len(channels)
         self.convs = nn.ModuleList()
         self.norms = nn.ModuleList()
         before, bins = 1, input_size
@@ -63,6 +64,8 @@ class ConvFrontend(nn.Module):
 
 class LinearFrontend(nn.Module):
     """A projection with LayerNorm and dropout; no subsampling."""
+
+    stride = 1
 
     def __init__(self, input_size: int, output_size: int, dropout_rate: float):
         super().__init__()

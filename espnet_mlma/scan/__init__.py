@@ -1,6 +1,7 @@
 """The two sequence operators of a Mamba block, length-aware and in both directions, on any device.
 
-`selective_scan` and `depthwise_conv` pick a backend by dtype, device and what is installed:
+`selective_scan`, `bidirectional_scan` and `depthwise_conv` pick a backend by dtype, device and what
+is installed:
 
 * `cpu`: the C kernels, built at install where there is a compiler; fp32 arithmetic.
 * `cuda`: mamba-ssm's kernel, where that package was built; the scan only.
@@ -13,15 +14,37 @@ from __future__ import annotations
 
 import os
 import warnings
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from espnet_mlma.scan import cpu, cuda, reference
+from espnet_mlma.scan import cpu, cuda, operators, reference
+from espnet_mlma.scan.rows import Direction, Rows, as_rows, padded_index, rows_of
 
-__all__ = ["available_backends", "depthwise_conv", "selective_scan"]
+__all__ = [
+    "ScanInput",
+    "available_backends",
+    "bidirectional_scan",
+    "depthwise_conv",
+    "selective_scan",
+]
 
 _warned = False
+
+
+class ScanInput(NamedTuple):
+    """What one direction of `bidirectional_scan` reads; see `selective_scan`."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None = None
+    delta_bias: Tensor | None = None
+    initial_state: Tensor | None = None
 
 
 def available_backends() -> list[str]:
@@ -60,7 +83,7 @@ def _warn_slow(device: str) -> None:
         )
         warnings.warn(
             f"the selective scan runs in plain PyTorch on {device}, which is slow; {cure}",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -78,6 +101,7 @@ def selective_scan(
     reverse: bool = False,
     initial_state: Tensor | None = None,
     return_final_state: bool = False,
+    offsets: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Run the selective state-space recurrence of Mamba over each sequence.
@@ -96,36 +120,129 @@ def selective_scan(
         delta_softplus: pass delta through softplus.
         lengths: valid frames of each sequence, (batch,) integer; None: all of them.
         reverse: start at the last valid frame and go back in time.
-        initial_state: state before the first frame scanned, (batch, channel, state); None: zeros.
+        initial_state: state before the first frame scanned, (sequence, channel, state); None:
+            zeros. There are as many sequences as the batch is large, or as `offsets` says.
         return_final_state: return the state after the last frame scanned as well.
+        offsets: for sequences packed one after the other in a batch of one: the frame at which
+            each begins, and the end, (sequence + 1,) integer.
         backend: one of `available_backends()`; None picks.
 
     Returns:
         The output (batch, time, channel) in u's dtype, and with `return_final_state` the state
-        (batch, channel, state).
+        (sequence, channel, state).
 
     Raises:
-        ValueError: shapes disagree, a length is out of range, or the backend is not available.
+        ValueError: shapes disagree, a length or offset is out of range, or the backend is not
+            available.
 
     Source: Gu and Dao, Mamba, arXiv 2312.00752, algorithm 2.
     """
-    batch, time, channel = u.shape
-    state = A.size(1)
-    _expect("delta", delta, (batch, time, channel))
-    _expect("A", A, (channel, state))
-    _expect("B", B, (batch, time, state))
-    _expect("C", C, (batch, time, state))
-    _expect("D", D, (channel,))
+    way = ScanInput(u, delta, A, B, C, D, delta_bias, initial_state)
+    out, final = _scan([way], [reverse], z, delta_softplus, lengths, offsets, backend)
+    return (out, final[0]) if return_final_state else out
+
+
+def bidirectional_scan(
+    ahead: ScanInput,
+    back: ScanInput,
+    z: Tensor | None = None,
+    delta_softplus: bool = False,
+    lengths: Tensor | None = None,
+    offsets: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Add the scans of two directions and gate the sum, in one call that reads the gate once.
+
+    Args:
+        ahead: what the scan in time reads.
+        back: what the scan against time reads, of the same shapes.
+        z, delta_softplus, lengths, offsets, backend: see `selective_scan`.
+
+    Returns:
+        (batch, time, channel) in u's dtype.
+
+    Raises:
+        ValueError: see `selective_scan`.
+    """
+    return _scan([ahead, back], [False, True], z, delta_softplus, lengths, offsets, backend)[0]
+
+
+def _scan(
+    ways: list[ScanInput],
+    against_time: list[bool],
+    z: Tensor | None,
+    softplus: bool,
+    lengths: Tensor | None,
+    offsets: Tensor | None,
+    backend: str | None,
+) -> tuple[Tensor, Tensor | list[Tensor]]:
+    batch, time, channel = ways[0].u.shape
+    rows = rows_of(batch, time, ways[0].u.device, lengths, offsets)
+    for way in ways:
+        _check_input(way, batch, time, channel, ways[0].A.size(1), len(rows.first))
     _expect("z", z, (batch, time, channel))
-    _expect("delta_bias", delta_bias, (channel,))
-    _expect("initial_state", initial_state, (batch, channel, state))
-    _check_lengths(lengths, batch, time)
-    picked = _pick(u, backend, has_cuda_kernel=initial_state is None)
-    run = {"reference": reference, "cpu": cpu, "cuda": cuda}[picked].selective_scan
-    out, final = run(
-        u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
+    has_state = any(way.initial_state is not None for way in ways)
+    backend = _pick(ways[0].u, backend, has_cuda_kernel=not has_state)
+    if backend in ("reference", "cuda"):
+        run = {"reference": reference, "cuda": cuda}[backend].selective_scan
+        if offsets is None:
+            return _scan_padded(run, ways, against_time, z, softplus, lengths)
+        return _scan_unpacked(run, ways, against_time, z, softplus, rows)
+    out, final = operators.scan(
+        [_direction(way, has_state, len(rows.first)) for way in ways],
+        against_time, None if z is None else as_rows(z), rows, softplus, backend,
+    )  # fmt: skip
+    return out.view(batch, time, channel), final
+
+
+def _direction(way: ScanInput, has_state: bool, sequences: int) -> Direction:
+    u, delta, A, B, C, D, delta_bias, initial = way
+    if has_state and initial is None:
+        initial = A.new_zeros(sequences, *A.shape)
+    return Direction(
+        as_rows(u),
+        as_rows(delta),
+        A,
+        as_rows(B),
+        as_rows(C),
+        A.new_zeros(A.size(0)) if D is None else D,
+        A.new_zeros(A.size(0)) if delta_bias is None else delta_bias,
+        initial,
     )
-    return (out, final) if return_final_state else out
+
+
+def _scan_padded(run, ways, against_time, z, softplus, lengths):
+    """By a backend that takes one direction of a padded batch and gates by itself."""
+    gate = z if len(ways) == 1 else None
+    outs, finals = zip(
+        *(
+            run(*way[:6], gate, way.delta_bias, softplus, lengths, reverse, way.initial_state)
+            for way, reverse in zip(ways, against_time, strict=True)
+        ),
+        strict=True,
+    )
+    if len(ways) == 1:
+        return outs[0], finals
+    out = sum(outs)
+    if z is not None:
+        valid = reference.valid_frames(lengths, *z.shape[:2], z.device)[..., None]
+        out = out * F.silu(z.masked_fill(~valid, 0))
+    return out, finals
+
+
+def _scan_unpacked(run, ways, against_time, z, softplus, rows: Rows):
+    """Packed sequences by a backend that knows padding only."""
+    take, frame = padded_index(rows)
+
+    def pad(x: Tensor) -> Tensor:
+        return x[0, take]
+
+    padded = [
+        way._replace(u=pad(way.u), delta=pad(way.delta), B=pad(way.B), C=pad(way.C)) for way in ways
+    ]
+    gate = None if z is None else pad(z)
+    out, finals = _scan_padded(run, padded, against_time, gate, softplus, rows.length)
+    return out.flatten(0, 1)[frame][None], finals
 
 
 def depthwise_conv(
@@ -135,6 +252,7 @@ def depthwise_conv(
     left: int | None = None,
     silu: bool = False,
     lengths: Tensor | None = None,
+    offsets: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Convolve each channel over time with its own kernel, within each sequence's length.
@@ -147,13 +265,15 @@ def depthwise_conv(
             ahead only, kernel // 2 is centred.
         silu: apply SiLU to the result.
         lengths: valid frames of each sequence, (batch,) integer; None: all of them.
+        offsets: for sequences packed one after the other in a batch of one: the frame at which
+            each begins, and the end, (sequence + 1,) integer.
         backend: one of `available_backends()`; None picks.
 
     Returns:
         (batch, time, channel) in x's dtype, zeros past each length.
 
     Raises:
-        ValueError: shapes disagree or a length is out of range.
+        ValueError: shapes disagree or a length or offset is out of range.
     """
     batch, time, channel = x.shape
     left = weight.size(1) - 1 if left is None else left
@@ -161,22 +281,32 @@ def depthwise_conv(
     _expect("bias", bias, (channel,))
     if not 0 <= left < weight.size(1):
         raise ValueError(f"left is {left}; it must lie in the kernel, 0 to {weight.size(1) - 1}")
-    _check_lengths(lengths, batch, time)
+    rows = rows_of(batch, time, x.device, lengths, offsets)
     # There is no CUDA kernel of ours yet; PyTorch's grouped convolution serves a GPU well.
-    on_cpu = _pick(x, backend, has_cuda_kernel=False) == "cpu" if not x.is_cuda else False
-    run = cpu.depthwise_conv if on_cpu else reference.depthwise_conv
-    return run(x, weight, bias, left, silu, lengths)
+    if not x.is_cuda and _pick(x, backend, has_cuda_kernel=False) == "cpu":
+        bias = weight.new_zeros(channel) if bias is None else bias
+        out = operators.conv(as_rows(x), weight, bias, rows, left, silu, "cpu")
+        return out.view(batch, time, channel)
+    if offsets is None:
+        return reference.depthwise_conv(x, weight, bias, left, silu, lengths)
+    take, frame = padded_index(rows)
+    out = reference.depthwise_conv(x[0, take], weight, bias, left, silu, rows.length)
+    return out.flatten(0, 1)[frame][None]
+
+
+def _check_input(
+    way: ScanInput, batch: int, time: int, channel: int, state: int, sequences: int
+) -> None:
+    _expect("u", way.u, (batch, time, channel))
+    _expect("delta", way.delta, (batch, time, channel))
+    _expect("A", way.A, (channel, state))
+    _expect("B", way.B, (batch, time, state))
+    _expect("C", way.C, (batch, time, state))
+    _expect("D", way.D, (channel,))
+    _expect("delta_bias", way.delta_bias, (channel,))
+    _expect("initial_state", way.initial_state, (sequences, channel, state))
 
 
 def _expect(name: str, x: Tensor | None, shape: tuple[int, ...]) -> None:
     if x is not None and tuple(x.shape) != shape:
         raise ValueError(f"{name} has shape {tuple(x.shape)}; expected {shape}")
-
-
-def _check_lengths(lengths: Tensor | None, batch: int, time: int) -> None:
-    if lengths is None:
-        return
-    _expect("lengths", lengths, (batch,))
-    # Looking at the values would make a GPU wait; there they are the caller's word.
-    if not lengths.is_cuda and lengths.numel() and not 0 <= lengths.min() <= lengths.max() <= time:
-        raise ValueError(f"lengths must lie in 0 to {time}; got {lengths.tolist()}")

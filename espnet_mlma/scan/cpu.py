@@ -1,4 +1,4 @@
-"""The C kernels behind PyTorch's autograd: fp32 arithmetic, strided input read where it lies."""
+"""The C kernels: fp32 arithmetic, rows read where they lie."""
 
 from __future__ import annotations
 
@@ -9,29 +9,42 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_i64, _i32, _ptr = ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p
+from espnet_mlma.scan.operators import tile_rows
+from espnet_mlma.scan.rows import Direction, Rows
+
+_i64, _ptr = ctypes.c_int64, ctypes.c_void_p
+_MAX_DIRECTIONS = 2
 
 
 class _Array(ctypes.Structure):
-    _fields_ = [("data", _ptr), ("batch_stride", _i64), ("time_stride", _i64)]
+    _fields_ = [("data", _ptr), ("stride", _i64)]
+
+
+class _Sequences(ctypes.Structure):
+    _fields_ = [("rows", _i64), ("count", _i64), ("first", _ptr), ("length", _ptr)]
+
+
+class _Direction(ctypes.Structure):
+    """Mirrors `direction` of native/scan.c, field by field."""
+
+    _fields_ = [
+        *((name, _Array) for name in ("u", "delta", "B", "C")),
+        *((name, _ptr) for name in ("A", "D", "bias", "initial", "final", "starts", "grad_final")),
+        *((name, _Array) for name in ("grad_u", "grad_delta")),
+        *((name, _ptr) for name in ("grad_B", "grad_C", "grad_A", "grad_D", "grad_bias")),
+        ("grad_initial", _ptr),
+        ("against_time", _i64),
+    ]
 
 
 class _ScanArgs(ctypes.Structure):
     """Mirrors `scan_args` of native/scan.c, field by field."""
 
     _fields_ = [
-        *((name, _i64) for name in ("batch", "time", "channel", "state", "groups", "threads")),
-        *((name, _i32) for name in ("softplus", "reverse")),
-        ("lengths", _ptr),
-        *((name, _Array) for name in ("u", "delta", "z", "B", "C")),
-        *((name, _ptr) for name in ("A", "D", "bias", "initial")),
-        ("out", _Array),
-        *((name, _ptr) for name in ("final", "starts")),
-        ("grad_out", _Array),
-        ("grad_final", _ptr),
-        *((name, _Array) for name in ("grad_u", "grad_delta", "grad_z")),
-        *((name, _ptr) for name in ("grad_B", "grad_C", "grad_A")),
-        *((name, _ptr) for name in ("grad_D", "grad_bias", "grad_initial")),
+        ("seq", _Sequences),
+        *((n, _i64) for n in ("channel", "state", "groups", "threads", "softplus", "directions")),
+        *((name, _Array) for name in ("z", "out", "grad_out", "grad_z")),
+        ("way", _Direction * _MAX_DIRECTIONS),
     ]
 
 
@@ -39,13 +52,12 @@ class _ConvArgs(ctypes.Structure):
     """Mirrors `conv_args` of native/conv.c, field by field."""
 
     _fields_ = [
-        *((name, _i64) for name in ("batch", "time", "channel", "kernel", "left", "threads")),
-        ("silu", _i32),
-        ("lengths", _ptr),
+        ("seq", _Sequences),
+        *((name, _i64) for name in ("channel", "kernel", "left", "groups", "threads", "silu")),
         ("x", _Array),
         *((name, _ptr) for name in ("weight", "bias")),
-        *((name, _Array) for name in ("out", "grad_out", "grad_x")),
-        *((name, _ptr) for name in ("pre", "grad_weight", "grad_bias")),
+        *((name, _Array) for name in ("out", "grad_out", "grad_x", "pre")),
+        *((name, _ptr) for name in ("grad_weight", "grad_bias")),
     ]
 
 
@@ -62,6 +74,7 @@ def _load_library() -> ctypes.CDLL | None:
 
 
 _library = _load_library()
+TILE = _library.mlma_scan_tile() if _library else 0
 
 
 def is_built() -> bool:
@@ -69,26 +82,40 @@ def is_built() -> bool:
     return _library is not None
 
 
-def _rows(x: Tensor) -> Tensor:
+def _rows(x: Tensor | None) -> Tensor | None:
     """x itself when its last axis is contiguous, else a copy; fp32."""
+    if x is None:
+        return None
     x = x.to(torch.float32)
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def _whole(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.to(torch.float32).contiguous()
+
+
 def _array(x: Tensor | None) -> _Array:
-    return _Array() if x is None else _Array(x.data_ptr(), x.stride(0), x.stride(1))
+    return _Array() if x is None else _Array(x.data_ptr(), x.stride(0))
 
 
 def _pointer(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
 
-def _groups(batch: int, channel: int, threads: int) -> int:
+def _sequences(total: int, rows: Rows) -> _Sequences:
+    return _Sequences(total, len(rows.first), rows.first.data_ptr(), rows.length.data_ptr())
+
+
+def _groups(sequences: int, channel: int, threads: int) -> int:
     """Channel groups per sequence: enough tasks to keep the threads busy when sequences are few."""
-    if threads == 1 or batch >= 2 * threads:
+    if threads == 1 or sequences >= 2 * threads:
         return 1
     blocks = -(-channel // 16)
-    return min(blocks, -(-2 * threads // max(batch, 1)))
+    return min(blocks, -(-2 * threads // max(sequences, 1)))
+
+
+def _empty(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 def _check(status: int) -> None:
@@ -96,124 +123,140 @@ def _check(status: int) -> None:
         raise MemoryError("the selective scan could not allocate its scratch memory")
 
 
-# The structs hold addresses, and saved tensors may come back at others (gradient checkpointing
-# computes them anew), so forward and backward each build their own.
+def _prepared(way: Direction) -> Direction:
+    return Direction(
+        _rows(way.u), _rows(way.delta), _whole(way.A), _rows(way.B), _rows(way.C),
+        _whole(way.D), _whole(way.delta_bias), _whole(way.initial),
+    )  # fmt: skip
 
 
-def _scan_args(u, delta, A, B, C, D, z, bias, initial, lengths, options) -> _ScanArgs:
-    batch, time, channel = u.shape
+def _scan_args(ways, against_time, z, rows: Rows, softplus: bool) -> _ScanArgs:
+    total, channel = ways[0].u.shape
     threads = torch.get_num_threads()
-    return _ScanArgs(
-        batch, time, channel, A.size(1), _groups(batch, channel, threads), threads,
-        *options, _pointer(lengths),
-        _array(u), _array(delta), _array(z), _array(B), _array(C),
-        _pointer(A), _pointer(D), _pointer(bias), _pointer(initial),
+    args = _ScanArgs(
+        _sequences(total, rows), channel, ways[0].A.size(1),
+        _groups(len(rows.first), channel, threads), threads, softplus, len(ways), _array(z),
+    )  # fmt: skip
+    for place, way, backwards in zip(args.way, ways, against_time, strict=False):
+        place.u, place.delta, place.B, place.C = map(_array, (way.u, way.delta, way.B, way.C))
+        place.A, place.D, place.bias = map(_pointer, (way.A, way.D, way.delta_bias))
+        place.initial, place.against_time = _pointer(way.initial), backwards
+    return args
+
+
+def scan_forward(
+    ways: list[Direction],
+    against_time: list[bool],
+    z: Tensor | None,
+    rows: Rows,
+    softplus: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The scan, its final states, and what the backward pass wants; see `operators.scan`.
+
+    Args:
+        keep: whether there will be a backward pass.
+
+    Returns:
+        Output (row, channel); final states (direction, sequence, channel, state); states before
+        each tile (direction, tile, channel, state), none without `keep`.
+    """
+    dtype = ways[0].u.dtype
+    ways, z = [_prepared(way) for way in ways], _rows(z)
+    args = _scan_args(ways, against_time, z, rows, softplus)
+    total, count = args.seq.rows, args.seq.count
+    tiles = tile_rows(total, count, TILE) if keep else 0
+    out = _empty(total, args.channel)
+    final = _empty(len(ways), count, args.channel, args.state)
+    starts = _empty(len(ways), tiles, args.channel, args.state)
+    args.out = _array(out)
+    for i in range(len(ways)):
+        args.way[i].final = _pointer(final[i])
+        args.way[i].starts = _pointer(starts[i]) if keep else None
+    _check(_library.mlma_scan_forward(ctypes.byref(args)))
+    return out.to(dtype), final, starts
+
+
+def scan_backward(
+    ways: list[Direction],
+    against_time: list[bool],
+    z: Tensor | None,
+    rows: Rows,
+    softplus: bool,
+    starts: Tensor,
+    grad_out: Tensor,
+    grad_final: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """Gradients of `scan_forward`, fp32.
+
+    Returns:
+        Those of u, delta, A, B, C, D, delta_bias and initial, each with a first axis for the
+        directions, and that of z, empty where there is none.
+    """
+    ways, z, grad_out = [_prepared(way) for way in ways], _rows(z), _rows(grad_out)
+    grad_final = _whole(grad_final)
+    args = _scan_args(ways, against_time, z, rows, softplus)
+    count, total, channel, state = len(ways), args.seq.rows, args.channel, args.state
+    grad_u, grad_delta = _empty(2, count, total, channel)
+    grad_z = _empty(0 if z is None else total, channel)
+    # Zeros: the kernel does not touch the rows of padding.
+    grad_B, grad_C = _empty(2, count, args.groups, total, state).zero_()
+    grad_A, grad_initial = _empty(2, count, args.seq.count, channel, state)
+    grad_D, grad_bias = _empty(2, count, args.seq.count, channel)
+    args.grad_out, args.grad_z = _array(grad_out), _array(grad_z)
+    for i, place in enumerate(args.way[:count]):
+        place.starts = _pointer(starts[i])
+        place.grad_final = None if grad_final is None else _pointer(grad_final[i])
+        place.grad_u, place.grad_delta = _array(grad_u[i]), _array(grad_delta[i])
+        place.grad_B, place.grad_C = _pointer(grad_B[i]), _pointer(grad_C[i])
+        place.grad_A, place.grad_initial = _pointer(grad_A[i]), _pointer(grad_initial[i])
+        place.grad_D, place.grad_bias = _pointer(grad_D[i]), _pointer(grad_bias[i])
+    _check(_library.mlma_scan_backward(ctypes.byref(args)))
+    return (
+        grad_u, grad_delta, grad_A.sum(1), grad_B.sum(1), grad_C.sum(1),
+        grad_D.sum(1), grad_bias.sum(1), grad_initial, grad_z,
     )  # fmt: skip
 
 
-class _SelectiveScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, u, delta, A, B, C, D, z, bias, initial, softplus, reverse, lengths):
-        inputs = (u, delta, A, B, C, D, z, bias, initial, lengths)
-        ctx.options = (softplus, reverse)
-        args = _scan_args(*inputs, ctx.options)
-        starts = None
-        if any(ctx.needs_input_grad):
-            tiles = -(-args.time // _library.mlma_scan_tile())
-            starts = u.new_empty(args.batch, tiles, args.channel, args.state)
-        out = u.new_empty(u.shape)
-        final = u.new_empty(args.batch, args.channel, args.state)
-        args.out, args.final, args.starts = _array(out), _pointer(final), _pointer(starts)
-        _check(_library.mlma_scan_forward(ctypes.byref(args)))
-        ctx.save_for_backward(*inputs, starts)
-        return out, final
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_out, grad_final):
-        *inputs, starts = ctx.saved_tensors
-        u, _, _, _, _, D, z, bias, initial, _ = inputs
-        args = _scan_args(*inputs, ctx.options)
-        args.starts = _pointer(starts)
-        batch, time, channel, state = args.batch, args.time, args.channel, args.state
-        grad_out, grad_final = _rows(grad_out), _vector(grad_final)
-        grad_u, grad_delta = u.new_empty(2, batch, time, channel)
-        grad_z = None if z is None else u.new_empty(u.shape)
-        # Zeros: the kernel does not touch the rows of padding.
-        grad_B, grad_C = u.new_zeros(2, args.groups, batch, time, state)
-        grad_A, grad_initial = u.new_empty(2, batch, channel, state)
-        grad_D, grad_bias = u.new_empty(2, batch, channel)
-        args.grad_out, args.grad_final = _array(grad_out), _pointer(grad_final)
-        args.grad_u, args.grad_delta, args.grad_z = map(_array, (grad_u, grad_delta, grad_z))
-        args.grad_B, args.grad_C, args.grad_A = map(_pointer, (grad_B, grad_C, grad_A))
-        args.grad_D, args.grad_bias = _pointer(grad_D), _pointer(grad_bias)
-        args.grad_initial = _pointer(grad_initial)
-        _check(_library.mlma_scan_backward(ctypes.byref(args)))
-        return (
-            grad_u, grad_delta, grad_A.sum(0), grad_B.sum(0), grad_C.sum(0),
-            None if D is None else grad_D.sum(0), grad_z,
-            None if bias is None else grad_bias.sum(0),
-            None if initial is None else grad_initial, None, None, None,
-        )  # fmt: skip
-
-
-def _conv_args(x, weight, bias, lengths, options) -> _ConvArgs:
-    left, silu = options
+def _conv_args(x, weight, bias, rows: Rows, left: int, silu: bool) -> _ConvArgs:
+    total, channel = x.shape
+    threads = torch.get_num_threads()
     return _ConvArgs(
-        *x.shape, weight.size(0), left, torch.get_num_threads(), silu,
-        _pointer(lengths), _array(x), _pointer(weight), _pointer(bias),
+        _sequences(total, rows), channel, weight.size(0), left,
+        _groups(len(rows.first), channel, threads), threads, silu,
+        _array(x), _pointer(weight), _pointer(bias),
     )  # fmt: skip
 
 
-class _DepthwiseConv(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight, bias, left, silu, lengths):
-        ctx.options = (left, silu)
-        args = _conv_args(x, weight, bias, lengths, ctx.options)
-        out = x.new_empty(x.shape)
-        args.out = _array(out)
-        _library.mlma_conv_forward(ctypes.byref(args))
-        ctx.save_for_backward(x, weight, bias, lengths)
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_out):
-        x, weight, bias, lengths = ctx.saved_tensors
-        args = _conv_args(x, weight, bias, lengths, ctx.options)
-        grad_out = _rows(grad_out)
-        grad_x, pre = x.new_empty(2, *x.shape)
-        grad_weight = x.new_zeros(args.batch, *weight.shape)
-        grad_bias = x.new_zeros(args.batch, args.channel)
-        args.grad_out, args.grad_x, args.pre = _array(grad_out), _array(grad_x), _pointer(pre)
-        args.grad_weight, args.grad_bias = _pointer(grad_weight), _pointer(grad_bias)
-        _library.mlma_conv_backward(ctypes.byref(args))
-        return (
-            grad_x, grad_weight.sum(0), None if bias is None else grad_bias.sum(0),
-            None, None, None,
-        )  # fmt: skip
+def conv_forward(
+    x: Tensor, weight: Tensor, bias: Tensor, rows: Rows, left: int, silu: bool
+) -> Tensor:
+    """Each channel of x (row, channel) convolved by its own kernel; see `operators.conv`."""
+    dtype = x.dtype
+    x, weight, bias = _rows(x), _whole(weight.t()), _whole(bias)
+    args = _conv_args(x, weight, bias, rows, left, silu)
+    out = _empty(*x.shape)
+    args.out = _array(out)
+    _library.mlma_conv_forward(ctypes.byref(args))
+    return out.to(dtype)
 
 
-def _vector(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.to(torch.float32).contiguous()
-
-
-def selective_scan(
-    u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
-) -> tuple[Tensor, Tensor]:
-    """The output and the final state; see `espnet_mlma.scan.selective_scan`."""
-    out, final = _SelectiveScan.apply(
-        _rows(u), _rows(delta), _vector(A), _rows(B), _rows(C), _vector(D),
-        None if z is None else _rows(z), _vector(delta_bias), _vector(initial_state),
-        delta_softplus, reverse, None if lengths is None else lengths.to(torch.int64).contiguous(),
-    )  # fmt: skip
-    return out.to(u.dtype), final
-
-
-def depthwise_conv(x, weight, bias, left, silu, lengths) -> Tensor:
-    """Each channel convolved by its own kernel; see `espnet_mlma.scan.depthwise_conv`."""
-    out = _DepthwiseConv.apply(
-        _rows(x), weight.to(torch.float32).t().contiguous(), _vector(bias), left, silu,
-        None if lengths is None else lengths.to(torch.int64).contiguous(),
-    )  # fmt: skip
-    return out.to(x.dtype)
+def conv_backward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    rows: Rows,
+    grad_out: Tensor,
+    left: int,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `conv_forward` by x, weight and bias, fp32."""
+    x, weight, bias, grad_out = _rows(x), _whole(weight.t()), _whole(bias), _rows(grad_out)
+    args = _conv_args(x, weight, bias, rows, left, silu)
+    grad_x, pre = _empty(2, *x.shape)
+    grad_weight = _empty(args.seq.count, *weight.shape).zero_()
+    grad_bias = _empty(args.seq.count, args.channel).zero_()
+    args.grad_out, args.grad_x, args.pre = map(_array, (grad_out, grad_x, pre))
+    args.grad_weight, args.grad_bias = _pointer(grad_weight), _pointer(grad_bias)
+    _library.mlma_conv_backward(ctypes.byref(args))
+    return grad_x, grad_weight.sum(0).t().contiguous(), grad_bias.sum(0)

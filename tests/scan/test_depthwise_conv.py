@@ -51,6 +51,38 @@ def test_padding_is_never_read(backend):
     assert out.isfinite().all() and not out[1, 11:].any()
 
 
+@pytest.mark.parametrize("backend", available_backends())
+@pytest.mark.parametrize(("kernel", "left"), [(4, 3), (4, 0), (31, 15)])
+def test_packed_equals_one_by_one(backend, kernel, left):
+    lengths = [33, 0, 1, 90, 15]
+    x = torch.randn(1, sum(lengths), 20, requires_grad=True)
+    weight = torch.randn(20, kernel, requires_grad=True)
+    pieces = [piece for piece in x.split(lengths, dim=1) if piece.size(1)]
+    expected = torch.cat(
+        [depthwise_conv(piece, weight, None, left, backend="reference") for piece in pieces], 1
+    )
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    out = depthwise_conv(x, weight, None, left, offsets=offsets, backend=backend)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    weights = torch.randn(out.shape)
+    for got, want in zip(
+        torch.autograd.grad(out, (x, weight), weights),
+        torch.autograd.grad(expected, (x, weight), weights),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-4)
+
+
+@needs_c
+def test_operator_is_whole():
+    x, weight = torch.randn(40, 20, requires_grad=True), torch.randn(20, 5, requires_grad=True)
+    rows = torch.tensor([0, 20]), torch.tensor([20, 13])
+    torch.library.opcheck(
+        torch.ops.espnet_mlma.conv.default,
+        (x, weight, torch.randn(20, requires_grad=True), *rows, 2, True, "cpu"),
+    )
+
+
 def test_against_torch():
     x, weight, bias = torch.randn(2, 30, 6), torch.randn(6, 5), torch.randn(6)
     expected = torch.nn.functional.conv1d(

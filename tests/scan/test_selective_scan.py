@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet_mlma.scan import available_backends, selective_scan
+from espnet_mlma.scan import ScanInput, available_backends, bidirectional_scan, selective_scan
 
 BACKENDS = [name for name in available_backends() if name != "reference"]
 
@@ -92,6 +92,124 @@ def test_backend_equals_reference(backend, threads, lengths, reverse, shape):
         assert_close(run_with_gradients(inputs, torch.float32, backend, **options), expected)
     finally:
         torch.set_num_threads(before)
+
+
+def make_packed(lengths, channel, state):
+    """Two directions' input for packed sequences, and a gate; fp64."""
+    inputs = [make_inputs(1, sum(lengths), channel, state, seed=seed) for seed in (0, 1)]
+    z = inputs[0].pop("z")
+    generator = torch.Generator().manual_seed(2)
+    for way in inputs:
+        del way["initial_state"]
+        way["initial_state"] = torch.randn(
+            len(lengths), channel, state, generator=generator, dtype=torch.float64
+        )
+    del inputs[1]["z"]
+    return inputs, z
+
+
+def one_by_one(inputs, z, lengths):
+    """What two scans of each sequence alone give, by the reference."""
+    outs, start = [], 0
+    for i, length in enumerate(lengths):
+        frames, total = slice(start, start + length), 0
+        for way, reverse in zip(inputs, (False, True), strict=True):
+            own = {
+                k: x[:, frames] if k in ("u", "delta", "B", "C") else x for k, x in way.items()
+            } | {"initial_state": way["initial_state"][i : i + 1]}
+            total = total + selective_scan(
+                **own, delta_softplus=True, reverse=reverse, backend="reference"
+            )
+        outs.append(total * torch.nn.functional.silu(z[:, frames]))
+        start += length
+    return torch.cat(outs, 1)
+
+
+@pytest.mark.parametrize("backend", available_backends())
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("lengths", [[1], [40], [33, 0, 1, 64, 5], [31, 32, 33], [0, 7]])
+def test_both_directions_of_packed_sequences(backend, threads, lengths):
+    inputs, z = make_packed(lengths, 36, 5)
+    leaves = [{k: x.clone().requires_grad_() for k, x in way.items()} for way in inputs]
+    gate = z.clone().requires_grad_()
+    expected = one_by_one(leaves, gate, lengths)
+    weights = torch.randn(expected.shape, dtype=torch.float64)
+    expected.backward(weights)
+    wanted = {"out": expected.detach(), "z": gate.grad}
+    wanted |= {f"{i}{k}": x.grad for i, way in enumerate(leaves) for k, x in way.items()}
+
+    dtype = torch.float64 if backend == "reference" else torch.float32
+    leaves = [{k: x.clone().to(dtype).requires_grad_() for k, x in way.items()} for way in inputs]
+    gate = z.clone().to(dtype).requires_grad_()
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        out = bidirectional_scan(
+            *(ScanInput(**way) for way in leaves),
+            z=gate, delta_softplus=True, offsets=offsets, backend=backend,
+        )  # fmt: skip
+        out.backward(weights.to(dtype))
+    finally:
+        torch.set_num_threads(before)
+    actual = {"out": out.detach(), "z": gate.grad}
+    actual |= {f"{i}{k}": x.grad for i, way in enumerate(leaves) for k, x in way.items()}
+    assert_close(actual, wanted)
+
+
+@pytest.mark.parametrize("backend", available_backends())
+def test_both_directions_of_a_padded_batch(backend):
+    lengths = torch.tensor([40, 0, 17])
+    ahead, back = (make_inputs(3, 40, 20, 4, seed=seed) for seed in (0, 1))
+    z = ahead.pop("z").float()
+    for way in (ahead, back):
+        way.pop("initial_state")
+    back.pop("z")
+    ahead, back = ({k: x.float() for k, x in way.items()} for way in (ahead, back))
+    expected = sum(
+        selective_scan(**way, z=z, delta_softplus=True, lengths=lengths, reverse=reverse)
+        for way, reverse in ((ahead, False), (back, True))
+    )
+    z[2, 17:] = float("nan")
+    out = bidirectional_scan(
+        ScanInput(**ahead), ScanInput(**back), z, True, lengths=lengths, backend=backend
+    )
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "cuda"])
+def test_operator_is_whole(backend):
+    """Schema, shapes without data, and gradients under torch.compile, by PyTorch's own checks."""
+    lengths = [63]  # of two tiles no row is left unwritten, so that results can be compared whole
+    inputs, z = make_packed(lengths, 20, 3)
+    leaves = [[x.float().requires_grad_() for x in way.values()] for way in inputs]
+    fields = dict(zip(inputs[0], zip(*leaves, strict=True), strict=True))
+    rows = {"u", "delta", "B", "C"}
+    args = [
+        [x.flatten(0, 1).detach().requires_grad_() if name in rows else x for x in fields[name]]
+        for name in ("u", "delta", "A", "B", "C", "D", "delta_bias", "initial_state")
+    ]
+    first = torch.tensor([0])
+    for gate in (z[0].float().requires_grad_(), None):
+        torch.library.opcheck(
+            torch.ops.espnet_mlma.scan.default,
+            (*args, gate, first, torch.tensor(lengths), [False, True], True, backend, True),
+        )
+
+
+def test_compiles_without_a_break():
+    def run(u, delta, A, B, C, z, offsets):
+        return selective_scan(u, delta, A, B, C, z=z, delta_softplus=True, offsets=offsets).sum()
+
+    x = {k: v.float() for k, v in make_inputs(1, 40, 16, 4).items()}
+    args = [x[k].requires_grad_() for k in ("u", "delta", "A", "B", "C", "z")]
+    offsets = torch.tensor([0, 13, 40])
+    expected = torch.autograd.grad(run(*args, offsets), args)
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    for got, want in zip(
+        torch.autograd.grad(compiled(*args, offsets), args), expected, strict=True
+    ):
+        torch.testing.assert_close(got, want)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -213,6 +331,13 @@ def test_errors_name_the_argument():
         selective_scan(**inputs | {"B": inputs["B"][:, :3]})
     with pytest.raises(ValueError, match="lengths must lie in 0 to 5"):
         selective_scan(**inputs, lengths=torch.tensor([6, 1]))
+    with pytest.raises(ValueError, match="offsets must go from 0 up to 5"):
+        selective_scan(
+            **{k: x[:1] if x.dim() == 3 else x for k, x in inputs.items()},
+            offsets=torch.tensor([0, 6]),
+        )
+    with pytest.raises(ValueError, match="a batch of one, no lengths"):
+        selective_scan(**inputs, offsets=torch.tensor([0, 5]))
     with pytest.raises(ValueError, match="'opencl' is not available"):
         selective_scan(**inputs, backend="opencl")
 

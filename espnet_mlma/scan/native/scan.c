@@ -1,63 +1,72 @@
-/* The selective scan of Mamba-1, forward and backward, fp32.
+/* The selective scan of Mamba-1 in one direction or two, forward and backward, fp32.
  *
- * For each sequence and channel c, with state n = 0 .. d_state-1, in scan order s:
+ * For each sequence, direction and channel c, with state n = 0 .. state-1, in scan order s:
  *     dt  = softplus(delta + bias)           x = dt * u
- *     h_n = exp(dt A_n) h_n + x B_n          y = sum_n C_n h_n + D u          out = y silu(z)
- * Scan order is time, or, with `reverse`, time counted back from the last valid frame.
+ *     h_n = exp(dt A_n) h_n + x B_n          y = sum_n C_n h_n + D u
+ * and out = (sum of y over the directions) silu(z). Scan order is time, or, for a direction against
+ * time, time counted back from the last valid row.
  *
- * A task is one sequence and one group of channels. It walks the sequence in tiles of TILE frames and,
- * inside a tile, takes its channels LANES at a time: a tile of u, delta, z and out stays in cache while
- * the state lives in a scratch buffer between tiles. Nothing of size time x channel x state is stored:
- * the forward pass keeps the state at the start of each tile, the backward pass recomputes a tile from it. */
+ * A task is one sequence and one group of channels, all directions one after the other: the second reads
+ * the sum so far from `out` (backward: from `grad_z`) while it is in cache, and alone applies the gate.
+ * It walks the sequence in tiles of TILE rows and, inside a tile, takes its channels LANES at a time: a
+ * tile of u, delta, z and out stays in cache while the state lives in a scratch buffer between tiles.
+ * Nothing of size rows x channel x state is stored: the forward pass keeps the state at the start of each
+ * tile, the backward pass recomputes a tile from it. */
 #include <stdlib.h>
 
 #include "simd.h"
 
 #define TILE 32
+#define MAX_DIRECTIONS 2
 
 typedef struct {
-    int64_t batch, time, channel, state;
-    int64_t groups; /* channel groups per sequence */
-    int64_t threads;
-    int32_t softplus, reverse;
-    const int64_t *lengths;                  /* (batch,) or NULL: all frames valid */
-    array u, delta, z, B, C;                 /* z.data NULL: no gate */
-    const float *A;                          /* (channel, state) */
-    const float *D, *bias;                   /* (channel,) or NULL */
-    const float *initial;                    /* (batch, channel, state) or NULL */
-    array out;                               /* forward */
-    float *final;                            /* (batch, channel, state), forward */
-    float *starts;                           /* (batch, tiles, channel, state): written forward, read backward, or NULL */
-    array grad_out;                          /* from here on: backward */
-    const float *grad_final;                 /* (batch, channel, state) or NULL */
-    array grad_u, grad_delta, grad_z;        /* (batch, time, channel) */
-    float *grad_B, *grad_C;                  /* (groups, batch, time, state) */
-    float *grad_A;                           /* (batch, channel, state) */
-    float *grad_D, *grad_bias;               /* (batch, channel) */
-    float *grad_initial;                     /* (batch, channel, state) */
+    array u, delta, B, C;
+    const float *A;             /* (channel, state) */
+    const float *D, *bias;      /* (channel,) */
+    const float *initial;       /* (sequence, channel, state) or NULL */
+    float *final;               /* (sequence, channel, state): forward */
+    float *starts;              /* (tile, channel, state): written forward, read backward, or NULL */
+    const float *grad_final;    /* from here on: backward; (sequence, channel, state) or NULL */
+    array grad_u, grad_delta;
+    float *grad_B, *grad_C;     /* (group, row, state) */
+    float *grad_A;              /* (sequence, channel, state) */
+    float *grad_D, *grad_bias;  /* (sequence, channel) */
+    float *grad_initial;        /* (sequence, channel, state) */
+    int64_t against_time;
+} direction;
+
+typedef struct {
+    sequences seq;
+    int64_t channel, state, groups, threads, softplus, directions;
+    array z, out, grad_out, grad_z; /* z.data NULL: no gate */
+    direction way[MAX_DIRECTIONS];
 } scan_args;
 
-/* One task's share: channels [first, last) of one sequence, in blocks of LANES. */
+/* One task's share of one direction: channels [first, last) of one sequence. */
 typedef struct {
-    int64_t batch, group, first, last, blocks, length, tiles;
+    const direction *way;
+    int64_t index, group, first, last, blocks, row, length, tile;
+    int begins, ends; /* whether it is the first direction, and the last */
 } share;
 
-static share share_of(const scan_args *a, int64_t task) {
+static share share_of(const scan_args *a, int64_t task, int64_t way) {
     share s;
-    s.batch = task / a->groups;
+    s.way = &a->way[way];
+    s.index = task / a->groups;
     s.group = task % a->groups;
-    const int64_t all = (a->channel + LANES - 1) / LANES;
-    s.first = all * s.group / a->groups * LANES;
-    s.last = all * (s.group + 1) / a->groups * LANES;
-    if (s.last > a->channel) s.last = a->channel;
+    s.first = group_begin(a->channel, s.group, a->groups);
+    s.last = group_begin(a->channel, s.group + 1, a->groups);
     s.blocks = (s.last - s.first + LANES - 1) / LANES;
-    s.length = a->lengths ? a->lengths[s.batch] : a->time;
-    s.tiles = (a->time + TILE - 1) / TILE;
+    s.row = a->seq.first[s.index];
+    s.length = a->seq.length[s.index];
+    s.tile = s.row / TILE + s.index; /* no two sequences share a tile, however long each is */
+    s.begins = way == 0;
+    s.ends = way == a->directions - 1;
     return s;
 }
 
-INLINE int64_t frame(const scan_args *a, const share *s, int64_t step) {
-    return a->reverse ? s->length - 1 - step : step;
+INLINE int64_t row_of(const share *s, int64_t step) {
+    return s->row + (s->way->against_time ? s->length - 1 - step : step);
 }
 
 /* (channel, state) rows of `count` channels to [state][LANES], and back. */
@@ -74,66 +83,71 @@ INLINE void scatter(float *to, const vf *from, int64_t count, int64_t state) {
         for (int64_t i = 0; i < count; i++) to[i * state + n] = from[n][i];
 }
 
+INLINE int64_t block_begin(const share *s, int64_t block) { return s->first + block * LANES; }
+INLINE int64_t block_count(const share *s, int64_t c) { return s->last - c < LANES ? s->last - c : LANES; }
 INLINE vf step_size(const scan_args *a, vf delta) { return a->softplus ? softplusv(delta) : delta; }
 
-static void clear_padding(const scan_args *a, const share *s, const array *x) {
-    for (int64_t t = s->length; t < a->time; t++)
-        memset(at(x, s->batch, t) + s->first, 0, (size_t)(s->last - s->first) * sizeof(float));
-}
-
-/* The frames [from, to) in scan order of one block of channels; `h` goes in and comes out. */
+/* The rows [from, to) in scan order of one block of channels; `h` goes in and comes out. */
 INLINE void forward_block(const scan_args *a, const share *s, int64_t c, int64_t from, int64_t to,
                           const vf *A, vf *h) {
+    const direction *w = s->way;
     const int64_t count = s->last - c, state = a->state;
-    const vf bias = a->bias ? load(a->bias + c, count) : (vf){0};
-    const vf D = a->D ? load(a->D + c, count) : (vf){0};
+    const vf bias = load(w->bias + c, count), D = load(w->D + c, count);
     for (int64_t step = from; step < to; step++) {
-        const int64_t t = frame(a, s, step);
-        const vf u = load(at(&a->u, s->batch, t) + c, count);
-        const vf dt = step_size(a, load(at(&a->delta, s->batch, t) + c, count) + bias);
+        const int64_t row = row_of(s, step);
+        const vf u = load(at(&w->u, row) + c, count);
+        const vf dt = step_size(a, load(at(&w->delta, row) + c, count) + bias);
         const vf x = dt * u;
-        const float *B = at(&a->B, s->batch, t), *C = at(&a->C, s->batch, t);
+        const float *B = at(&w->B, row), *C = at(&w->C, row);
         vf y = D * u;
         for (int64_t n = 0; n < state; n++) {
             h[n] = exp2v(dt * A[n]) * h[n] + x * splat(B[n]);
             y += h[n] * splat(C[n]);
         }
-        if (a->z.data) {
-            const vf z = load(at(&a->z, s->batch, t) + c, count);
+        if (!s->begins) y += load(at(&a->out, row) + c, count);
+        if (s->ends && a->z.data) {
+            const vf z = load(at(&a->z, row) + c, count);
             y *= z * sigmoidv(z);
         }
-        store(at(&a->out, s->batch, t) + c, y, count);
+        store(at(&a->out, row) + c, y, count);
+    }
+}
+
+INLINE void forward_way(const scan_args *a, const share *s, vf *scratch) {
+    const direction *w = s->way;
+    const int64_t state = a->state;
+    vf *A = scratch, *h = scratch + s->blocks * state;
+    for (int64_t k = 0; k < s->blocks; k++) {
+        const int64_t c = block_begin(s, k), count = block_count(s, c);
+        gather(A + k * state, w->A + c * state, count, state, LOG2E);
+        if (w->initial)
+            gather(h + k * state, w->initial + (s->index * a->channel + c) * state, count, state, 1.0f);
+        else
+            memset(h + k * state, 0, (size_t)state * sizeof(vf));
+    }
+    for (int64_t from = 0; from < s->length; from += TILE) {
+        const int64_t to = from + TILE < s->length ? from + TILE : s->length;
+        for (int64_t k = 0; k < s->blocks; k++) {
+            const int64_t c = block_begin(s, k);
+            if (w->starts) {
+                const int64_t start = (s->tile + from / TILE) * a->channel + c;
+                scatter(w->starts + start * state, h + k * state, block_count(s, c), state);
+            }
+            forward_block(a, s, c, from, to, A + k * state, h + k * state);
+        }
+    }
+    for (int64_t k = 0; k < s->blocks; k++) {
+        const int64_t c = block_begin(s, k);
+        scatter(w->final + (s->index * a->channel + c) * state, h + k * state, block_count(s, c), state);
     }
 }
 
 MLMA_CLONES void mlma_scan_forward_task(const scan_args *a, int64_t task, vf *scratch) {
-    const share s = share_of(a, task);
-    const int64_t state = a->state;
-    vf *A = scratch, *h = scratch + s.blocks * state;
-    for (int64_t k = 0; k < s.blocks; k++) {
-        const int64_t c = s.first + k * LANES, count = s.last - c < LANES ? s.last - c : LANES;
-        gather(A + k * state, a->A + c * state, count, state, LOG2E);
-        if (a->initial)
-            gather(h + k * state, a->initial + (s.batch * a->channel + c) * state, count, state, 1.0f);
-        else
-            memset(h + k * state, 0, (size_t)state * sizeof(vf));
+    for (int64_t way = 0; way < a->directions; way++) {
+        const share s = share_of(a, task, way);
+        forward_way(a, &s, scratch);
+        if (s.ends) clear_padding(&a->seq, s.index, &a->out, s.first, s.last);
     }
-    for (int64_t from = 0; from < s.length; from += TILE) {
-        const int64_t to = from + TILE < s.length ? from + TILE : s.length;
-        for (int64_t k = 0; k < s.blocks; k++) {
-            const int64_t c = s.first + k * LANES, count = s.last - c < LANES ? s.last - c : LANES;
-            if (a->starts) {
-                const int64_t row = (s.batch * s.tiles + from / TILE) * a->channel + c;
-                scatter(a->starts + row * state, h + k * state, count, state);
-            }
-            forward_block(a, &s, c, from, to, A + k * state, h + k * state);
-        }
-    }
-    for (int64_t k = 0; k < s.blocks; k++) {
-        const int64_t c = s.first + k * LANES, count = s.last - c < LANES ? s.last - c : LANES;
-        scatter(a->final + (s.batch * a->channel + c) * state, h + k * state, count, state);
-    }
-    clear_padding(a, &s, &a->out);
 }
 
 /* What the backward pass of one block keeps between tiles, each [state] vectors, and per tile. */
@@ -147,87 +161,87 @@ typedef struct {
 typedef struct {
     vf *h;              /* [TILE + 1][state]: the state before each step, and after the last */
     vf *decay;          /* [TILE][state] */
-    vf *dt, *gate_grad; /* [TILE]: step size; gradient with respect to y */
-    vf *grad_B, *grad_C; /* [TILE][state], summed over the blocks of the share */
+    vf *grad_B, *grad_C; /* [TILE][state], summed over the task's channels */
+    vf *dt, *gate_grad; /* [TILE]: step size; gradient before the gate */
 } tile_buffers;
 
-/* Recompute the states of a tile; turn the gradient of the output into that of y and of z. */
+/* Recompute the states of a tile from its start, and the gradient of the gate. */
 INLINE void replay_block(const scan_args *a, const share *s, int64_t c, int64_t from, int64_t to,
-                         const vf *A, const tile_buffers *w) {
+                         const vf *A, const tile_buffers *b) {
+    const direction *w = s->way;
     const int64_t count = s->last - c, state = a->state;
-    const vf bias = a->bias ? load(a->bias + c, count) : (vf){0};
-    const vf D = a->D ? load(a->D + c, count) : (vf){0};
+    const vf bias = load(w->bias + c, count), D = load(w->D + c, count);
     for (int64_t step = from; step < to; step++) {
-        const int64_t i = step - from, t = frame(a, s, step);
-        const vf u = load(at(&a->u, s->batch, t) + c, count);
-        const vf dt = step_size(a, load(at(&a->delta, s->batch, t) + c, count) + bias);
+        const int64_t i = step - from, row = row_of(s, step);
+        const vf u = load(at(&w->u, row) + c, count);
+        const vf dt = step_size(a, load(at(&w->delta, row) + c, count) + bias);
         const vf x = dt * u;
-        const float *B = at(&a->B, s->batch, t), *C = at(&a->C, s->batch, t);
-        const vf *h = w->h + i * state;
-        vf *next = w->h + (i + 1) * state, *decay = w->decay + i * state;
+        const float *B = at(&w->B, row), *C = at(&w->C, row);
+        const vf *h = b->h + i * state;
+        vf *next = b->h + (i + 1) * state, *decay = b->decay + i * state;
         vf y = D * u;
         for (int64_t n = 0; n < state; n++) {
             decay[n] = exp2v(dt * A[n]);
             next[n] = decay[n] * h[n] + x * splat(B[n]);
             y += next[n] * splat(C[n]);
         }
-        vf g = load(at(&a->grad_out, s->batch, t) + c, count);
+        vf g = load(at(&a->grad_out, row) + c, count);
         if (a->z.data) {
-            const vf z = load(at(&a->z, s->batch, t) + c, count);
+            const vf z = load(at(&a->z, row) + c, count);
             const vf sigmoid = sigmoidv(z);
-            store(at(&a->grad_z, s->batch, t) + c,
-                  g * y * sigmoid * (splat(1.0f) + z * (splat(1.0f) - sigmoid)), count);
+            float *grad_z = at(&a->grad_z, row) + c; /* until the last direction, the sum of y */
+            if (!s->begins) y += load(grad_z, count);
+            if (s->ends) y *= g * sigmoid * (splat(1.0f) + z * (splat(1.0f) - sigmoid));
+            store(grad_z, y, count);
             g *= z * sigmoid;
         }
-        w->dt[i] = dt;
-        w->gate_grad[i] = g;
+        b->dt[i] = dt;
+        b->gate_grad[i] = g;
     }
 }
 
 INLINE void backward_block(const scan_args *a, const share *s, int64_t c, int64_t from, int64_t to,
-                           const block_state *b, const tile_buffers *w) {
+                           const block_state *k, const tile_buffers *b) {
+    const direction *w = s->way;
     const int64_t count = s->last - c, state = a->state;
-    const vf bias = a->bias ? load(a->bias + c, count) : (vf){0};
-    const vf D = a->D ? load(a->D + c, count) : (vf){0};
-    vf grad_D = *b->grad_D, grad_bias = *b->grad_bias;
+    const vf bias = load(w->bias + c, count), D = load(w->D + c, count);
+    vf grad_D = *k->grad_D, grad_bias = *k->grad_bias;
     for (int64_t step = to - 1; step >= from; step--) {
-        const int64_t i = step - from, t = frame(a, s, step);
-        const vf u = load(at(&a->u, s->batch, t) + c, count);
-        const vf dt = w->dt[i], g = w->gate_grad[i], x = dt * u;
-        const float *B = at(&a->B, s->batch, t), *C = at(&a->C, s->batch, t);
-        const vf *h = w->h + i * state, *after = h + state, *decay = w->decay + i * state;
-        vf *grad_B = w->grad_B + i * state, *grad_C = w->grad_C + i * state;
+        const int64_t i = step - from, row = row_of(s, step);
+        const vf u = load(at(&w->u, row) + c, count);
+        const vf dt = b->dt[i], g = b->gate_grad[i], x = dt * u;
+        const float *B = at(&w->B, row), *C = at(&w->C, row);
+        const vf *h = b->h + i * state, *after = h + state, *decay = b->decay + i * state;
+        vf *grad_B = b->grad_B + i * state, *grad_C = b->grad_C + i * state;
         vf grad_x = {0}, through_A = {0};
         for (int64_t n = 0; n < state; n++) {
-            const vf grad_h = b->grad_h[n] + g * splat(C[n]);
+            const vf grad_h = k->grad_h[n] + g * splat(C[n]);
             const vf carried = grad_h * decay[n];
             const vf along = carried * h[n];
             grad_C[n] += g * after[n];
             grad_B[n] += grad_h * x;
             grad_x += grad_h * splat(B[n]);
-            b->grad_A[n] += along * dt;
-            through_A += along * b->A[n];
-            b->grad_h[n] = carried;
+            k->grad_A[n] += along * dt;
+            through_A += along * k->A[n];
+            k->grad_h[n] = carried;
         }
         vf grad_delta = grad_x * u + through_A * splat(1.0f / LOG2E);
-        if (a->softplus)
-            grad_delta *= sigmoidv(load(at(&a->delta, s->batch, t) + c, count) + bias);
-        store(at(&a->grad_delta, s->batch, t) + c, grad_delta, count);
-        store(at(&a->grad_u, s->batch, t) + c, grad_x * dt + g * D, count);
+        if (a->softplus) grad_delta *= sigmoidv(load(at(&w->delta, row) + c, count) + bias);
+        store(at(&w->grad_delta, row) + c, grad_delta, count);
+        store(at(&w->grad_u, row) + c, grad_x * dt + g * D, count);
         grad_D += g * u;
         grad_bias += grad_delta;
     }
-    *b->grad_D = grad_D;
-    *b->grad_bias = grad_bias;
+    *k->grad_D = grad_D;
+    *k->grad_bias = grad_bias;
 }
 
-INLINE void reduce_tile(const scan_args *a, const share *s, int64_t from, int64_t to,
-                        const tile_buffers *w) {
+INLINE void reduce_tile(const scan_args *a, const share *s, int64_t from, int64_t to, const tile_buffers *b) {
     for (int64_t step = from; step < to; step++) {
-        const int64_t row = (s->group * a->batch + s->batch) * a->time + frame(a, s, step);
+        const int64_t at = (s->group * a->seq.rows + row_of(s, step)) * a->state;
         for (int64_t n = 0; n < a->state; n++) {
-            a->grad_B[row * a->state + n] = sum_lanes(w->grad_B[(step - from) * a->state + n]);
-            a->grad_C[row * a->state + n] = sum_lanes(w->grad_C[(step - from) * a->state + n]);
+            s->way->grad_B[at + n] = sum_lanes(b->grad_B[(step - from) * a->state + n]);
+            s->way->grad_C[at + n] = sum_lanes(b->grad_C[(step - from) * a->state + n]);
         }
     }
 }
@@ -237,50 +251,57 @@ INLINE block_state block_at(vf *memory, int64_t k, int64_t state) {
     return (block_state){p, p + state, p + 2 * state, p + 3 * state, p + 3 * state + 1};
 }
 
-MLMA_CLONES void mlma_scan_backward_task(const scan_args *a, int64_t task, vf *scratch) {
-    const share s = share_of(a, task);
+INLINE void backward_way(const scan_args *a, const share *s, vf *scratch) {
+    const direction *w = s->way;
     const int64_t state = a->state;
-    tile_buffers w;
-    w.h = scratch;
-    w.decay = w.h + (TILE + 1) * state;
-    w.grad_B = w.decay + TILE * state;
-    w.grad_C = w.grad_B + TILE * state;
-    w.dt = w.grad_C + TILE * state;
-    w.gate_grad = w.dt + TILE;
-    vf *blocks = w.gate_grad + TILE;
-    memset(blocks, 0, (size_t)(s.blocks * (3 * state + 2)) * sizeof(vf));
-    for (int64_t k = 0; k < s.blocks; k++) {
-        const int64_t c = s.first + k * LANES, count = s.last - c < LANES ? s.last - c : LANES;
-        const block_state b = block_at(blocks, k, state);
-        gather(b.A, a->A + c * state, count, state, LOG2E);
-        if (a->grad_final)
-            gather(b.grad_h, a->grad_final + (s.batch * a->channel + c) * state, count, state, 1.0f);
+    tile_buffers b;
+    b.h = scratch;
+    b.decay = b.h + (TILE + 1) * state;
+    b.grad_B = b.decay + TILE * state;
+    b.grad_C = b.grad_B + TILE * state;
+    b.dt = b.grad_C + TILE * state;
+    b.gate_grad = b.dt + TILE;
+    vf *blocks = b.gate_grad + TILE;
+    memset(blocks, 0, (size_t)(s->blocks * (3 * state + 2)) * sizeof(vf));
+    for (int64_t k = 0; k < s->blocks; k++) {
+        const int64_t c = block_begin(s, k), count = block_count(s, c);
+        const block_state block = block_at(blocks, k, state);
+        gather(block.A, w->A + c * state, count, state, LOG2E);
+        if (w->grad_final)
+            gather(block.grad_h, w->grad_final + (s->index * a->channel + c) * state, count, state, 1.0f);
     }
-    for (int64_t from = (s.length - 1) / TILE * TILE; s.length > 0 && from >= 0; from -= TILE) {
-        const int64_t to = from + TILE < s.length ? from + TILE : s.length;
-        memset(w.grad_B, 0, (size_t)(2 * TILE * state) * sizeof(vf));
-        for (int64_t k = 0; k < s.blocks; k++) {
-            const int64_t c = s.first + k * LANES, count = s.last - c < LANES ? s.last - c : LANES;
-            const block_state b = block_at(blocks, k, state);
-            const int64_t row = (s.batch * s.tiles + from / TILE) * a->channel + c;
-            gather(w.h, a->starts + row * state, count, state, 1.0f);
-            replay_block(a, &s, c, from, to, b.A, &w);
-            backward_block(a, &s, c, from, to, &b, &w);
+    for (int64_t from = (s->length - 1) / TILE * TILE; s->length > 0 && from >= 0; from -= TILE) {
+        const int64_t to = from + TILE < s->length ? from + TILE : s->length;
+        memset(b.grad_B, 0, (size_t)(2 * TILE * state) * sizeof(vf));
+        for (int64_t k = 0; k < s->blocks; k++) {
+            const int64_t c = block_begin(s, k);
+            const block_state block = block_at(blocks, k, state);
+            const int64_t start = (s->tile + from / TILE) * a->channel + c;
+            gather(b.h, w->starts + start * state, block_count(s, c), state, 1.0f);
+            replay_block(a, s, c, from, to, block.A, &b);
+            backward_block(a, s, c, from, to, &block, &b);
         }
-        reduce_tile(a, &s, from, to, &w);
+        reduce_tile(a, s, from, to, &b);
     }
-    for (int64_t k = 0; k < s.blocks; k++) {
-        const int64_t c = s.first + k * LANES, count = s.last - c < LANES ? s.last - c : LANES;
-        const block_state b = block_at(blocks, k, state);
-        const int64_t row = s.batch * a->channel + c;
-        scatter(a->grad_A + row * state, b.grad_A, count, state);
-        scatter(a->grad_initial + row * state, b.grad_h, count, state);
-        store(a->grad_D + row, *b.grad_D, count);
-        store(a->grad_bias + row, *b.grad_bias, count);
+    for (int64_t k = 0; k < s->blocks; k++) {
+        const int64_t c = block_begin(s, k), count = block_count(s, c);
+        const block_state block = block_at(blocks, k, state);
+        const int64_t row = s->index * a->channel + c;
+        scatter(w->grad_A + row * state, block.grad_A, count, state);
+        scatter(w->grad_initial + row * state, block.grad_h, count, state);
+        store(w->grad_D + row, *block.grad_D, count);
+        store(w->grad_bias + row, *block.grad_bias, count);
     }
-    clear_padding(a, &s, &a->grad_u);
-    clear_padding(a, &s, &a->grad_delta);
-    if (a->z.data) clear_padding(a, &s, &a->grad_z);
+    clear_padding(&a->seq, s->index, &w->grad_u, s->first, s->last);
+    clear_padding(&a->seq, s->index, &w->grad_delta, s->first, s->last);
+}
+
+MLMA_CLONES void mlma_scan_backward_task(const scan_args *a, int64_t task, vf *scratch) {
+    for (int64_t way = 0; way < a->directions; way++) {
+        const share s = share_of(a, task, way);
+        backward_way(a, &s, scratch);
+        if (s.ends && a->z.data) clear_padding(&a->seq, s.index, &a->grad_z, s.first, s.last);
+    }
 }
 
 static int run(const scan_args *a, void (*task)(const scan_args *, int64_t, vf *), int64_t vectors) {
@@ -290,7 +311,7 @@ static int run(const scan_args *a, void (*task)(const scan_args *, int64_t, vf *
         vf *scratch = aligned_alloc(sizeof(vf), (size_t)vectors * sizeof(vf));
         failed = scratch == NULL;
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < a->batch * a->groups; i++)
+        for (int64_t i = 0; i < a->seq.count * a->groups; i++)
             if (scratch) task(a, i, scratch);
         free(scratch);
     }

@@ -22,18 +22,41 @@ typedef float vf_unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
 #define MLMA_CLONES
 #endif
 
-/* A (batch, time, channel) or (batch, time, state) array whose last axis is contiguous; strides in floats. */
+/* Rows of floats, each contiguous; stride in floats. */
 typedef struct {
     float *data;
-    int64_t batch_stride;
-    int64_t time_stride;
+    int64_t stride;
 } array;
 
-INLINE float *at(const array *x, int64_t batch, int64_t time) {
-    return x->data + batch * x->batch_stride + time * x->time_stride;
+INLINE float *at(const array *x, int64_t row) { return x->data + row * x->stride; }
+
+/* The sequences one after the other in the rows: `length[i]` valid rows from row `first[i]` on. What lies
+ * between the end of a sequence and the first row of the next is padding, never read, written as zeros. */
+typedef struct {
+    int64_t rows, count;
+    const int64_t *first, *length;
+} sequences;
+
+INLINE void clear_padding(const sequences *s, int64_t i, const array *x, int64_t from, int64_t to) {
+    const int64_t next = i + 1 < s->count ? s->first[i + 1] : s->rows;
+    for (int64_t row = s->first[i] + s->length[i]; row < next; row++)
+        memset(at(x, row) + from, 0, (size_t)(to - from) * sizeof(float));
 }
 
-INLINE vf splat(float x) { return x - (vf){0}; }
+/* The share of channels of a task, whole vectors but for the last: group of `groups`. */
+INLINE int64_t group_begin(int64_t channel, int64_t group, int64_t groups) {
+    const int64_t begin = (channel + LANES - 1) / LANES * group / groups * LANES;
+    return begin < channel ? begin : channel;
+}
+
+/* gcc 12 turns the plainer ways to write this into sixteen masked broadcasts. */
+INLINE vf splat(float x) {
+    float lanes[LANES];
+    vf y;
+    for (int i = 0; i < LANES; i++) lanes[i] = x;
+    memcpy(&y, lanes, sizeof y);
+    return y;
+}
 
 /* The first `count` lanes from memory, zeros in the rest. */
 INLINE vf load(const float *p, int64_t count) {

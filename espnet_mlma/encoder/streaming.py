@@ -1,0 +1,116 @@
+"""An utterance through the encoder piece by piece, as its features arrive."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from espnet_mlma.encoder.conmamba import ConMambaEncoder
+from espnet_mlma.encoder.frontend import ConvFrontend, LinearFrontend
+
+
+class EncoderStream:
+    """Encode one utterance in pieces, with memory and time per piece that do not grow.
+
+    A causal encoder (`bimamba: none`) gives the frames of one pass over the whole utterance,
+    whatever the pieces. A bidirectional one works in chunks: its direction in time carries its
+    state exactly from chunk to chunk, its direction against time and its convolutions see the
+    chunk and the `right_context` after it and no more.
+
+    Args:
+        encoder: in evaluation mode.
+        chunk: encoder frames that are given out together; None: as many as have arrived.
+        right_context: encoder frames after a chunk that are waited for and seen by it.
+        ctc: the CTC head, for an encoder with self-conditioning.
+
+    Raises:
+        ValueError: the input layer is one of ESPnet's, a number is out of range, or the encoder
+            is bidirectional and no chunk is given.
+    """
+
+    def __init__(
+        self,
+        encoder: ConMambaEncoder,
+        chunk: int | None = None,
+        right_context: int = 0,
+        ctc: nn.Module | None = None,
+    ):
+        if not isinstance(encoder.frontend, ConvFrontend | LinearFrontend):
+            raise ValueError("a stream needs input_layer cnn4, cnn8 or linear")
+        if (chunk is not None and chunk < 1) or right_context < 0:
+            raise ValueError(f"chunk is {chunk}, right_context {right_context}; give 1, 0 or more")
+        if chunk is None and not encoder.is_causal():
+            raise ValueError("a bidirectional encoder works in chunks; give chunk=")
+        self.encoder = encoder
+        self.chunk = chunk
+        self.right_context = right_context
+        self.ctc = ctc
+        self._states = [block.initial_state() for block in encoder.blocks]
+        self._features: Tensor | None = None  # from one output frame before the next one on
+        self._dropped = 0  # output frames before self._features
+        self._subsampled = 0  # output frames the front-end has given
+        self._waiting: Tensor | None = None  # of them, those that the blocks have not finished
+
+    @torch.no_grad()
+    def push(self, features: Tensor) -> Tensor:
+        """Take the next features and give the frames that are now final.
+
+        Args:
+            features: (frame, input_size), any number of frames.
+
+        Returns:
+            (frame, output_size), perhaps no frames.
+        """
+        return self._advance(features, is_last=False)
+
+    @torch.no_grad()
+    def finish(self) -> Tensor:
+        """The utterance is over: give the frames that were waiting for what comes after them."""
+        if self._features is None:
+            raise ValueError("finish() before any features were pushed")
+        return self._advance(self._features[:0], is_last=True)
+
+    def _advance(self, features: Tensor, is_last: bool) -> Tensor:
+        x = self._subsample(features, is_last)
+        if self._waiting is not None:
+            x = torch.cat([self._waiting, x], dim=1)
+        out = [x.new_zeros(0, self.encoder.output_size())]
+        while x.size(1):
+            keep = x.size(1) if self.chunk is None else min(self.chunk, x.size(1))
+            ready = x.size(1) >= keep + self.right_context
+            if not is_last and (not ready or keep < (self.chunk or 1)):
+                break
+            out.append(self._encode(x[:, : keep + self.right_context], keep))
+            x = x[:, keep:]
+        self._waiting = x.clone()  # a view would keep all that came before
+        return torch.cat(out)
+
+    def _subsample(self, features: Tensor, is_last: bool) -> Tensor:
+        """The front-end's frames that nothing to come can change, (1, frame, output_size).
+
+        Frame t reads the features less than a stride before and after stride * t, so the features
+        since one frame before the next are enough to go on from.
+        """
+        stride = self.encoder.frontend.stride
+        kept = self._features
+        self._features = features if kept is None else torch.cat([kept, features])
+        known = self._features.size(0)
+        last = self._dropped + (-(-known // stride) if is_last else known // stride)
+        first = self._subsampled
+        if last <= first:
+            return self._features.new_zeros(1, 0, self.encoder.output_size())
+        lengths = torch.tensor([known], device=features.device)
+        x, _ = self.encoder.frontend(self._features[None], lengths)
+        x = x[:, first - self._dropped : last - self._dropped]
+        self._subsampled = last
+        drop = max(last - 1 - self._dropped, 0)
+        self._features = self._features[drop * stride :].clone()
+        self._dropped += drop
+        return x
+
+    def _encode(self, x: Tensor, keep: int) -> Tensor:
+        """The first `keep` frames of x (1, frame, output_size) through all blocks, all of x seen."""
+        for number, block in enumerate(self.encoder.blocks, start=1):
+            x, self._states[number - 1] = block.step(x, self._states[number - 1], keep)
+            x, _ = self.encoder.condition(number, x, self.ctc)
+        return self.encoder.after_norm(x)[0, :keep]

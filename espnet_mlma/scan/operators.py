@@ -1,0 +1,202 @@
+"""The operators as PyTorch knows them: schema, shapes without data, gradients.
+
+Registered so, they pass through `torch.compile` and `torch.export` whole. The work is done by a
+backend, a module with `TILE`, `scan_forward` and `scan_backward` (see `espnet_mlma.scan.cpu`).
+All tensors are rows, see `espnet_mlma.scan.rows`; directions come as lists of one or two.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+from torch import Tensor
+
+from espnet_mlma.scan.rows import Direction, Rows
+
+_WAYS = (
+    "Tensor[] u, Tensor[] delta, Tensor[] A, Tensor[] B, Tensor[] C, Tensor[] D, "
+    "Tensor[] delta_bias, Tensor[] initial, Tensor? z, Tensor first, Tensor length"
+)
+_OPTIONS = "bool[] against_time, bool softplus, str backend"
+_FIELDS = len(Direction._fields)
+
+_library = torch.library.Library("espnet_mlma", "DEF")
+_library.define(f"scan({_WAYS}, {_OPTIONS}, bool keep) -> (Tensor, Tensor, Tensor)")
+_library.define(
+    f"scan_backward({_WAYS}, Tensor starts, Tensor grad_out, Tensor? grad_final, {_OPTIONS}) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_library.define(
+    "conv(Tensor x, Tensor weight, Tensor bias, Tensor first, Tensor length, int left, bool silu, "
+    "str backend) -> Tensor"
+)
+_library.define(
+    "conv_backward(Tensor x, Tensor weight, Tensor bias, Tensor first, Tensor length, "
+    "Tensor grad_out, int left, bool silu, str backend) -> (Tensor, Tensor, Tensor)"
+)
+_ops = torch.ops.espnet_mlma
+
+
+def scan(
+    ways: list[Direction],
+    against_time: list[bool],
+    z: Tensor | None,
+    rows: Rows,
+    softplus: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """Run one direction or two by a named backend.
+
+    Args:
+        ways: the directions; `initial` in all of them or in none.
+        against_time: for each, whether it starts at the last valid row.
+        z: gate, (row, channel).
+        rows: where the sequences lie.
+        softplus: pass delta through softplus.
+        backend: module of this package.
+
+    Returns:
+        The gated sum of the directions (row, channel) in u's dtype, and the states after the last
+        row scanned, (direction, sequence, channel, state) fp32.
+    """
+    *fields, initial = (list(field) for field in zip(*ways, strict=True))
+    tensors = [*(x for way in ways for x in way if x is not None), *([] if z is None else [z])]
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    initial = [] if initial[0] is None else initial
+    out, final, _ = _ops.scan(*fields, initial, z, *rows, against_time, softplus, backend, keep)
+    return out, final
+
+
+def conv(
+    x: Tensor, weight: Tensor, bias: Tensor, rows: Rows, left: int, silu: bool, backend: str
+) -> Tensor:
+    """Convolve each channel of x (row, channel) over time with weight (channel, kernel)."""
+    return _ops.conv(x, weight, bias, *rows, left, silu, backend)
+
+
+def _module(backend: str):
+    return importlib.import_module(f"espnet_mlma.scan.{backend}")
+
+
+def _ways(fields) -> list[Direction]:
+    *fields, initial = fields
+    initial = initial or [None] * len(fields[0])
+    return [Direction(*way) for way in zip(*fields, initial, strict=True)]
+
+
+def _scan(*args):
+    *rest, against_time, softplus, backend, keep = args
+    *fields, z, first, length = rest
+    return _module(backend).scan_forward(
+        _ways(fields), list(against_time), z, Rows(first, length), softplus, keep
+    )
+
+
+def _scan_backward(*args):
+    *rest, starts, grad_out, grad_final, against_time, softplus, backend = args
+    *fields, z, first, length = rest
+    return _module(backend).scan_backward(
+        _ways(fields), list(against_time), z, Rows(first, length), softplus,
+        starts, grad_out, grad_final,
+    )  # fmt: skip
+
+
+def _conv(x, weight, bias, first, length, left, silu, backend):
+    return _module(backend).conv_forward(x, weight, bias, Rows(first, length), left, silu)
+
+
+def _conv_backward(x, weight, bias, first, length, grad_out, left, silu, backend):
+    return _module(backend).conv_backward(
+        x, weight, bias, Rows(first, length), grad_out, left, silu
+    )
+
+
+def _scan_shapes(u, delta, A, B, C, D, delta_bias, initial, z, first, length, *options):
+    *_, backend, keep = options
+    (rows, channel), state, sequences = u[0].shape, A[0].size(1), first.size(0)
+    tiles = tile_rows(rows, sequences, _module(backend).TILE) if keep else 0
+    return (
+        torch.empty_like(u[0], memory_format=torch.contiguous_format),
+        A[0].new_empty(len(u), sequences, channel, state, dtype=torch.float32),
+        A[0].new_empty(len(u), tiles, channel, state, dtype=torch.float32),
+    )
+
+
+def tile_rows(rows: int, sequences: int, tile: int) -> int:
+    """Tiles of all sequences: those of sequence i are counted from first[i] // tile + i on."""
+    return rows // tile + sequences
+
+
+def _scan_backward_shapes(u, delta, A, B, C, D, delta_bias, initial, z, first, *rest):
+    (rows, channel), state, sequences, ways = u[0].shape, A[0].size(1), first.size(0), len(u)
+
+    def empty(*shape):
+        return A[0].new_empty(*shape, dtype=torch.float32)
+
+    return (
+        empty(ways, rows, channel), empty(ways, rows, channel), empty(ways, channel, state),
+        empty(ways, rows, state), empty(ways, rows, state), empty(ways, channel),
+        empty(ways, channel), empty(ways, sequences, channel, state),
+        empty(0 if z is None else rows, channel),
+    )  # fmt: skip
+
+
+def _conv_shapes(x, *rest):
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _conv_backward_shapes(x, weight, bias, *rest):
+    return tuple(
+        torch.empty_like(like, dtype=torch.float32, memory_format=torch.contiguous_format)
+        for like in (x, weight, bias)
+    )
+
+
+def _save_scan(ctx, inputs, output):
+    *fields, z, first, length, against_time, softplus, backend, keep = inputs
+    ctx.ways, ctx.has_initial = len(fields[0]), bool(fields[-1])
+    ctx.options = (against_time, softplus, backend)
+    ctx.save_for_backward(*(x for field in fields for x in field), z, first, length, output[2])
+
+
+def _differentiate_scan(ctx, grad_out, grad_final, _):
+    *flat, z, first, length, starts = ctx.saved_tensors
+    fields = [flat[i : i + ctx.ways] for i in range(0, len(flat), ctx.ways)]
+    if not ctx.has_initial:
+        fields.append([])
+    *grads, grad_z = _ops.scan_backward(
+        *fields, z, first, length, starts, grad_out, grad_final, *ctx.options
+    )
+    grads = [list(grad.unbind()) for grad in grads]
+    if not ctx.has_initial:
+        grads[-1] = []
+    return *grads, None if z is None else grad_z, None, None, None, None, None, None
+
+
+def _save_conv(ctx, inputs, output):
+    *tensors, left, silu, backend = inputs
+    ctx.options = (left, silu, backend)
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate_conv(ctx, grad_out):
+    grads = _ops.conv_backward(*ctx.saved_tensors, grad_out, *ctx.options)
+    return *grads, None, None, None, None, None
+
+
+for _name, _run, _shapes in (
+    ("scan", _scan, _scan_shapes),
+    ("scan_backward", _scan_backward, _scan_backward_shapes),
+    ("conv", _conv, _conv_shapes),
+    ("conv_backward", _conv_backward, _conv_backward_shapes),
+):
+    _library.impl(_name, _run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"espnet_mlma::{_name}", _shapes, lib=_library)
+for _name, _backward, _save in (
+    ("scan", _differentiate_scan, _save_scan),
+    ("conv", _differentiate_conv, _save_conv),
+):
+    torch.library.register_autograd(
+        f"espnet_mlma::{_name}", _backward, setup_context=_save, lib=_library
+    )
