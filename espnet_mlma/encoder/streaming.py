@@ -109,7 +109,7 @@ class EncoderStream:
         return x
 
     def _encode(self, x: Tensor, keep: int) -> Tensor:
-        """The first `keep` frames of x (1, frame, output_size) through all blocks, all of x seen."""
+        """The first `keep` frames of x (1, frame, output_size), encoded with all of x in sight."""
         for number, block in enumerate(self.encoder.blocks, start=1):
             x, self._states[number - 1] = block.step(x, self._states[number - 1], keep)
             x, _ = self.encoder.condition(number, x, self.ctc)

@@ -1,4 +1,4 @@
-"""How sequences lie in memory: one after the other in rows, with or without padding between them."""
+"""How sequences lie in memory: one after the other in rows, perhaps with padding between them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,139 @@
+"""What the benchmarks share: timing side by side, the machine, tables and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """A parser with what every benchmark takes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and OpenMP")
+    return parser
+
+
+def time_together(
+    runs: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1
+) -> dict[str, float]:
+    """Median seconds of each, taken in turn so that the machine's noise falls on all alike.
+
+    Args:
+        runs: what to time, by name.
+        repeats: how often each is timed.
+        warm_up: how often each is run before.
+    """
+    for run in runs.values():
+        for _ in range(warm_up):
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(of) for name, of in seconds.items()}
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """How far the process's resident memory rises above where it stands, while `run` runs."""
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the present
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def machine(threads: int | None = None) -> dict[str, str]:
+    """Processor, GPU if there is one, versions, commit."""
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    found = {
+        "cpu": f"{len(names)} x {names[0] if names else platform.machine()}",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    if threads is not None:
+        found["threads"] = str(threads)
+    return found
+
+
+def _commit() -> str:
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = "+" if git("status", "--porcelain", "espnet_mlma") else ""
+        return git("rev-parse", "--short", "HEAD") + changed
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return "unknown"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; all but the first column to the right."""
+    lines = ["| " + " | ".join(header) + " |", "|:--|" + "--:|" * (len(header) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
+
+
+def report(
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    path: Path | None,
+    threads: int | None = None,
+) -> None:
+    """Print a table with the machine it was measured on, and write both as JSON.
+
+    Args:
+        title: a line above the table.
+        header, rows: the table.
+        path: the JSON file; several tables of one run are told apart by title. None: none.
+        threads: threads used, where that matters.
+    """
+    about = machine(threads)
+    print(f"{title}\n\n{table(header, rows)}\n")
+    print(", ".join(f"{key} {value}" for key, value in about.items()), end="\n\n", flush=True)
+    if path is not None:
+        known = json.loads(path.read_text()) if path.exists() else {}
+        known[title] = {"machine": about, "header": list(header), "rows": [list(r) for r in rows]}
+        path.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+
+
+def in_own_process(script: str, *args: object) -> dict:
+    """Run a benchmark script again with other arguments and read the JSON of its last line."""
+    done = subprocess.run(
+        [sys.executable, script, *map(str, args)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def milliseconds(seconds: float) -> str:
+    """As text with three significant digits."""
+    return f"{1e3 * seconds:.3g}" if seconds < 1 else f"{1e3 * seconds:.0f}"

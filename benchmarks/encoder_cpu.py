@@ -1,0 +1,120 @@
+"""Encoding on a CPU: ConMamba beside its own matrix products and beside ESPnet's encoders.
+
+    python benchmarks/encoder_cpu.py [--json FILE] [--threads 2] [--hour]
+
+All encoders have 18 layers of 256, about 31 M parameters and random weights, fp32, evaluation.
+`--hour` encodes an hour in one pass as well.
+"""
+
+from __future__ import annotations
+
+import torch
+from common import arguments, milliseconds, peak_bytes, report, time_together
+from encoders import BUILDERS, batch, build, products_of
+
+
+def runner(encoder, x, lengths):
+    def run():
+        with torch.inference_mode():
+            return encoder(x, lengths)[0]
+
+    return run
+
+
+def against_products(args) -> None:
+    """The time of the encoder over the time of torch.mm on the same shapes."""
+    encoder = build("ConMamba")
+    compiled = build("ConMamba")
+    for block in compiled.blocks:
+        block.compile(dynamic=True, fullgraph=True)
+    rows = []
+    for seconds, utterances in ((5, 1), (15, 1), (30, 1), (15, 8)):
+        x, lengths = batch(seconds, utterances)
+        operands = products_of(encoder, x, lengths)
+
+        def products(operands=operands):
+            for a, b in operands:
+                torch.mm(a, b)
+
+        times = time_together(
+            {
+                "encoder": runner(encoder, x, lengths),
+                "compiled": runner(compiled, x, lengths),
+                "products": products,
+            },
+            repeats=15 if seconds * utterances < 60 else 7,
+            warm_up=3,
+        )
+        gflop = sum(2 * a.size(0) * a.size(1) * b.size(1) for a, b in operands) / 1e9
+        rows.append(
+            [
+                f"{utterances} x {seconds} s",
+                milliseconds(times["products"]),
+                f"{gflop / times['products']:.0f}",
+                milliseconds(times["encoder"]),
+                f"{times['encoder'] / times['products']:.2f}",
+                milliseconds(times["compiled"]),
+                f"{times['compiled'] / times['products']:.2f}",
+            ]
+        )
+    header = [
+        "audio", "its products (ms)", "GFLOP/s", "encoder (ms)", "ratio",
+        "torch.compile (ms)", "ratio",
+    ]  # fmt: skip
+    report("ConMamba and its own matrix products", header, rows, args.json, args.threads)
+
+
+def against_peers(args) -> None:
+    encoders = {name: build(name) for name in BUILDERS}
+    sizes = {
+        name: sum(p.numel() for p in encoder.parameters()) / 1e6
+        for name, encoder in encoders.items()
+    }
+    times = {}
+    lengths_in_seconds = (5, 15, 30, 120)
+    for seconds in lengths_in_seconds:
+        runs = {name: runner(encoder, *batch(seconds)) for name, encoder in encoders.items()}
+        times[seconds] = time_together(runs, {5: 15, 15: 9, 30: 5, 120: 3}[seconds])
+    rows = []
+    for name in encoders:
+        cells = [
+            f"{milliseconds(times[s][name])} ({times[s][name] / times[s]['ConMamba']:.1f}x)"
+            for s in lengths_in_seconds
+        ]
+        rows.append([name, f"{sizes[name]:.1f}", *cells])
+    header = ["encoder", "M", *(f"{s} s (ms)" for s in lengths_in_seconds)]
+    report("One utterance, against ESPnet's encoders", header, rows, args.json, args.threads)
+
+
+def long_audio(args) -> None:
+    encoder = build("ConMamba")
+    rows = []
+    for minutes in (2, 15, 60):
+        x, lengths = batch(60 * minutes)
+        run = runner(encoder, x, lengths)
+        seconds = time_together({"": run}, repeats=3 if minutes < 60 else 1, warm_up=1)[""]
+        rows.append(
+            [
+                f"{minutes} min",
+                f"{seconds:.2f}",
+                milliseconds(seconds / minutes),
+                f"{peak_bytes(run) / 2**30:.2f}",
+            ]
+        )
+    header = ["audio in one pass", "seconds", "a minute of audio (ms)", "extra memory (GiB)"]
+    report("ConMamba, long audio", header, rows, args.json, args.threads)
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--hour", action="store_true", help="long audio too")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    against_products(args)
+    against_peers(args)
+    if args.hour:
+        long_audio(args)
+
+
+if __name__ == "__main__":
+    main()
