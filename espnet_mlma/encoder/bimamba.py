@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espnet_mlma.encoder.conv import DepthwiseConv
-from espnet_mlma.scan import ScanInput, bidirectional_scan, selective_scan
+from espnet_mlma.encoder.linear import Linear, linear
+from espnet_mlma.scan import Rows, ScanInput, bidirectional_scan, selective_scan
 
 BiMambaKind = Literal["shared", "separate", "none"]
 
@@ -34,8 +35,8 @@ class SelectiveBranch(nn.Module):
         self.sizes = [dt_rank, d_state, d_state]
         # Against time, "causal" means to look at later frames: the kernel then reads ahead.
         self.conv = DepthwiseConv(channels, d_conv, 0 if reverse else None, silu=True)
-        self.x_proj = nn.Linear(channels, sum(self.sizes), bias=False)
-        self.dt_proj = nn.Linear(dt_rank, channels)
+        self.x_proj = Linear(channels, sum(self.sizes), bias=False)
+        self.dt_proj = Linear(dt_rank, channels)
         self.A_log = nn.Parameter(torch.empty(channels, d_state))
         self.D = nn.Parameter(torch.empty(channels))
         for parameter in (self.A_log, self.D, self.dt_proj.bias):
@@ -56,9 +57,9 @@ class SelectiveBranch(nn.Module):
             # The inverse of softplus, so that softplus(bias) is dt.
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, x: Tensor, offsets: Tensor) -> ScanInput:
+    def forward(self, x: Tensor, rows: Rows) -> ScanInput:
         """What the scan reads for x (1, frame, channels)."""
-        return self._scan_input(self.conv(x, offsets))
+        return self._scan_input(self.conv(x, rows))
 
     def step(self, x: Tensor, state: Tensor, keep: int) -> tuple[ScanInput, Tensor]:
         """The same for the next piece of a sequence; see `DepthwiseConv.step`."""
@@ -67,7 +68,7 @@ class SelectiveBranch(nn.Module):
 
     def _scan_input(self, x: Tensor) -> ScanInput:
         dt, B, C = self.x_proj(x).split(self.sizes, dim=-1)
-        delta = F.linear(dt, self.dt_proj.weight)
+        delta = linear(dt, self.dt_proj.weight)
         A = -torch.exp(self.A_log.float())
         return ScanInput(x, delta, A, B, C, self.D, self.dt_proj.bias)
 
@@ -110,11 +111,11 @@ class Mamba(nn.Module):
         super().__init__()
         channels = expand * d_model
         rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
-        self.in_proj = nn.Linear(d_model, 2 * channels, bias=False)
+        self.in_proj = Linear(d_model, 2 * channels, bias=False)
         self.branches = nn.ModuleList(
             SelectiveBranch(channels, d_state, d_conv, rank, reverse) for reverse in against_time
         )
-        self.out_proj = nn.Linear(channels, d_model, bias=False)
+        self.out_proj = Linear(channels, d_model, bias=False)
         self.dropout = nn.Dropout(dropout_rate)
 
     def reset_parameters(self) -> None:
@@ -126,16 +127,16 @@ class Mamba(nn.Module):
     # afterwards, puts Mamba's own values back.
     espnet_initialization_fn = reset_parameters
 
-    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
         """x (1, frame, d_model)."""
         x, z = self._begin(x)
-        ways = [branch(x, offsets) for branch in self.branches]
+        ways = [branch(x, rows) for branch in self.branches]
         if len(ways) == 2:
-            y = bidirectional_scan(*ways, z=z, delta_softplus=True, offsets=offsets)
+            y = bidirectional_scan(*ways, z=z, delta_softplus=True, rows=rows)
         else:
             reverse = self.branches[0].reverse
             y = selective_scan(
-                **ways[0]._asdict(), z=z, delta_softplus=True, reverse=reverse, offsets=offsets
+                **ways[0]._asdict(), z=z, delta_softplus=True, reverse=reverse, rows=rows
             )
         return self._end(y)
 
@@ -203,9 +204,9 @@ class SeparateBiMamba(nn.Module):
         self.ahead = Mamba(d_model, (False,), **mamba_args)
         self.back = Mamba(d_model, (True,), **mamba_args)
 
-    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
         """x (1, frame, d_model)."""
-        return (self.ahead(x, offsets) + self.back(x, offsets)) / 2
+        return (self.ahead(x, rows) + self.back(x, rows)) / 2
 
     def initial_state(self) -> MambaState:
         """The state before the first frame."""

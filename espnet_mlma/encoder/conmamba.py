@@ -14,7 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from espnet_mlma.encoder.bimamba import BiMambaKind, MambaState, build_mamba
 from espnet_mlma.encoder.conv import ConvModule
 from espnet_mlma.encoder.frontend import build_frontend
+from espnet_mlma.encoder.linear import Linear, linear_gelu
 from espnet_mlma.encoder.packing import Packing
+from espnet_mlma.scan import Rows
 
 
 def _activation(name: str) -> nn.Module:
@@ -27,12 +29,23 @@ class FeedForward(nn.Sequential):
     def __init__(self, d_model: int, hidden: int, activation: nn.Module, dropout_rate: float):
         super().__init__(
             nn.LayerNorm(d_model),
-            nn.Linear(d_model, hidden),
+            Linear(d_model, hidden),
             activation,
             nn.Dropout(dropout_rate),
-            nn.Linear(hidden, d_model),
+            Linear(hidden, d_model),
             nn.Dropout(dropout_rate),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., d_model); returns the residual branch."""
+        norm, first, activation, *rest = self
+        if isinstance(activation, nn.GELU):
+            x = linear_gelu(norm(x), first.weight, first.bias)
+        else:
+            x = activation(first(norm(x)))
+        for part in rest:
+            x = part(x)
+        return x
 
 
 class ConMambaBlock(nn.Module):
@@ -74,8 +87,8 @@ class ConMambaBlock(nn.Module):
         self.ffn_out = FeedForward(d_model, linear_units, activation, dropout_rate)
         self.norm = nn.LayerNorm(d_model)
 
-    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
-        """x (1, frame, d_model), packed; sequence i in frames offsets[i] to offsets[i + 1]."""
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        """x (1, frame, d_model), packed; rows say where each sequence lies."""
         scale = 1.0
         if self.training and self.skip_rate > 0:
             if torch.rand(()).item() < self.skip_rate:
@@ -83,8 +96,8 @@ class ConMambaBlock(nn.Module):
             # As deep as the block is skipped, so much louder it speaks when it is not.
             scale = 1.0 / (1.0 - self.skip_rate)
         x = torch.add(x, self.ffn_in(x), alpha=0.5 * scale)
-        x = torch.add(x, self.mamba(self.mamba_norm(x), offsets), alpha=scale)
-        x = torch.add(x, self.conv(x, offsets), alpha=scale)
+        x = torch.add(x, self.mamba(self.mamba_norm(x), rows), alpha=scale)
+        x = torch.add(x, self.conv(x, rows), alpha=scale)
         return self.norm(torch.add(x, self.ffn_out(x), alpha=0.5 * scale))
 
     def initial_state(self) -> BlockState:
@@ -255,7 +268,7 @@ class ConMambaEncoder(AbsEncoder):
         hidden: list[Tensor] = []
         intermediate: list[tuple[int, Tensor]] = []
         for number, block in enumerate(self.blocks, start=1):
-            x = self._run(number, block, x, packing.offsets)
+            x = self._run(number, block, x, packing.rows)
             if return_all_hs:
                 hidden.append(packing.unpack(x))
             x, normed = self.condition(number, x, ctc)
@@ -282,7 +295,7 @@ class ConMambaEncoder(AbsEncoder):
             x = x + self.conditioning_layer(ctc.softmax(normed))
         return x, normed
 
-    def _run(self, number: int, module: nn.Module, *args: Tensor):
+    def _run(self, number: int, module: nn.Module, *args):
         if number in self.gradient_checkpoint_layers and torch.is_grad_enabled():
             return checkpoint(module, *args, use_reentrant=False)
         return module(*args)

@@ -1,7 +1,7 @@
 """The depthwise convolution as a module, and the convolution module of a block.
 
-Sequences come packed: x is (1, frame, channel), and sequence i lies in frames offsets[i] to
-offsets[i + 1]. A `step` takes one sequence in pieces.
+Sequences come packed: x is (1, frame, channel), and `rows` say where each sequence lies. A `step`
+takes one sequence in pieces.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espnet_mlma.scan import depthwise_conv
+from espnet_mlma.encoder.linear import Linear
+from espnet_mlma.scan import Rows, depthwise_conv
 
 
 class DepthwiseConv(nn.Module):
@@ -45,10 +46,10 @@ class DepthwiseConv(nn.Module):
     # small, so `init:` in an ESPnet configuration does not touch it.
     espnet_initialization_fn = reset_parameters
 
-    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
-        """Convolve x (1, frame, channel) within the sequences that offsets say."""
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        """Convolve x (1, frame, channel), each sequence by itself."""
         weight = self.weight.squeeze(1)
-        return depthwise_conv(x, weight, self.bias, self.left, self.silu, offsets=offsets)
+        return depthwise_conv(x, weight, self.bias, self.left, self.silu, rows=rows)
 
     def initial_state(self) -> Tensor:
         """What lies before the first frame of a sequence: zeros, (1, left, channel)."""
@@ -70,7 +71,7 @@ class DepthwiseConv(nn.Module):
         """
         before = state.size(1)
         x = torch.cat([state, x], dim=1)
-        y = self(x, torch.tensor([0, x.size(1)], device=x.device))[:, before:]
+        y = self(x, Rows.whole(x))[:, before:]
         return y, x[:, keep : keep + before]
 
 
@@ -102,16 +103,16 @@ class ConvModule(nn.Module):
         if kernel_size % 2 == 0:
             raise ValueError(f"cnn_module_kernel is {kernel_size}; it must be odd")
         self.norm = nn.LayerNorm(d_model)
-        self.pointwise_in = nn.Linear(d_model, 2 * d_model)
+        self.pointwise_in = Linear(d_model, 2 * d_model)
         self.depthwise = DepthwiseConv(d_model, kernel_size, None if causal else kernel_size // 2)
         self.depthwise_norm = nn.LayerNorm(d_model)
         self.activation = activation
-        self.pointwise_out = nn.Linear(d_model, d_model)
+        self.pointwise_out = Linear(d_model, d_model)
         self.dropout = nn.Dropout(dropout_rate)
 
-    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
-        """The residual branch for x (1, frame, d_model); see the module's head for offsets."""
-        return self._end(self.depthwise(self._begin(x), offsets))
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        """The residual branch for x (1, frame, d_model); rows as in the module's head."""
+        return self._end(self.depthwise(self._begin(x), rows))
 
     def step(self, x: Tensor, state: Tensor, keep: int) -> tuple[Tensor, Tensor]:
         """The residual branch for the next piece of a sequence; see `DepthwiseConv.step`."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from espnet2.legacy.nets.pytorch_backend.transformer import subsampling
 from torch import Tensor, nn
 
+from espnet_mlma.encoder.linear import Linear
 from espnet_mlma.scan.reference import valid_frames
 
 _ESPNET = {
@@ -48,7 +49,7 @@ class ConvFrontend(nn.Module):
             before = after
         self.activation = nn.LeakyReLU()
         self.dropout = nn.Dropout(dropout_rate)
-        self.out = nn.Linear(bins * before, output_size)
+        self.out = Linear(bins * before, output_size)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """x (batch, time, input_size), lengths (batch,) in frames; returns both, subsampled."""
@@ -69,7 +70,7 @@ class LinearFrontend(nn.Module):
 
     def __init__(self, input_size: int, output_size: int, dropout_rate: float):
         super().__init__()
-        self.out = nn.Linear(input_size, output_size)
+        self.out = Linear(input_size, output_size)
         self.norm = nn.LayerNorm(output_size)
         self.dropout = nn.Dropout(dropout_rate)
 

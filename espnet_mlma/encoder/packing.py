@@ -7,19 +7,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from espnet_mlma.scan import Rows
+
 
 class Packing(NamedTuple):
     """How the valid frames of a padded batch lie when they are packed.
 
     Args:
         batch, time: shape of the padded batch.
-        offsets: frame at which each sequence begins, and the end, (batch + 1,) int64.
+        rows: where each sequence lies among the packed frames.
         index: place of each valid frame in the flattened batch, (frame,); None: all are valid.
     """
 
     batch: int
     time: int
-    offsets: Tensor
+    rows: Rows
     index: Tensor | None
 
     @classmethod
@@ -31,10 +33,10 @@ class Packing(NamedTuple):
             time: frames it is padded to.
         """
         valid = torch.arange(time, device=lengths.device) < lengths[:, None]
-        offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+        rows = Rows.packed(lengths)
         index = valid.flatten().nonzero().squeeze(1)
         full = index.numel() == valid.numel()
-        return cls(len(lengths), time, offsets, None if full else index)
+        return cls(len(lengths), time, rows, None if full else index)
 
     def pack(self, x: Tensor) -> Tensor:
         """x (batch, time, channel) as (1, frame, channel)."""

@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from espnet_mlma.scan import cpu, cuda, operators, reference
-from espnet_mlma.scan.rows import Direction, Rows, as_rows, padded_index, rows_of
+from espnet_mlma.scan.rows import Direction, Rows, as_rows, padded_index, padded_rows
 
 __all__ = [
+    "Rows",
     "ScanInput",
     "available_backends",
     "bidirectional_scan",
@@ -101,7 +102,7 @@ def selective_scan(
     reverse: bool = False,
     initial_state: Tensor | None = None,
     return_final_state: bool = False,
-    offsets: Tensor | None = None,
+    rows: Rows | None = None,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Run the selective state-space recurrence of Mamba over each sequence.
@@ -121,10 +122,10 @@ def selective_scan(
         lengths: valid frames of each sequence, (batch,) integer; None: all of them.
         reverse: start at the last valid frame and go back in time.
         initial_state: state before the first frame scanned, (sequence, channel, state); None:
-            zeros. There are as many sequences as the batch is large, or as `offsets` says.
+            zeros. There are as many sequences as the batch is large, or as `rows` say.
         return_final_state: return the state after the last frame scanned as well.
-        offsets: for sequences packed one after the other in a batch of one: the frame at which
-            each begins, and the end, (sequence + 1,) integer.
+        rows: for sequences packed one after the other in a batch of one: where each lies, as
+            `Rows.packed` tells; in place of lengths.
         backend: one of `available_backends()`; None picks.
 
     Returns:
@@ -132,13 +133,13 @@ def selective_scan(
         (sequence, channel, state).
 
     Raises:
-        ValueError: shapes disagree, a length or offset is out of range, or the backend is not
+        ValueError: shapes disagree, a length is out of range, or the backend is not
             available.
 
     Source: Gu and Dao, Mamba, arXiv 2312.00752, algorithm 2.
     """
     way = ScanInput(u, delta, A, B, C, D, delta_bias, initial_state)
-    out, final = _scan([way], [reverse], z, delta_softplus, lengths, offsets, backend)
+    out, final = _scan([way], [reverse], z, delta_softplus, lengths, rows, backend)
     return (out, final[0]) if return_final_state else out
 
 
@@ -148,7 +149,7 @@ def bidirectional_scan(
     z: Tensor | None = None,
     delta_softplus: bool = False,
     lengths: Tensor | None = None,
-    offsets: Tensor | None = None,
+    rows: Rows | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Add the scans of two directions and gate the sum, in one call that reads the gate once.
@@ -156,7 +157,7 @@ def bidirectional_scan(
     Args:
         ahead: what the scan in time reads.
         back: what the scan against time reads, of the same shapes.
-        z, delta_softplus, lengths, offsets, backend: see `selective_scan`.
+        z, delta_softplus, lengths, rows, backend: see `selective_scan`.
 
     Returns:
         (batch, time, channel) in u's dtype.
@@ -164,7 +165,7 @@ def bidirectional_scan(
     Raises:
         ValueError: see `selective_scan`.
     """
-    return _scan([ahead, back], [False, True], z, delta_softplus, lengths, offsets, backend)[0]
+    return _scan([ahead, back], [False, True], z, delta_softplus, lengths, rows, backend)[0]
 
 
 def _scan(
@@ -173,11 +174,12 @@ def _scan(
     z: Tensor | None,
     softplus: bool,
     lengths: Tensor | None,
-    offsets: Tensor | None,
+    rows: Rows | None,
     backend: str | None,
 ) -> tuple[Tensor, Tensor | list[Tensor]]:
     batch, time, channel = ways[0].u.shape
-    rows = rows_of(batch, time, ways[0].u.device, lengths, offsets)
+    is_packed = rows is not None
+    rows = _rows(rows, batch, time, lengths, ways[0].u.device)
     for way in ways:
         _check_input(way, batch, time, channel, ways[0].A.size(1), len(rows.first))
     _expect("z", z, (batch, time, channel))
@@ -185,9 +187,9 @@ def _scan(
     backend = _pick(ways[0].u, backend, has_cuda_kernel=not has_state)
     if backend in ("reference", "cuda"):
         run = {"reference": reference, "cuda": cuda}[backend].selective_scan
-        if offsets is None:
-            return _scan_padded(run, ways, against_time, z, softplus, lengths)
-        return _scan_unpacked(run, ways, against_time, z, softplus, rows)
+        if is_packed:
+            return _scan_unpacked(run, ways, against_time, z, softplus, rows)
+        return _scan_padded(run, ways, against_time, z, softplus, lengths)
     out, final = operators.scan(
         [_direction(way, has_state, len(rows.first)) for way in ways],
         against_time, None if z is None else as_rows(z), rows, softplus, backend,
@@ -252,7 +254,7 @@ def depthwise_conv(
     left: int | None = None,
     silu: bool = False,
     lengths: Tensor | None = None,
-    offsets: Tensor | None = None,
+    rows: Rows | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Convolve each channel over time with its own kernel, within each sequence's length.
@@ -265,15 +267,15 @@ def depthwise_conv(
             ahead only, kernel // 2 is centred.
         silu: apply SiLU to the result.
         lengths: valid frames of each sequence, (batch,) integer; None: all of them.
-        offsets: for sequences packed one after the other in a batch of one: the frame at which
-            each begins, and the end, (sequence + 1,) integer.
+        rows: for sequences packed one after the other in a batch of one: where each lies, as
+            `Rows.packed` tells; in place of lengths.
         backend: one of `available_backends()`; None picks.
 
     Returns:
         (batch, time, channel) in x's dtype, zeros past each length.
 
     Raises:
-        ValueError: shapes disagree or a length or offset is out of range.
+        ValueError: shapes disagree or a length is out of range.
     """
     batch, time, channel = x.shape
     left = weight.size(1) - 1 if left is None else left
@@ -281,17 +283,28 @@ def depthwise_conv(
     _expect("bias", bias, (channel,))
     if not 0 <= left < weight.size(1):
         raise ValueError(f"left is {left}; it must lie in the kernel, 0 to {weight.size(1) - 1}")
-    rows = rows_of(batch, time, x.device, lengths, offsets)
+    is_packed = rows is not None
+    rows = _rows(rows, batch, time, lengths, x.device)
     # There is no CUDA kernel of ours yet; PyTorch's grouped convolution serves a GPU well.
     if not x.is_cuda and _pick(x, backend, has_cuda_kernel=False) == "cpu":
         bias = weight.new_zeros(channel) if bias is None else bias
         out = operators.conv(as_rows(x), weight, bias, rows, left, silu, "cpu")
         return out.view(batch, time, channel)
-    if offsets is None:
+    if not is_packed:
         return reference.depthwise_conv(x, weight, bias, left, silu, lengths)
     take, frame = padded_index(rows)
     out = reference.depthwise_conv(x[0, take], weight, bias, left, silu, rows.length)
     return out.flatten(0, 1)[frame][None]
+
+
+def _rows(
+    rows: Rows | None, batch: int, time: int, lengths: Tensor | None, device: torch.device
+) -> Rows:
+    if rows is None:
+        return padded_rows(batch, time, lengths, device)
+    if batch != 1 or lengths is not None:
+        raise ValueError("rows are for packed sequences: a batch of one, and no lengths")
+    return rows
 
 
 def _check_input(

@@ -14,6 +14,7 @@ from espnet_mlma.scan.rows import Direction, Rows
 
 _i64, _ptr = ctypes.c_int64, ctypes.c_void_p
 _MAX_DIRECTIONS = 2
+_NO_MEMORY, _OUT_OF_PLACE = 1, 2  # of native/simd.h
 
 
 class _Array(ctypes.Structure):
@@ -119,8 +120,10 @@ def _empty(*shape: int) -> Tensor:
 
 
 def _check(status: int) -> None:
-    if status:
+    if status == _NO_MEMORY:
         raise MemoryError("the selective scan could not allocate its scratch memory")
+    if status == _OUT_OF_PLACE:
+        raise ValueError("rows do not fit the input: sequences must follow each other inside it")
 
 
 def _prepared(way: Direction) -> Direction:
@@ -237,7 +240,7 @@ def conv_forward(
     args = _conv_args(x, weight, bias, rows, left, silu)
     out = _empty(*x.shape)
     args.out = _array(out)
-    _library.mlma_conv_forward(ctypes.byref(args))
+    _check(_library.mlma_conv_forward(ctypes.byref(args)))
     return out.to(dtype)
 
 
@@ -258,5 +261,5 @@ def conv_backward(
     grad_bias = _empty(args.seq.count, args.channel).zero_()
     args.grad_out, args.grad_x, args.pre = map(_array, (grad_out, grad_x, pre))
     args.grad_weight, args.grad_bias = _pointer(grad_weight), _pointer(grad_bias)
-    _library.mlma_conv_backward(ctypes.byref(args))
+    _check(_library.mlma_conv_backward(ctypes.byref(args)))
     return grad_x, grad_weight.sum(0).t().contiguous(), grad_bias.sum(0)

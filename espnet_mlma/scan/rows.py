@@ -12,12 +12,23 @@ class Rows(NamedTuple):
     """Where each sequence lies; rows between two sequences are padding.
 
     Args:
-        first: row at which each sequence begins, (sequence,) int64, ascending.
+        first: row at which each sequence begins, (sequence,) int64, ascending from 0.
         length: its valid rows, (sequence,) int64.
     """
 
     first: Tensor
     length: Tensor
+
+    @classmethod
+    def packed(cls, lengths: Tensor) -> Rows:
+        """Sequences of these lengths (sequence,) one after the other, no padding between them."""
+        lengths = lengths.to(torch.int64)
+        return cls(lengths.cumsum(0) - lengths, lengths)
+
+    @classmethod
+    def whole(cls, x: Tensor) -> Rows:
+        """One sequence that is all of x (1, row, ...)."""
+        return cls.packed(torch.tensor([x.size(1)], device=x.device))
 
 
 class Direction(NamedTuple):
@@ -43,46 +54,28 @@ class Direction(NamedTuple):
     initial: Tensor | None = None
 
 
-def rows_of(
-    batch: int, time: int, device: torch.device, lengths: Tensor | None, offsets: Tensor | None
-) -> Rows:
-    """The layout of a (batch, time, ...) tensor whose first two axes are made one.
+def padded_rows(batch: int, time: int, lengths: Tensor | None, device: torch.device) -> Rows:
+    """The rows of a (batch, time, ...) tensor whose first two axes are made one.
 
     Args:
         batch, time: the two axes.
+        lengths: valid frames of each sequence, (batch,) integer; None: all of them.
         device: where the tensor lies.
-        lengths: valid frames of each padded sequence, (batch,); None: all of them.
-        offsets: where packed sequences begin and the last one ends, (sequence + 1,); the tensor is
-            then a batch of one.
 
     Raises:
-        ValueError: shapes disagree, a length or offset is out of range, or both are given.
+        ValueError: lengths have another shape, or one is out of range.
     """
-    if offsets is not None:
-        if lengths is not None or batch != 1 or offsets.dim() != 1 or not len(offsets):
-            raise ValueError(
-                "offsets (sequence + 1,) are for packed sequences: a batch of one, no lengths"
-            )
-        length = offsets.diff()
-        if _may_look(offsets) and (offsets[0] != 0 or offsets[-1] != time or (length < 0).any()):
-            raise ValueError(f"offsets must go from 0 up to {time}; got {offsets.tolist()}")
-        return Rows(offsets[:-1].to(device, torch.int64), length.to(device, torch.int64))
-    first = torch.arange(0, batch * time, max(time, 1), device=device)[:batch]
-    if time == 0:
-        first = torch.zeros(batch, dtype=torch.int64, device=device)
+    first = torch.arange(batch, device=device) * time
     if lengths is None:
         return Rows(first, torch.full((batch,), time, device=device))
     if lengths.shape != (batch,):
         raise ValueError(f"lengths has shape {tuple(lengths.shape)}; expected {(batch,)}")
-    if _may_look(lengths) and batch and not 0 <= lengths.min() <= lengths.max() <= time:
+    # Looking at values would make a GPU wait and end a compiler's tracing: there they are the
+    # caller's word.
+    may_look = lengths.device.type == "cpu" and not torch.compiler.is_compiling()
+    if may_look and batch and not 0 <= lengths.min() <= lengths.max() <= time:
         raise ValueError(f"lengths must lie in 0 to {time}; got {lengths.tolist()}")
     return Rows(first, lengths.to(device, torch.int64))
-
-
-def _may_look(x: Tensor) -> bool:
-    # Looking at values would make a GPU wait and stop a compiler's tracing; there they are the
-    # caller's word.
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def as_rows(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from espnet_mlma.scan import available_backends, depthwise_conv
+from espnet_mlma.scan import Rows, available_backends, depthwise_conv
 
 needs_c = pytest.mark.skipif("cpu" not in available_backends(), reason="C extension not built")
 
@@ -61,8 +61,8 @@ def test_packed_equals_one_by_one(backend, kernel, left):
     expected = torch.cat(
         [depthwise_conv(piece, weight, None, left, backend="reference") for piece in pieces], 1
     )
-    offsets = torch.tensor([0, *lengths]).cumsum(0)
-    out = depthwise_conv(x, weight, None, left, offsets=offsets, backend=backend)
+    rows = Rows.packed(torch.tensor(lengths))
+    out = depthwise_conv(x, weight, None, left, rows=rows, backend=backend)
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
     weights = torch.randn(out.shape)
     for got, want in zip(

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from espnet_mlma.scan import ScanInput, available_backends, bidirectional_scan, selective_scan
+from espnet_mlma.scan import (
+    Rows,
+    ScanInput,
+    available_backends,
+    bidirectional_scan,
+    depthwise_conv,
+    selective_scan,
+)
 
 BACKENDS = [name for name in available_backends() if name != "reference"]
 
@@ -141,13 +148,13 @@ def test_both_directions_of_packed_sequences(backend, threads, lengths):
     dtype = torch.float64 if backend == "reference" else torch.float32
     leaves = [{k: x.clone().to(dtype).requires_grad_() for k, x in way.items()} for way in inputs]
     gate = z.clone().to(dtype).requires_grad_()
-    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    rows = Rows.packed(torch.tensor(lengths))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         out = bidirectional_scan(
             *(ScanInput(**way) for way in leaves),
-            z=gate, delta_softplus=True, offsets=offsets, backend=backend,
+            z=gate, delta_softplus=True, rows=rows, backend=backend,
         )  # fmt: skip
         out.backward(weights.to(dtype))
     finally:
@@ -198,17 +205,15 @@ def test_operator_is_whole(backend):
 
 
 def test_compiles_without_a_break():
-    def run(u, delta, A, B, C, z, offsets):
-        return selective_scan(u, delta, A, B, C, z=z, delta_softplus=True, offsets=offsets).sum()
+    def run(u, delta, A, B, C, z, rows):
+        return selective_scan(u, delta, A, B, C, z=z, delta_softplus=True, rows=rows).sum()
 
     x = {k: v.float() for k, v in make_inputs(1, 40, 16, 4).items()}
     args = [x[k].requires_grad_() for k in ("u", "delta", "A", "B", "C", "z")]
-    offsets = torch.tensor([0, 13, 40])
-    expected = torch.autograd.grad(run(*args, offsets), args)
+    rows = Rows.packed(torch.tensor([13, 27]))
+    expected = torch.autograd.grad(run(*args, rows), args)
     compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
-    for got, want in zip(
-        torch.autograd.grad(compiled(*args, offsets), args), expected, strict=True
-    ):
+    for got, want in zip(torch.autograd.grad(compiled(*args, rows), args), expected, strict=True):
         torch.testing.assert_close(got, want)
 
 
@@ -331,15 +336,21 @@ def test_errors_name_the_argument():
         selective_scan(**inputs | {"B": inputs["B"][:, :3]})
     with pytest.raises(ValueError, match="lengths must lie in 0 to 5"):
         selective_scan(**inputs, lengths=torch.tensor([6, 1]))
-    with pytest.raises(ValueError, match="offsets must go from 0 up to 5"):
-        selective_scan(
-            **{k: x[:1] if x.dim() == 3 else x for k, x in inputs.items()},
-            offsets=torch.tensor([0, 6]),
-        )
-    with pytest.raises(ValueError, match="a batch of one, no lengths"):
-        selective_scan(**inputs, offsets=torch.tensor([0, 5]))
+    with pytest.raises(ValueError, match="a batch of one, and no lengths"):
+        selective_scan(**inputs, rows=Rows.packed(torch.tensor([5])))
     with pytest.raises(ValueError, match="'opencl' is not available"):
         selective_scan(**inputs, backend="opencl")
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="C extension not built")
+@pytest.mark.parametrize("lengths", [[6], [3, 3], [-1, 5]])
+def test_rows_that_do_not_fit_are_refused(lengths):
+    inputs = {k: x.float() for k, x in make_inputs(1, 5, 4, 2, with_options=False).items()}
+    rows = Rows.packed(torch.tensor(lengths))
+    with pytest.raises(ValueError, match="rows do not fit"):
+        selective_scan(**inputs, rows=rows)
+    with pytest.raises(ValueError, match="rows do not fit"):
+        depthwise_conv(inputs["u"], torch.ones(4, 3), rows=rows)
 
 
 def test_environment_names_the_backend(monkeypatch):

@@ -162,13 +162,17 @@ MLMA_CLONES void mlma_conv_backward_task(const conv_args *a, int64_t task) {
     clear_padding(&a->seq, s.index, &a->grad_x, s.first, s.last);
 }
 
-void mlma_conv_forward(const conv_args *a) {
+int mlma_conv_forward(const conv_args *a) {
+    if (!are_in_place(&a->seq)) return OUT_OF_PLACE;
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)a->threads)
     for (int64_t i = 0; i < a->seq.count * a->groups; i++) mlma_conv_forward_task(a, i);
+    return DONE;
 }
 
 /* grad_weight and grad_bias come zeroed. */
-void mlma_conv_backward(const conv_args *a) {
+int mlma_conv_backward(const conv_args *a) {
+    if (!are_in_place(&a->seq)) return OUT_OF_PLACE;
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)a->threads)
     for (int64_t i = 0; i < a->seq.count * a->groups; i++) mlma_conv_backward_task(a, i);
+    return DONE;
 }

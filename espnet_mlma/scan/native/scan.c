@@ -305,6 +305,7 @@ MLMA_CLONES void mlma_scan_backward_task(const scan_args *a, int64_t task, vf *s
 }
 
 static int run(const scan_args *a, void (*task)(const scan_args *, int64_t, vf *), int64_t vectors) {
+    if (!are_in_place(&a->seq)) return OUT_OF_PLACE;
     int failed = 0;
 #pragma omp parallel num_threads((int)a->threads) reduction(| : failed)
     {
@@ -315,10 +316,9 @@ static int run(const scan_args *a, void (*task)(const scan_args *, int64_t, vf *
             if (scratch) task(a, i, scratch);
         free(scratch);
     }
-    return failed;
+    return failed ? NO_MEMORY : DONE;
 }
 
-/* 0, or 1 when memory ran out. */
 int mlma_scan_forward(const scan_args *a) {
     const int64_t blocks = (a->channel + LANES - 1) / LANES;
     return run(a, mlma_scan_forward_task, 2 * blocks * a->state);

@@ -37,6 +37,18 @@ typedef struct {
     const int64_t *first, *length;
 } sequences;
 
+/* Whether they lie in the rows one after the other; if not, a kernel would write where it must not. */
+INLINE int are_in_place(const sequences *s) {
+    int64_t end = 0;
+    for (int64_t i = 0; i < s->count; i++) {
+        if (s->first[i] < end || s->length[i] < 0 || s->first[i] + s->length[i] > s->rows) return 0;
+        end = s->first[i] + s->length[i];
+    }
+    return s->count == 0 || s->first[0] == 0;
+}
+
+enum { DONE, NO_MEMORY, OUT_OF_PLACE };
+
 INLINE void clear_padding(const sequences *s, int64_t i, const array *x, int64_t from, int64_t to) {
     const int64_t next = i + 1 < s->count ? s->first[i + 1] : s->rows;
     for (int64_t row = s->first[i] + s->length[i]; row < next; row++)
