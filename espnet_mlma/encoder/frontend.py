@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from espnet2.legacy.nets.pytorch_backend.transformer import subsampling
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from espnet_mlma.encoder.linear import Linear
 from espnet_mlma.scan.reference import valid_frames
@@ -16,6 +18,9 @@ _ESPNET = {
     "conv2d6": subsampling.Conv2dSubsampling6,
     "conv2d8": subsampling.Conv2dSubsampling8,
 }
+# Without gradients a long batch goes through the front-end in slabs of so many output frames, on a
+# CPU and on a GPU: its first layer is 20 times as wide as a block, an hour would take gigabytes.
+_SLAB = (128, 16384)
 _CNN_CHANNELS = {"cnn4": (64, 32), "cnn8": (64, 32, 32)}
 
 
@@ -47,18 +52,33 @@ class ConvFrontend(nn.Module):
             self.convs.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
             self.norms.append(nn.LayerNorm((bins, after)))
             before = after
-        self.activation = nn.LeakyReLU()
         self.dropout = nn.Dropout(dropout_rate)
         self.out = Linear(bins * before, output_size)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """x (batch, time, input_size), lengths (batch,) in frames; returns both, subsampled."""
+        slab = max(_SLAB[x.device.type == "cuda"] // x.size(0), 1) * self.stride
+        if torch.is_grad_enabled() or x.size(1) <= slab:
+            return self._subsample(x, lengths)
+        pieces = []
+        for start in range(0, x.size(1), slab):
+            # A frame reads less than a stride to either side, so a piece that begins a stride
+            # early gives the same frames, but for its first.
+            early = min(start, self.stride)
+            piece = x[:, start - early : start + slab]
+            left = (lengths - start + early).clamp(0, piece.size(1))
+            pieces.append(self._subsample(piece, left)[0][:, early // self.stride :])
+        return torch.cat(pieces, dim=1), -(-lengths // self.stride)
+
+    def _subsample(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         x = x[..., None]  # (batch, time, bins, channel): the layout of channels_last throughout
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            valid = valid_frames(lengths, x.size(0), x.size(1), x.device)
-            x = x.masked_fill(~valid[..., None, None], 0)
+            if x.size(0) > 1:  # one alone has no padding
+                valid = valid_frames(lengths, x.size(0), x.size(1), x.device)
+                x = x.masked_fill(~valid[..., None, None], 0)
             x = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            x = self.dropout(self.activation(norm(x)))
+            x = F.leaky_relu(norm(x), inplace=not torch.is_grad_enabled())
+            x = self.dropout(x)
             lengths = (lengths + 1) // 2
         return self.dropout(self.out(x.flatten(2))), lengths
 
