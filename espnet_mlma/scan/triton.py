@@ -111,7 +111,7 @@ def _shape(channel: int, state: int, sequences: int, directions: int, backward: 
         NR = padded // NL
         return {"NR": NR, "CR": min(channels_each, max(1, 16 // NR)), "NL": NL, "CL": 32 // NL}
 
-    wide = shape(4, 4) if backward else shape(16, 1)
+    wide = shape(4, 2) if backward else shape(16, 1)
     blocks = -(-channel // (wide["CR"] * wide["CL"]))
     return wide if sequences * directions * blocks >= ENOUGH_PROGRAMS else shape(4, 1)
 
@@ -151,7 +151,7 @@ def forward(
     Returns:
         The output (rows, channel) in u's dtype, zeros on padding; for each direction the state
         after the last row scanned, (sequences, channel, state) fp32; and for each the state before
-        every tile, (tile rows, state, channel) fp32, or an empty tensor.
+        every tile, (tile rows, channel, state) fp32, or an empty tensor.
     """
     from espnet_mlma.scan.triton_kernels import forward_kernel
 
@@ -162,7 +162,7 @@ def forward(
     tiles = n // TILE + sequences + 1 if keep else 0
     # Tensors apart, not slices of one: torch would keep the whole of it for any of them.
     finals = [torch.empty(sequences, channel, state, **wide) for _ in sides]
-    starts = [torch.empty(tiles, state, channel, **wide) for _ in sides]
+    starts = [torch.empty(tiles, channel, state, **wide) for _ in sides]
     ys = tuple(torch.empty(n, channel, **wide) for _ in sides)
     axes = _shape(channel, state, sequences, len(sides), backward=False)
     blocks = -(-channel // (axes["CR"] * axes["CL"]))

@@ -11,14 +11,21 @@ import triton.language as tl
 
 @triton.jit
 def _state_index(NR: tl.constexpr, NL: tl.constexpr):
-    register = tl.arange(0, NR)[:, None, None, None]
-    return register * NL + tl.arange(0, NL)[None, None, :, None]
+    register = tl.arange(0, NR)[:, None, None, None].to(tl.int64)
+    return register + tl.arange(0, NL)[None, None, :, None] * NR
 
 
 @triton.jit
 def _channel_index(block, CR: tl.constexpr, CL: tl.constexpr):
-    register = tl.arange(0, CR)[None, :, None, None]
-    return block * (CR * CL) + register * CL + tl.arange(0, CL)[None, None, None, :]
+    register = tl.arange(0, CR)[None, :, None, None].to(tl.int64)
+    return register * CL + tl.arange(0, CL)[None, None, None, :] + block * (CR * CL)
+
+
+@triton.jit
+def _scalar(index):
+    """The index of a load that is not to be a vector, for which Triton would deal the elements to
+    the threads in another way than the shape says."""
+    return tl.max_contiguous(index, (1, 1, 1, 1))
 
 
 @triton.jit
@@ -53,18 +60,25 @@ def _step_size(delta, bias, valid, SOFTPLUS: tl.constexpr):
 
 
 @triton.jit
-def _row(side, first, length, step):
-    return first + step + side.against * (length - 1 - 2 * step)
+def _begin(side, first, c, n):
+    """Where a sequence begins in u, delta, B, C: beyond it, 32-bit offsets will do."""
+    u, delta = side.u + first * side.u_row + c, side.delta + first * side.delta_row + c
+    return u, delta, side.B + first * side.B_row + n, side.C + first * side.C_row + n
 
 
 @triton.jit
-def _load_step(side, row, valid, c, n, channels, states):
-    at_c, at_n = valid & (c < channels), valid & (n < states)
+def _row(side, length, step):
+    return step + side.against * (length - 1 - 2 * step)
+
+
+@triton.jit
+def _load_step(side, begin, row, at_c, at_n):
+    u, delta, B, C = begin
     return (
-        tl.load(side.u + row * side.u_row + c, at_c, 0.0).to(tl.float32),
-        tl.load(side.delta + row * side.delta_row + c, at_c, 0.0).to(tl.float32),
-        tl.load(side.B + row * side.B_row + n, at_n, 0.0).to(tl.float32),
-        tl.load(side.C + row * side.C_row + n, at_n, 0.0).to(tl.float32),
+        tl.load(u + row * side.u_row, at_c, 0.0).to(tl.float32),
+        tl.load(delta + row * side.delta_row, at_c, 0.0).to(tl.float32),
+        tl.load(B + row * side.B_row, at_n, 0.0).to(tl.float32),
+        tl.load(C + row * side.C_row, at_n, 0.0).to(tl.float32),
     )
 
 
@@ -72,7 +86,7 @@ def _load_step(side, row, valid, c, n, channels, states):
 def _load_constants(side, c, n, channels, states):
     """A in powers of two, D and the bias."""
     inside = (c < channels) & (n < states)
-    A = tl.load(side.A + c * states + n, inside, 0.0) * 1.4426950408889634
+    A = tl.load(side.A + _scalar(c * states + n), inside, 0.0) * 1.4426950408889634
     D = tl.load(side.D + c, c < channels, 0.0)
     return A, D, tl.load(side.delta_bias + c, c < channels, 0.0)
 
@@ -92,33 +106,35 @@ def _forward_direction(
 ):  # fmt: skip
     sequence = tl.program_id(0).to(tl.int64)
     n, c = _state_index(NR, NL), _channel_index(tl.program_id(1), CR, CL)
-    inside = (c < channels) & (n < states)
-    first, length = tl.load(firsts + sequence), tl.load(lengths + sequence)
+    at_c, at_n = c < channels, n < states
+    inside = at_c & at_n
+    first, length = tl.load(firsts + sequence), tl.load(lengths + sequence).to(tl.int32)
     A, D, bias = _load_constants(side, c, n, channels, states)
+    cells = _scalar(c * states + n)
+    whole = sequence * channels * states + cells
     h = tl.zeros((NR, CR, NL, CL), tl.float32)
     if side.initial is not None:
-        h += tl.load(side.initial + (sequence * channels + c) * states + n, inside, 0.0)
-    tile_row = first // TILE + sequence
+        h += tl.load(side.initial + whole, inside, 0.0)
+    sources = _begin(side, first, c, n)
+    y += first * channels + c
+    starts += (first // TILE + sequence) * channels * states + cells
     for tile in range(0, length, TILE):
         if KEEP:
-            tl.store(starts + (tile_row * states + n) * channels + c, h, inside)
-            tile_row += 1
+            tl.store(starts, h, inside)
+            starts += channels * states
         for begin in range(tile, tl.minimum(tile + TILE, length), GROUP):
             loaded = ()
             for i in tl.static_range(GROUP):
-                row = _row(side, first, length, begin + i)
                 valid = begin + i < length
-                loaded = loaded + (_load_step(side, row, valid, c, n, channels, states),)
+                row = _row(side, length, begin + i)
+                loaded += (_load_step(side, sources, row, valid & at_c, valid & at_n),)
             for i in tl.static_range(GROUP):
                 u, delta, B, C = loaded[i]
                 valid = begin + i < length
-                dt = _step_size(delta, bias, valid, SOFTPLUS)
-                h, _ = _advance(h, A, u, dt, B)
-                row = _row(side, first, length, begin + i)
-                tl.store(
-                    y + row * channels + c, _sum_states(h * C) + D * u, valid & (c < channels)
-                )
-    tl.store(final + (sequence * channels + c) * states + n, h, inside)
+                h, _ = _advance(h, A, u, _step_size(delta, bias, valid, SOFTPLUS), B)
+                row = _row(side, length, begin + i)
+                tl.store(y + row * channels, _sum_states(h * C) + D * u, valid & at_c)
+    tl.store(final + whole, h, inside)
 
 
 @triton.jit
@@ -138,7 +154,7 @@ def forward_kernel(
 
 @triton.jit
 def _backward_direction(
-    side, grad, start, y, scratch, z, z_row, grad_out, grad_out_row, firsts, lengths, rows,
+    side, grad, starts, y, scratch, z, z_row, grad_out, grad_out_row, firsts, lengths, rows,
     channels, states, SOFTPLUS: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
     NR: tl.constexpr, CR: tl.constexpr, NL: tl.constexpr, CL: tl.constexpr,
 ):  # fmt: skip
@@ -146,9 +162,10 @@ def _backward_direction(
     n, c = _state_index(NR, NL), _channel_index(tl.program_id(1), CR, CL)
     at_c, at_n = c < channels, n < states
     inside = at_c & at_n
-    first, length = tl.load(firsts + sequence), tl.load(lengths + sequence)
+    first, length = tl.load(firsts + sequence), tl.load(lengths + sequence).to(tl.int32)
     A, D, bias = _load_constants(side, c, n, channels, states)
-    whole = (sequence * channels + c) * states + n
+    cells = _scalar(c * states + n)
+    whole = sequence * channels * states + cells
     grad_h = tl.zeros((NR, CR, NL, CL), tl.float32)
     if grad.final is not None:
         grad_h += tl.load(grad.final + whole, inside, 0.0)
@@ -160,30 +177,38 @@ def _backward_direction(
     slots = scratch + (program + tl.program_id(2)) * (TILE // GROUP * SLOT)
     cell = tl.arange(0, NR)[:, None, None, None] * CR + tl.arange(0, CR)[None, :, None, None]
     cell = cell * NL + tl.arange(0, NL)[None, None, :, None]
-    slots = slots + cell * CL + tl.arange(0, CL)[None, None, None, :]
-    part = tl.program_id(1).to(tl.int64) * rows  # of grad_B and grad_C, for this block of channels
+    slots += _scalar(cell * CL + tl.arange(0, CL)[None, None, None, :])
+    sources = _begin(side, first, c, n)
+    grad_out += first * grad_out_row + c
+    if z is not None:
+        z += first * z_row + c
+        y += first * channels + c
+    to_u, to_delta = grad.u + first * channels + c, grad.delta + first * channels + c
+    part = tl.program_id(1).to(tl.int64) * rows + first  # this block's share of grad_B and grad_C
+    to_B, to_C = grad.B + part * states + n, grad.C + part * states + n
     tiles = tl.cdiv(length, TILE)
+    starts += (first // TILE + sequence + tiles) * channels * states + cells
     for behind in range(0, tiles):
-        tile = tiles - 1 - behind
-        begin = tile * TILE
+        begin = (tiles - 1 - behind) * TILE
         groups = tl.cdiv(tl.minimum(length - begin, TILE), GROUP)
-        tile_row = first // TILE + sequence + tile
-        h = tl.load(start + (tile_row * states + n) * channels + c, inside, 0.0)
+        starts -= channels * states
+        h = tl.load(starts, inside, 0.0)
         for group in range(0, groups):
             tl.store(slots + group * SLOT, h)
             loaded = ()
             for i in tl.static_range(GROUP):
                 step = begin + group * GROUP + i
-                row = _row(side, first, length, step)
-                loaded = loaded + (_load_step(side, row, step < length, c, n, channels, states),)
+                valid = step < length
+                row = _row(side, length, step)
+                loaded += (_load_step(side, sources, row, valid & at_c, valid & at_n),)
             for i in tl.static_range(GROUP):
                 u, delta, B, C = loaded[i]
                 step = begin + group * GROUP + i
-                h, _ = _advance(h, A, u, _step_size(delta, bias, step < length, SOFTPLUS), B)
+                valid = step < length
+                h, _ = _advance(h, A, u, _step_size(delta, bias, valid, SOFTPLUS), B)
                 if z is not None:
-                    row = _row(side, first, length, step)
-                    sum_y = _sum_states(h * C) + D * u
-                    tl.store(y + row * channels + c, sum_y, (step < length) & at_c)
+                    row = _row(side, length, step)
+                    tl.store(y + row * channels, _sum_states(h * C) + D * u, valid & at_c)
         # The compiler may load a slot by other threads than stored it.
         tl.debug_barrier()
         for back in range(0, groups):
@@ -193,29 +218,28 @@ def _backward_direction(
             for i in tl.static_range(GROUP):
                 step = begin + group * GROUP + i
                 valid = step < length
-                row = _row(side, first, length, step)
-                loaded = loaded + (_load_step(side, row, valid, c, n, channels, states),)
-                g = tl.load(grad_out + row * grad_out_row + c, valid & at_c, 0.0).to(tl.float32)
+                row = _row(side, length, step)
+                loaded += (_load_step(side, sources, row, valid & at_c, valid & at_n),)
+                g = tl.load(grad_out + row * grad_out_row, valid & at_c, 0.0).to(tl.float32)
                 if z is not None:
-                    gate = tl.load(z + row * z_row + c, valid & at_c, 0.0).to(tl.float32)
+                    gate = tl.load(z + row * z_row, valid & at_c, 0.0).to(tl.float32)
                     g *= gate * tl.sigmoid(gate)
-                gradients = gradients + (g,)
+                gradients += (g,)
             replayed = ()
             for i in tl.static_range(GROUP):
                 u, delta, B, C = loaded[i]
                 valid = begin + group * GROUP + i < length
                 dt = _step_size(delta, bias, valid, SOFTPLUS)
                 after, decay = _advance(h, A, u, dt, B)
-                replayed = replayed + ((dt, decay, h, after),)
+                replayed += ((dt, decay, h, after),)
                 h = after
-            for j in tl.static_range(GROUP):
-                i: tl.constexpr = GROUP - 1 - j
+            for i in tl.static_range(GROUP - 1, -1, -1):
                 u, delta, B, C = loaded[i]
                 dt, decay, before, after = replayed[i]
                 g = gradients[i]
                 step = begin + group * GROUP + i
                 valid = step < length
-                row = _row(side, first, length, step)
+                row = _row(side, length, step)
                 grad_h += g * C
                 grad_x = _sum_states(grad_h * B)
                 of_B, of_C = _sum_channels(grad_h * (dt * u)), _sum_channels(g * after)
@@ -225,13 +249,14 @@ def _backward_direction(
                 grad_delta = grad_x * u + _sum_states(along * A) * 0.6931471805599453
                 if SOFTPLUS:
                     grad_delta *= tl.sigmoid(delta + bias)
+                # A step past the end has zeros for u, B, C and g, but a step size of its own.
                 grad_delta = tl.where(valid, grad_delta, 0.0)
                 grad_D += g * u
                 grad_bias += grad_delta
-                tl.store(grad.u + row * channels + c, grad_x * dt + g * D, valid & at_c)
-                tl.store(grad.delta + row * channels + c, grad_delta, valid & at_c)
-                tl.store(grad.B + (part + row) * states + n, of_B, valid & at_n)
-                tl.store(grad.C + (part + row) * states + n, of_C, valid & at_n)
+                tl.store(to_u + row * channels, grad_x * dt + g * D, valid & at_c)
+                tl.store(to_delta + row * channels, grad_delta, valid & at_c)
+                tl.store(to_B + row * states, of_B, valid & at_n)
+                tl.store(to_C + row * states, of_C, valid & at_n)
         tl.debug_barrier()
     tl.store(grad.A + whole, grad_A, inside)
     tl.store(grad.D + sequence * channels + c, grad_D, at_c)
