@@ -167,7 +167,7 @@ def forward(
     axes = _shape(channel, state, sequences, len(sides), backward=False)
     blocks = -(-channel // (axes["CR"] * axes["CL"]))
     forward_kernel[(sequences, blocks, len(sides))](
-        sides, tuple(finals), tuple(starts), ys, *rows, channel, state,
+        sides, tuple(finals), tuple(starts), ys, *rows, channel, state, 1,
         SOFTPLUS=softplus, KEEP=keep, TILE=TILE, GROUP=GROUP, **axes, num_warps=1,
     )  # fmt: skip
     out = torch.empty_like(u, memory_format=torch.contiguous_format)
@@ -229,7 +229,7 @@ def backward(
     scratch = torch.empty(programs * (TILE // GROUP) * elements, **wide)
     backward_kernel[(sequences, blocks, len(sides))](
         sides, grads, tuple(starts), ys, scratch, z, 0 if z is None else z.stride(0),
-        grad_out, grad_out.stride(0), *rows, n, channel, state,
+        grad_out, grad_out.stride(0), *rows, n, channel, state, 1,
         SOFTPLUS=softplus, TILE=TILE, GROUP=GROUP, **axes, num_warps=1,
     )  # fmt: skip
     grad_z = None

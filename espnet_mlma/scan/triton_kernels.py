@@ -2,7 +2,9 @@
 
 A program's tensors have four axes, (NR, CR, NL, CL): registers over states, registers over
 channels, lanes over states, lanes over channels. Triton gives the lanes of a warp to the last
-axes, so the shape itself says which sums stay in a thread and which cross lanes.
+axes, so the shape itself says which sums stay in a thread and which cross lanes. It would deal
+the elements otherwise to load four neighbours at once, and exchange them in every step, so the
+indices of whole tensors carry a factor `one`, whose value the compiler does not know.
 """
 
 import triton
@@ -19,13 +21,6 @@ def _state_index(NR: tl.constexpr, NL: tl.constexpr):
 def _channel_index(block, CR: tl.constexpr, CL: tl.constexpr):
     register = tl.arange(0, CR)[None, :, None, None].to(tl.int64)
     return register * CL + tl.arange(0, CL)[None, None, None, :] + block * (CR * CL)
-
-
-@triton.jit
-def _scalar(index):
-    """The index of a load that is not to be a vector, for which Triton would deal the elements to
-    the threads in another way than the shape says."""
-    return tl.max_contiguous(index, (1, 1, 1, 1))
 
 
 @triton.jit
@@ -83,10 +78,10 @@ def _load_step(side, begin, row, at_c, at_n):
 
 
 @triton.jit
-def _load_constants(side, c, n, channels, states):
+def _load_constants(side, c, n, channels, states, one):
     """A in powers of two, D and the bias."""
     inside = (c < channels) & (n < states)
-    A = tl.load(side.A + _scalar(c * states + n), inside, 0.0) * 1.4426950408889634
+    A = tl.load(side.A + c * states + n * one, inside, 0.0) * 1.4426950408889634
     D = tl.load(side.D + c, c < channels, 0.0)
     return A, D, tl.load(side.delta_bias + c, c < channels, 0.0)
 
@@ -100,7 +95,7 @@ def _advance(h, A, u, dt, B):
 
 @triton.jit
 def _forward_direction(
-    side, final, starts, y, firsts, lengths, channels, states, SOFTPLUS: tl.constexpr,
+    side, final, starts, y, firsts, lengths, channels, states, one, SOFTPLUS: tl.constexpr,
     KEEP: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
     NR: tl.constexpr, CR: tl.constexpr, NL: tl.constexpr, CL: tl.constexpr,
 ):  # fmt: skip
@@ -109,8 +104,8 @@ def _forward_direction(
     at_c, at_n = c < channels, n < states
     inside = at_c & at_n
     first, length = tl.load(firsts + sequence), tl.load(lengths + sequence).to(tl.int32)
-    A, D, bias = _load_constants(side, c, n, channels, states)
-    cells = _scalar(c * states + n)
+    A, D, bias = _load_constants(side, c, n, channels, states, one)
+    cells = c * states + n * one
     whole = sequence * channels * states + cells
     h = tl.zeros((NR, CR, NL, CL), tl.float32)
     if side.initial is not None:
@@ -137,9 +132,9 @@ def _forward_direction(
     tl.store(final + whole, h, inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["one"])
 def forward_kernel(
-    sides, finals, starts, ys, firsts, lengths, channels, states, SOFTPLUS: tl.constexpr,
+    sides, finals, starts, ys, firsts, lengths, channels, states, one, SOFTPLUS: tl.constexpr,
     KEEP: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
     NR: tl.constexpr, CR: tl.constexpr, NL: tl.constexpr, CL: tl.constexpr,
 ):  # fmt: skip
@@ -147,7 +142,7 @@ def forward_kernel(
     for d in tl.static_range(len(sides)):
         if tl.program_id(2) == d:
             _forward_direction(
-                sides[d], finals[d], starts[d], ys[d], firsts, lengths, channels, states,
+                sides[d], finals[d], starts[d], ys[d], firsts, lengths, channels, states, one,
                 SOFTPLUS, KEEP, TILE, GROUP, NR, CR, NL, CL,
             )  # fmt: skip
 
@@ -155,7 +150,7 @@ def forward_kernel(
 @triton.jit
 def _backward_direction(
     side, grad, starts, y, scratch, z, z_row, grad_out, grad_out_row, firsts, lengths, rows,
-    channels, states, SOFTPLUS: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
+    channels, states, one, SOFTPLUS: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
     NR: tl.constexpr, CR: tl.constexpr, NL: tl.constexpr, CL: tl.constexpr,
 ):  # fmt: skip
     sequence = tl.program_id(0).to(tl.int64)
@@ -163,8 +158,8 @@ def _backward_direction(
     at_c, at_n = c < channels, n < states
     inside = at_c & at_n
     first, length = tl.load(firsts + sequence), tl.load(lengths + sequence).to(tl.int32)
-    A, D, bias = _load_constants(side, c, n, channels, states)
-    cells = _scalar(c * states + n)
+    A, D, bias = _load_constants(side, c, n, channels, states, one)
+    cells = c * states + n * one
     whole = sequence * channels * states + cells
     grad_h = tl.zeros((NR, CR, NL, CL), tl.float32)
     if grad.final is not None:
@@ -177,7 +172,7 @@ def _backward_direction(
     slots = scratch + (program + tl.program_id(2)) * (TILE // GROUP * SLOT)
     cell = tl.arange(0, NR)[:, None, None, None] * CR + tl.arange(0, CR)[None, :, None, None]
     cell = cell * NL + tl.arange(0, NL)[None, None, :, None]
-    slots += _scalar(cell * CL + tl.arange(0, CL)[None, None, None, :])
+    slots += (cell * CL + tl.arange(0, CL)[None, None, None, :]) * one
     sources = _begin(side, first, c, n)
     grad_out += first * grad_out_row + c
     if z is not None:
@@ -265,10 +260,10 @@ def _backward_direction(
         tl.store(grad.initial + whole, grad_h, inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["one"])
 def backward_kernel(
     sides, grads, starts, ys, scratch, z, z_row, grad_out, grad_out_row, firsts, lengths, rows,
-    channels, states, SOFTPLUS: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
+    channels, states, one, SOFTPLUS: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
     NR: tl.constexpr, CR: tl.constexpr, NL: tl.constexpr, CL: tl.constexpr,
 ):  # fmt: skip
     """As `forward_kernel`; with a gate also y again, which its gradient needs."""
@@ -276,7 +271,7 @@ def backward_kernel(
         if tl.program_id(2) == d:
             _backward_direction(
                 sides[d], grads[d], starts[d], ys[d], scratch, z, z_row, grad_out, grad_out_row,
-                firsts, lengths, rows, channels, states, SOFTPLUS, TILE, GROUP, NR, CR, NL, CL,
+                firsts, lengths, rows, channels, states, one, SOFTPLUS, TILE, GROUP, NR, CR, NL, CL,
             )  # fmt: skip
 
 
