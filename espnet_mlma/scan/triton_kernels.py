@@ -56,7 +56,8 @@ def _step_size(delta, bias, valid, SOFTPLUS: tl.constexpr):
 
 @triton.jit
 def _begin(side, first, c, n):
-    """Where a sequence begins in u, delta, B, C: beyond it, 32-bit offsets will do."""
+    """Where a sequence begins in u, delta, B, C. From there offsets are 32 bits: half the work of
+    a step went into wider ones, and no utterance has 2^31 values in a tensor."""
     u, delta = side.u + first * side.u_row + c, side.delta + first * side.delta_row + c
     return u, delta, side.B + first * side.B_row + n, side.C + first * side.C_row + n
 
@@ -260,7 +261,7 @@ def _backward_direction(
         tl.store(grad.initial + whole, grad_h, inside)
 
 
-@triton.jit(do_not_specialize=["one"])
+@triton.jit(do_not_specialize=["one", "rows"])
 def backward_kernel(
     sides, grads, starts, ys, scratch, z, z_row, grad_out, grad_out_row, firsts, lengths, rows,
     channels, states, one, SOFTPLUS: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
@@ -275,7 +276,7 @@ def backward_kernel(
             )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sequences", "halvings", "rows"])
 def gate_kernel(
     ys, z, z_row, grad_out, grad_out_row, out, firsts, lengths, sequences, halvings, rows,
     channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr,

@@ -79,7 +79,7 @@ def expect(directions, against, z, firsts, lengths, softplus, grad_out, grad_fin
             out = out.index_add(0, torch.arange(first, first + length), y[0])
             states.append(state[0])
     if gate is not None:
-        out = torch.where(out == 0, 0, out * F.silu(gate.nan_to_num()))
+        out = out * F.silu(gate.nan_to_num())
     finals = [torch.stack(states) for states in finals]
     goal = (out * grad_out.double().nan_to_num()).sum()
     for final, grad in zip(finals, grad_finals, strict=True):
