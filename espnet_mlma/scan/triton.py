@@ -3,12 +3,12 @@
 How the work is divided. A program is one warp with one sequence, one block of channels and one
 direction; it keeps the state in registers and walks the sequence's own rows, against time for the
 second direction, so padding costs nothing and no length is ever fetched by the host. Both
-directions run in one grid: at 32 sequences of 512 channels each direction alone gives a large GPU
-one warp per scheduler, too few to hide the latency of a step, and at one sequence every warp
-counts. The price is that the directions meet in memory: each writes its output ungated in fp32,
-and a pointwise kernel adds, gates and rounds. That is 16 bytes per row and channel of traffic,
-against 32 exponentials, which bound the scan: a GPU has 16 of them a cycle where it moves about 20
-bytes. A scan parallel in time would gain below about four sequences and lose above.
+directions run in one grid: at 32 sequences of 512 channels each alone gives a large GPU one warp
+per scheduler, too few to hide the latency of a step, and with fewer sequences every warp counts.
+The price is that the directions meet in memory: each writes its output ungated in fp32, and a
+pointwise kernel adds, gates and rounds. That moves 16 bytes per row and channel, 0.8 cycles of one
+of an H200's multiprocessors, where the 32 exponentials of 16 states take 2. A scan parallel in time
+would fill the GPU with one or two sequences, at the price of more arithmetic in every other case.
 
 The backward pass stores no states but those before every TILE rows. It replays a tile, leaving the
 state before every GROUP rows in a scratch buffer small enough to stay in the L2 cache, then goes
@@ -19,7 +19,6 @@ block in the kernel and over the blocks by a plain sum: no atomics, the same bit
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -29,21 +28,27 @@ from torch import Tensor
 
 from espnet_mlma.scan.rows import Direction, Rows
 
-# 4 bytes * state / TILE of memory per row and channel between the passes: 2 at 16 states, as much
-# as one bf16 tensor of the layer.
+# Kept between the passes are 4 bytes * state / TILE per row, channel and direction: 2 bytes at 16
+# states, as much as one bf16 tensor of the layer.
 TILE = 32
-# Rows whose loads are issued together, and whose states fit the registers of the backward pass:
-# 4 steps * 16 elements a thread * (state and decay) = 128 of 255.
+# Rows whose loads are issued together, and whose states and decays are in registers at a time in
+# the backward pass: 4 rows * 2 * 8 elements. 8 rows would spill.
 GROUP = 4
-# Programs from which on each takes 16 elements a thread instead of 4: two for every scheduler of a
-# GPU of 132 multiprocessors. Below that, more and smaller programs shorten a step.
+# Programs from which on each takes more elements a thread: two for every scheduler of a GPU of 132
+# multiprocessors. Below that, more and smaller programs shorten a step.
 ENOUGH_PROGRAMS = 1024
 
 
 def is_available() -> bool:
     """Whether Triton is installed and has a GPU, or its interpreter, to run on."""
-    can_run = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
-    return can_run and importlib.util.find_spec("triton") is not None
+    if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+        return False
+    try:
+        import triton
+    except ImportError:
+        return False
+    # Named tuples as arguments of a kernel came with 3.3.
+    return tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 3)
 
 
 class _Side(NamedTuple):
@@ -99,10 +104,12 @@ def _next_power_of_2(n: int) -> int:
 def _shape(channel: int, state: int, sequences: int, directions: int, backward: bool) -> dict:
     """The axes of a program's tensors, see `triton_kernels`.
 
-    A wide program has 16 elements a thread. In the forward pass all are states of one channel: the
-    sum over states then crosses no lanes. In the backward pass they are 4 states of 4 channels,
-    with 8 lanes over channels and 4 over states, the fewest lane exchanges for sums both ways: 40
-    a step where 16 states of one channel need 160. A narrow one has 4 states of one channel.
+    At 16 states a wide program has, in the forward pass, all states of one channel in a thread:
+    their sum crosses no lanes. In the backward pass a thread has 4 states of 2 channels, with 4
+    lanes over states and 8 over channels: sums over both take 36 lane exchanges a step, where 16
+    states of one channel would take 80 for as many elements. (More channels a thread, and Triton
+    would load them by other threads than use them.) A narrow program has 4 states of one channel
+    in a thread.
     """
     padded = _next_power_of_2(state)
 

@@ -245,7 +245,7 @@ def _backward_direction(
                 grad_delta = grad_x * u + _sum_states(along * A) * 0.6931471805599453
                 if SOFTPLUS:
                     grad_delta *= tl.sigmoid(delta + bias)
-                # A step past the end has zeros for u, B, C and g, but a step size of its own.
+                # Past the end the step size is held at zero, whatever delta would make of it.
                 grad_delta = tl.where(valid, grad_delta, 0.0)
                 grad_D += g * u
                 grad_bias += grad_delta
