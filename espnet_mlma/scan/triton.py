@@ -32,7 +32,7 @@ from espnet_mlma.scan.rows import Direction, Rows
 # states, as much as one bf16 tensor of the layer.
 TILE = 32
 # Rows whose loads are issued together, and whose states and decays are in registers at a time in
-# the backward pass: 4 rows * 2 * 8 elements. 8 rows would spill.
+# the backward pass: 4 rows * 2 * 8 elements, which with the rest fill a thread's 255.
 GROUP = 4
 # Programs from which on each takes more elements a thread: two for every scheduler of a GPU of 132
 # multiprocessors. Below that, more and smaller programs shorten a step.

@@ -151,10 +151,10 @@ def check(sequences, channel, state, against, z, initial, softplus=True, dtype=t
         (ONE_ROW, 1, 1, [False], False, False),
         (ONE_ROW, 5, 3, [False, True], True, True),
         (AT_A_TILE, 5, 3, [True], True, False),
-        (PADDED, 35, 16, [False, True], True, True),
+        (PADDED, 19, 16, [False, True], True, True),
         (PADDED, 7, 1, [True, False], False, True),
         (GAPS, 9, 16, [False], False, True),
-        (GAPS, 3, 70, [True, False], True, True),
+        (GAPS, 3, 70, [True], True, True),
         (NOTHING, 4, 2, [False, True], True, True),
     ],
 )
