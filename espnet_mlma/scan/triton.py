@@ -1,0 +1,254 @@
+"""The selective scan on a GPU, in Triton: packed rows, one direction or two in a call.
+
+How the work is divided. A program is one warp with one sequence, one block of channels and one
+direction; it keeps the state in registers and walks the sequence's own rows, against time for the
+second direction, so padding costs nothing and no length is ever fetched by the host. Both
+directions run in one grid: at 32 sequences of 512 channels each alone gives a large GPU one warp
+per scheduler, too few to hide the latency of a step, and with fewer sequences every warp counts.
+The price is that the directions meet in memory: each writes its output ungated in fp32, and a
+pointwise kernel adds, gates and rounds. That moves 16 bytes per row and channel, 0.8 cycles of one
+of an H200's multiprocessors, where the 32 exponentials of 16 states take 2. A scan parallel in time
+would fill the GPU with one or two sequences, at the price of more arithmetic in every other case.
+
+The backward pass stores no states but those before every TILE rows. It replays a tile, leaving the
+state before every GROUP rows in a scratch buffer small enough to stay in the L2 cache, then goes
+through the groups from the last, replaying each into registers, which Triton cannot index at run
+time but which an unrolled group can name. grad_B and grad_C are summed over the channels of a
+block in the kernel and over the blocks by a plain sum: no atomics, the same bits in every run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from espnet_mlma.scan.rows import Direction, Rows
+
+# Kept between the passes are 4 bytes * state / TILE per row, channel and direction: 2 bytes at 16
+# states, as much as one bf16 tensor of the layer.
+TILE = 32
+# Rows whose loads are issued together, and whose states and decays are in registers at a time in
+# the backward pass: 4 rows * 2 * 8 elements, which with the rest fill a thread's 255.
+GROUP = 4
+# Programs from which on each takes more elements a thread: two for every scheduler of a GPU of 132
+# multiprocessors. Below that, more and smaller programs shorten a step.
+ENOUGH_PROGRAMS = 1024
+
+
+def is_available() -> bool:
+    """Whether Triton is installed and has a GPU, or its interpreter, to run on."""
+    if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+        return False
+    try:
+        import triton
+    except ImportError:
+        return False
+    # Named tuples as arguments of a kernel came with 3.3.
+    return tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 3)
+
+
+class _Side(NamedTuple):
+    """A Direction as the kernels see it; strides in elements, `against` time 0 or 1."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor
+    delta_bias: Tensor
+    initial: Tensor | None
+    u_row: int
+    delta_row: int
+    B_row: int
+    C_row: int
+    against: int
+
+
+class _Gradients(NamedTuple):
+    """u, delta (rows, channel); B, C (blocks, rows, state); the others (sequences, ...)."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor
+    delta_bias: Tensor
+    initial: Tensor | None
+    final: Tensor | None  # read: the gradient with respect to the final state
+
+
+def _dense_rows(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _side(direction: Direction, against: bool) -> _Side:
+    u, delta, A, B, C, D, bias, initial = direction
+    u, delta, B, C = map(_dense_rows, (u, delta, B, C))
+    initial = None if initial is None else initial.contiguous()
+    return _Side(
+        u, delta, A.contiguous(), B, C, D.contiguous(), bias.contiguous(), initial,
+        u.stride(0), delta.stride(0), B.stride(0), C.stride(0), int(against),
+    )  # fmt: skip
+
+
+def _next_power_of_2(n: int) -> int:
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def _shape(channel: int, state: int, sequences: int, directions: int, backward: bool) -> dict:
+    """The axes of a program's tensors, see `triton_kernels`.
+
+    At 16 states a wide program has, in the forward pass, all states of one channel in a thread:
+    their sum crosses no lanes. In the backward pass a thread has 4 states of 2 channels, with 4
+    lanes over states and 8 over channels: sums over both take 36 lane exchanges a step, where 16
+    states of one channel would take 80 for as many elements. (More channels a thread, and Triton
+    would load them by other threads than use them.) A narrow program has 4 states of one channel
+    in a thread.
+    """
+    padded = _next_power_of_2(state)
+
+    def shape(states_each: int, channels_each: int) -> dict:
+        NL = min(32, max(1, padded // states_each))
+        NR = padded // NL
+        return {"NR": NR, "CR": min(channels_each, max(1, 16 // NR)), "NL": NL, "CL": 32 // NL}
+
+    wide = shape(4, 2) if backward else shape(16, 1)
+    blocks = -(-channel // (wide["CR"] * wide["CL"]))
+    return wide if sequences * directions * blocks >= ENOUGH_PROGRAMS else shape(4, 1)
+
+
+def _gate(ys, z, grad_out, out, rows: Rows) -> None:
+    from espnet_mlma.scan.triton_kernels import gate_kernel
+
+    n, channel = out.shape
+    columns = min(512, _next_power_of_2(channel))
+    block = 2048 // columns  # 16 elements a thread: whole 16-byte loads
+    sequences = rows.first.numel()
+    gate_kernel[(-(-n // block), -(-channel // columns))](
+        ys, z, 0 if z is None else z.stride(0),
+        grad_out, 0 if grad_out is None else grad_out.stride(0), out,
+        *rows, sequences, sequences.bit_length(), n, channel, ROWS=block, COLUMNS=columns,
+    )  # fmt: skip
+
+
+def forward(
+    directions: Sequence[Direction],
+    backward_in_time: Sequence[bool],
+    z: Tensor | None,
+    rows: Rows,
+    softplus: bool,
+    keep: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The sum of the directions' scans and skips, gated.
+
+    Args:
+        directions: one or two, over the same rows and channels.
+        backward_in_time: for each, whether it starts at a sequence's last row.
+        z: gate, (rows, channel), last axis contiguous; the sum is multiplied by silu(z).
+        rows: where the sequences lie; padding is not read.
+        softplus: pass delta through softplus.
+        keep: return what `backward` needs.
+
+    Returns:
+        The output (rows, channel) in u's dtype, zeros on padding; for each direction the state
+        after the last row scanned, (sequences, channel, state) fp32; and for each the state before
+        every tile, (tile rows, channel, state) fp32, or an empty tensor.
+    """
+    from espnet_mlma.scan.triton_kernels import forward_kernel
+
+    u, A = directions[0].u, directions[0].A
+    (n, channel), state, sequences = u.shape, A.size(1), rows.first.numel()
+    sides = tuple(map(_side, directions, backward_in_time))
+    wide = {"dtype": torch.float32, "device": u.device}
+    tiles = n // TILE + sequences + 1 if keep else 0
+    # Tensors apart, not slices of one: torch would keep the whole of it for any of them.
+    finals = [torch.empty(sequences, channel, state, **wide) for _ in sides]
+    starts = [torch.empty(tiles, channel, state, **wide) for _ in sides]
+    ys = tuple(torch.empty(n, channel, **wide) for _ in sides)
+    axes = _shape(channel, state, sequences, len(sides), backward=False)
+    blocks = -(-channel // (axes["CR"] * axes["CL"]))
+    forward_kernel[(sequences, blocks, len(sides))](
+        sides, tuple(finals), tuple(starts), ys, *rows, channel, state, 1,
+        SOFTPLUS=softplus, KEEP=keep, TILE=TILE, GROUP=GROUP, **axes, num_warps=1,
+    )  # fmt: skip
+    out = torch.empty_like(u, memory_format=torch.contiguous_format)
+    _gate(ys, None if z is None else _dense_rows(z), None, out, rows)
+    return out, finals, starts
+
+
+def backward(
+    directions: Sequence[Direction],
+    backward_in_time: Sequence[bool],
+    z: Tensor | None,
+    rows: Rows,
+    softplus: bool,
+    starts: Sequence[Tensor],
+    grad_out: Tensor,
+    grad_finals: Sequence[Tensor | None],
+) -> tuple[list[tuple[Tensor | None, ...]], Tensor | None]:
+    """The gradients of `forward`.
+
+    Args:
+        directions, backward_in_time, z, rows, softplus: as given to `forward`.
+        starts: as returned by it.
+        grad_out: (rows, channel); padding is not read.
+        grad_finals: for each direction (sequences, channel, state) fp32, or None for zeros.
+
+    Returns:
+        For each direction the gradients of the fields of `Direction`, in order, that of `initial`
+        None where there was none; and the gradient of z. Each has the dtype of what it belongs to
+        and zeros on padding.
+    """
+    from espnet_mlma.scan.triton_kernels import backward_kernel
+
+    u, A = directions[0].u, directions[0].A
+    (n, channel), state, sequences = u.shape, A.size(1), rows.first.numel()
+    sides = tuple(map(_side, directions, backward_in_time))
+    wide = {"dtype": torch.float32, "device": u.device}
+    axes = _shape(channel, state, sequences, len(sides), backward=True)
+    blocks = -(-channel // (axes["CR"] * axes["CL"]))
+    grads = tuple(
+        _Gradients(
+            # Zeros: no program visits the padding.
+            u=torch.zeros(n, channel, dtype=side.u.dtype, device=u.device),
+            delta=torch.zeros(n, channel, dtype=side.delta.dtype, device=u.device),
+            A=torch.empty(sequences, channel, state, **wide),
+            B=torch.zeros(blocks, n, state, **wide),
+            C=torch.zeros(blocks, n, state, **wide),
+            D=torch.empty(sequences, channel, **wide),
+            delta_bias=torch.empty(sequences, channel, **wide),
+            initial=None if side.initial is None else torch.empty_like(side.initial),
+            final=None if final is None else final.to(torch.float32).contiguous(),
+        )
+        for side, final in zip(sides, grad_finals, strict=True)
+    )
+    grad_out = _dense_rows(grad_out)
+    z = None if z is None else _dense_rows(z)
+    ys = tuple(None if z is None else torch.empty(n, channel, **wide) for _ in sides)
+    elements = axes["NR"] * axes["CR"] * 32
+    programs = sequences * blocks * len(sides)
+    scratch = torch.empty(programs * (TILE // GROUP) * elements, **wide)
+    backward_kernel[(sequences, blocks, len(sides))](
+        sides, grads, tuple(starts), ys, scratch, z, 0 if z is None else z.stride(0),
+        grad_out, grad_out.stride(0), *rows, n, channel, state, 1,
+        SOFTPLUS=softplus, TILE=TILE, GROUP=GROUP, **axes, num_warps=1,
+    )  # fmt: skip
+    grad_z = None
+    if z is not None:
+        grad_z = torch.empty_like(z, memory_format=torch.contiguous_format)
+        _gate(ys, z, grad_out, grad_z, rows)
+    return [_reduced(g, d) for g, d in zip(grads, directions, strict=True)], grad_z
+
+
+def _reduced(grads: _Gradients, direction: Direction) -> tuple[Tensor | None, ...]:
+    of_A, of_B, of_C, of_D, of_bias = (
+        getattr(grads, name).sum(0).to(getattr(direction, name).dtype)
+        for name in ("A", "B", "C", "D", "delta_bias")
+    )
+    return grads.u, grads.delta, of_A, of_B, of_C, of_D, of_bias, grads.initial
