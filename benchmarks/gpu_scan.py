@@ -55,13 +55,14 @@ def ours(directions, z, train: bool) -> list[Tensor]:
         for d in directions
     ]
     gate = z.flatten(0, 1)
-    out, _, starts = triton.forward(packed, AGAINST, gate, rows, True, keep=train)
+    out, _, starts = triton.scan_forward(packed, AGAINST, gate, rows, True, keep=train)
     if not train:
         return [out]
-    grads, grad_z = triton.backward(
-        packed, AGAINST, gate, rows, True, starts, torch.ones_like(out), [None, None]
+    *grads, grad_z = triton.scan_backward(
+        packed, AGAINST, gate, rows, True, starts, torch.ones_like(out), None
     )
-    return [out, *(g for d in grads for g in d if g is not None), grad_z]
+    of_fields = [g for g in grads if g.numel()]
+    return [out, *(g[way] for way in range(len(packed)) for g in of_fields), grad_z]
 
 
 def by_autograd(run: Callable) -> Callable:

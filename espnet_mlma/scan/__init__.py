@@ -4,7 +4,8 @@
 is installed:
 
 * `cpu`: the C kernels, built at install where there is a compiler; fp32 arithmetic.
-* `cuda`: mamba-ssm's kernel, where that package was built; the scan only.
+* `triton`: kernels compiled when first used, on a GPU; the scan only.
+* `cuda`: mamba-ssm's kernel, where that package was built; the scan only, and never picked unasked.
 * `reference`: plain PyTorch, everywhere, in any dtype; slow.
 
 `backend=` or the environment variable ESPNET_MLMA_SCAN names one instead.
@@ -20,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from espnet_mlma.scan import cpu, cuda, operators, reference
+from espnet_mlma.scan import cpu, cuda, operators, reference, triton
 from espnet_mlma.scan.rows import Direction, Rows, as_rows, padded_index, padded_rows
 
 __all__ = [
@@ -50,11 +51,11 @@ class ScanInput(NamedTuple):
 
 def available_backends() -> list[str]:
     """The backends that can run here, fastest first."""
-    found = ["cuda"] if cuda.is_available() else []
-    return found + (["cpu"] if cpu.is_built() else []) + ["reference"]
+    can_run = {"triton": triton.is_available(), "cuda": cuda.is_available(), "cpu": cpu.is_built()}
+    return [name for name, here in can_run.items() if here] + ["reference"]
 
 
-def _pick(x: Tensor, backend: str | None, has_cuda_kernel: bool) -> str:
+def _pick(x: Tensor, backend: str | None, is_scan: bool) -> str:
     backend = backend or os.environ.get("ESPNET_MLMA_SCAN")
     if backend is not None:
         if backend not in available_backends():
@@ -65,8 +66,8 @@ def _pick(x: Tensor, backend: str | None, has_cuda_kernel: bool) -> str:
         return backend
     if x.dtype == torch.float64:
         return "reference"
-    if x.is_cuda and has_cuda_kernel and cuda.is_available():
-        return "cuda"
+    if x.is_cuda and is_scan and triton.is_available():
+        return "triton"
     if x.device.type == "cpu" and cpu.is_built():
         return "cpu"
     _warn_slow(x.device.type)
@@ -78,7 +79,7 @@ def _warn_slow(device: str) -> None:
     if not _warned:
         _warned = True
         cure = (
-            "pip install mamba-ssm causal-conv1d"
+            "pip install triton"
             if device == "cuda"
             else "install gcc or clang and reinstall espnet-mlma"
         )
@@ -184,7 +185,7 @@ def _scan(
         _check_input(way, batch, time, channel, ways[0].A.size(1), len(rows.first))
     _expect("z", z, (batch, time, channel))
     has_state = any(way.initial_state is not None for way in ways)
-    backend = _pick(ways[0].u, backend, has_cuda_kernel=not has_state)
+    backend = _pick(ways[0].u, backend, is_scan=True)
     if backend in ("reference", "cuda"):
         run = {"reference": reference, "cuda": cuda}[backend].selective_scan
         if is_packed:
@@ -286,7 +287,7 @@ def depthwise_conv(
     is_packed = rows is not None
     rows = _rows(rows, batch, time, lengths, x.device)
     # There is no CUDA kernel of ours yet; PyTorch's grouped convolution serves a GPU well.
-    if not x.is_cuda and _pick(x, backend, has_cuda_kernel=False) == "cpu":
+    if not x.is_cuda and _pick(x, backend, is_scan=False) == "cpu":
         bias = weight.new_zeros(channel) if bias is None else bias
         out = operators.conv(as_rows(x), weight, bias, rows, left, silu, "cpu")
         return out.view(batch, time, channel)

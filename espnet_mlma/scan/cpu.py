@@ -190,12 +190,14 @@ def scan_backward(
     grad_out: Tensor,
     grad_final: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """Gradients of `scan_forward`, fp32.
+    """Gradients of `scan_forward`, each in the dtype of what it belongs to.
 
     Returns:
         Those of u, delta, A, B, C, D, delta_bias and initial, each with a first axis for the
-        directions, and that of z, empty where there is none.
+        directions, and that of z; the last two empty where there is none.
     """
+    dtypes = [field.dtype for field in ways[0][:-1]]
+    z_dtype = ways[0].u.dtype if z is None else z.dtype
     ways, z, grad_out = [_prepared(way) for way in ways], _rows(z), _rows(grad_out)
     grad_final = _whole(grad_final)
     args = _scan_args(ways, against_time, z, rows, softplus)
@@ -215,10 +217,15 @@ def scan_backward(
         place.grad_A, place.grad_initial = _pointer(grad_A[i]), _pointer(grad_initial[i])
         place.grad_D, place.grad_bias = _pointer(grad_D[i]), _pointer(grad_bias[i])
     _check(_library.mlma_scan_backward(ctypes.byref(args)))
-    return (
+    grads = (
         grad_u, grad_delta, grad_A.sum(1), grad_B.sum(1), grad_C.sum(1),
-        grad_D.sum(1), grad_bias.sum(1), grad_initial, grad_z,
+        grad_D.sum(1), grad_bias.sum(1),
     )  # fmt: skip
+    return (
+        *(grad.to(dtype) for grad, dtype in zip(grads, dtypes, strict=True)),
+        _empty(count, 0, channel, state) if ways[0].initial is None else grad_initial,
+        grad_z.to(z_dtype),
+    )
 
 
 def _conv_args(x, weight, bias, rows: Rows, left: int, silu: bool) -> _ConvArgs:
@@ -253,7 +260,8 @@ def conv_backward(
     left: int,
     silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `conv_forward` by x, weight and bias, fp32."""
+    """Gradients of `conv_forward` by x, weight and bias, each in its dtype."""
+    dtypes = x.dtype, weight.dtype, bias.dtype
     x, weight, bias, grad_out = _rows(x), _whole(weight.t()), _whole(bias), _rows(grad_out)
     args = _conv_args(x, weight, bias, rows, left, silu)
     grad_x, pre = _empty(2, *x.shape)
@@ -262,4 +270,5 @@ def conv_backward(
     args.grad_out, args.grad_x, args.pre = map(_array, (grad_out, grad_x, pre))
     args.grad_weight, args.grad_bias = _pointer(grad_weight), _pointer(grad_bias)
     _check(_library.mlma_conv_backward(ctypes.byref(args)))
-    return grad_x, grad_weight.sum(0).t().contiguous(), grad_bias.sum(0)
+    grads = grad_x, grad_weight.sum(0).t().contiguous(), grad_bias.sum(0)
+    return tuple(grad.to(dtype) for grad, dtype in zip(grads, dtypes, strict=True))

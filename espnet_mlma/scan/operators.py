@@ -129,17 +129,11 @@ def tile_rows(rows: int, sequences: int, tile: int) -> int:
 
 
 def _scan_backward_shapes(u, delta, A, B, C, D, delta_bias, initial, z, first, *rest):
-    (rows, channel), state, sequences, ways = u[0].shape, A[0].size(1), first.size(0), len(u)
-
-    def empty(*shape):
-        return A[0].new_empty(*shape, dtype=torch.float32)
-
-    return (
-        empty(ways, rows, channel), empty(ways, rows, channel), empty(ways, channel, state),
-        empty(ways, rows, state), empty(ways, rows, state), empty(ways, channel),
-        empty(ways, channel), empty(ways, sequences, channel, state),
-        empty(0 if z is None else rows, channel),
-    )  # fmt: skip
+    grads = [like[0].new_empty(len(like), *like[0].shape) for like in (u, delta, A, B, C, D)]
+    grads.append(delta_bias[0].new_empty(len(u), u[0].size(1)))
+    states = (first.size(0) if initial else 0, *A[0].shape)
+    grads.append(A[0].new_empty(len(u), *states, dtype=torch.float32))
+    return *grads, u[0].new_empty(0, u[0].size(1)) if z is None else z.new_empty(z.shape)
 
 
 def _conv_shapes(x, *rest):
@@ -147,10 +141,7 @@ def _conv_shapes(x, *rest):
 
 
 def _conv_backward_shapes(x, weight, bias, *rest):
-    return tuple(
-        torch.empty_like(like, dtype=torch.float32, memory_format=torch.contiguous_format)
-        for like in (x, weight, bias)
-    )
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
 def _save_scan(ctx, inputs, output):

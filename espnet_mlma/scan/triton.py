@@ -20,12 +20,12 @@ block in the kernel and over the blocks by a plain sum: no atomics, the same bit
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from espnet_mlma.scan.operators import tile_rows
 from espnet_mlma.scan.rows import Direction, Rows
 
 # Kept between the passes are 4 bytes * state / TILE per row, channel and direction: 2 bytes at 16
@@ -90,9 +90,10 @@ def _dense_rows(x: Tensor) -> Tensor:
 def _side(direction: Direction, against: bool) -> _Side:
     u, delta, A, B, C, D, bias, initial = direction
     u, delta, B, C = map(_dense_rows, (u, delta, B, C))
-    initial = None if initial is None else initial.contiguous()
+    A, D, bias = (x.to(torch.float32).contiguous() for x in (A, D, bias))
+    initial = None if initial is None else initial.to(torch.float32).contiguous()
     return _Side(
-        u, delta, A.contiguous(), B, C, D.contiguous(), bias.contiguous(), initial,
+        u, delta, A, B, C, D, bias, initial,
         u.stride(0), delta.stride(0), B.stride(0), C.stride(0), int(against),
     )  # fmt: skip
 
@@ -137,97 +138,86 @@ def _gate(ys, z, grad_out, out, rows: Rows) -> None:
     )  # fmt: skip
 
 
-def forward(
-    directions: Sequence[Direction],
-    backward_in_time: Sequence[bool],
+def scan_forward(
+    ways: list[Direction],
+    against_time: list[bool],
     z: Tensor | None,
     rows: Rows,
     softplus: bool,
     keep: bool,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The sum of the directions' scans and skips, gated.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The scan, its final states, and what the backward pass wants; see `operators.scan`.
 
     Args:
-        directions: one or two, over the same rows and channels.
-        backward_in_time: for each, whether it starts at a sequence's last row.
-        z: gate, (rows, channel), last axis contiguous; the sum is multiplied by silu(z).
-        rows: where the sequences lie; padding is not read.
-        softplus: pass delta through softplus.
-        keep: return what `backward` needs.
+        keep: whether there will be a backward pass.
 
     Returns:
-        The output (rows, channel) in u's dtype, zeros on padding; for each direction the state
-        after the last row scanned, (sequences, channel, state) fp32; and for each the state before
-        every tile, (tile rows, channel, state) fp32, or an empty tensor.
+        Output (row, channel); final states (direction, sequence, channel, state); states before
+        each tile (direction, tile, channel, state), none without `keep`.
     """
     from espnet_mlma.scan.triton_kernels import forward_kernel
 
-    u, A = directions[0].u, directions[0].A
+    u, A = ways[0].u, ways[0].A
     (n, channel), state, sequences = u.shape, A.size(1), rows.first.numel()
-    sides = tuple(map(_side, directions, backward_in_time))
+    sides = tuple(map(_side, ways, against_time))
     wide = {"dtype": torch.float32, "device": u.device}
-    tiles = n // TILE + sequences + 1 if keep else 0
-    # Tensors apart, not slices of one: torch would keep the whole of it for any of them.
-    finals = [torch.empty(sequences, channel, state, **wide) for _ in sides]
-    starts = [torch.empty(tiles, channel, state, **wide) for _ in sides]
+    tiles = tile_rows(n, sequences, TILE) if keep else 0
+    final = torch.empty(len(ways), sequences, channel, state, **wide)
+    starts = torch.empty(len(ways), tiles, channel, state, **wide)
     ys = tuple(torch.empty(n, channel, **wide) for _ in sides)
     axes = _shape(channel, state, sequences, len(sides), backward=False)
     blocks = -(-channel // (axes["CR"] * axes["CL"]))
     forward_kernel[(sequences, blocks, len(sides))](
-        sides, tuple(finals), tuple(starts), ys, *rows, channel, state, 1,
+        sides, final.unbind(), starts.unbind(), ys, *rows, channel, state, 1,
         SOFTPLUS=softplus, KEEP=keep, TILE=TILE, GROUP=GROUP, **axes, num_warps=1,
     )  # fmt: skip
     out = torch.empty_like(u, memory_format=torch.contiguous_format)
     _gate(ys, None if z is None else _dense_rows(z), None, out, rows)
-    return out, finals, starts
+    return out, final, starts
 
 
-def backward(
-    directions: Sequence[Direction],
-    backward_in_time: Sequence[bool],
+def scan_backward(
+    ways: list[Direction],
+    against_time: list[bool],
     z: Tensor | None,
     rows: Rows,
     softplus: bool,
-    starts: Sequence[Tensor],
+    starts: Tensor,
     grad_out: Tensor,
-    grad_finals: Sequence[Tensor | None],
-) -> tuple[list[tuple[Tensor | None, ...]], Tensor | None]:
-    """The gradients of `forward`.
-
-    Args:
-        directions, backward_in_time, z, rows, softplus: as given to `forward`.
-        starts: as returned by it.
-        grad_out: (rows, channel); padding is not read.
-        grad_finals: for each direction (sequences, channel, state) fp32, or None for zeros.
+    grad_final: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """Gradients of `scan_forward`, each in the dtype of what it belongs to.
 
     Returns:
-        For each direction the gradients of the fields of `Direction`, in order, that of `initial`
-        None where there was none; and the gradient of z. Each has the dtype of what it belongs to
-        and zeros on padding.
+        Those of u, delta, A, B, C, D, delta_bias and initial, each with a first axis for the
+        directions, and that of z; the last two empty where there is none.
     """
     from espnet_mlma.scan.triton_kernels import backward_kernel
 
-    u, A = directions[0].u, directions[0].A
-    (n, channel), state, sequences = u.shape, A.size(1), rows.first.numel()
-    sides = tuple(map(_side, directions, backward_in_time))
+    u, A = ways[0].u, ways[0].A
+    (n, channel), state, sequences, count = u.shape, A.size(1), rows.first.numel(), len(ways)
+    sides = tuple(map(_side, ways, against_time))
     wide = {"dtype": torch.float32, "device": u.device}
-    axes = _shape(channel, state, sequences, len(sides), backward=True)
+    axes = _shape(channel, state, sequences, count, backward=True)
     blocks = -(-channel // (axes["CR"] * axes["CL"]))
+    # Zeros: no program visits the padding.
+    grad_u = torch.zeros(count, n, channel, dtype=u.dtype, device=u.device)
+    grad_delta = torch.zeros(count, n, channel, dtype=ways[0].delta.dtype, device=u.device)
+    grad_B, grad_C = torch.zeros(2, count, blocks, n, state, **wide)
+    grad_A = torch.empty(count, sequences, channel, state, **wide)
+    grad_D, grad_bias = torch.empty(2, count, sequences, channel, **wide)
+    has_initial = ways[0].initial is not None
+    grad_initial = torch.empty(count, sequences if has_initial else 0, channel, state, **wide)
+    if grad_final is not None:
+        grad_final = grad_final.to(torch.float32).contiguous()
     grads = tuple(
         _Gradients(
-            # Zeros: no program visits the padding.
-            u=torch.zeros(n, channel, dtype=side.u.dtype, device=u.device),
-            delta=torch.zeros(n, channel, dtype=side.delta.dtype, device=u.device),
-            A=torch.empty(sequences, channel, state, **wide),
-            B=torch.zeros(blocks, n, state, **wide),
-            C=torch.zeros(blocks, n, state, **wide),
-            D=torch.empty(sequences, channel, **wide),
-            delta_bias=torch.empty(sequences, channel, **wide),
-            initial=None if side.initial is None else torch.empty_like(side.initial),
-            final=None if final is None else final.to(torch.float32).contiguous(),
+            grad_u[i], grad_delta[i], grad_A[i], grad_B[i], grad_C[i], grad_D[i], grad_bias[i],
+            grad_initial[i] if has_initial else None,
+            None if grad_final is None else grad_final[i],
         )
-        for side, final in zip(sides, grad_finals, strict=True)
-    )
+        for i in range(count)
+    )  # fmt: skip
     grad_out = _dense_rows(grad_out)
     z = None if z is None else _dense_rows(z)
     ys = tuple(None if z is None else torch.empty(n, channel, **wide) for _ in sides)
@@ -235,20 +225,18 @@ def backward(
     programs = sequences * blocks * len(sides)
     scratch = torch.empty(programs * (TILE // GROUP) * elements, **wide)
     backward_kernel[(sequences, blocks, len(sides))](
-        sides, grads, tuple(starts), ys, scratch, z, 0 if z is None else z.stride(0),
+        sides, grads, starts.unbind(), ys, scratch, z, 0 if z is None else z.stride(0),
         grad_out, grad_out.stride(0), *rows, n, channel, state, 1,
         SOFTPLUS=softplus, TILE=TILE, GROUP=GROUP, **axes, num_warps=1,
     )  # fmt: skip
-    grad_z = None
+    grad_z = u.new_empty(0, channel)
     if z is not None:
         grad_z = torch.empty_like(z, memory_format=torch.contiguous_format)
         _gate(ys, z, grad_out, grad_z, rows)
-    return [_reduced(g, d) for g, d in zip(grads, directions, strict=True)], grad_z
-
-
-def _reduced(grads: _Gradients, direction: Direction) -> tuple[Tensor | None, ...]:
-    of_A, of_B, of_C, of_D, of_bias = (
-        getattr(grads, name).sum(0).to(getattr(direction, name).dtype)
-        for name in ("A", "B", "C", "D", "delta_bias")
-    )
-    return grads.u, grads.delta, of_A, of_B, of_C, of_D, of_bias, grads.initial
+    first = ways[0]
+    return (
+        grad_u, grad_delta, grad_A.sum(1).to(A.dtype),
+        grad_B.sum(1).to(first.B.dtype), grad_C.sum(1).to(first.C.dtype),
+        grad_D.sum(1).to(first.D.dtype), grad_bias.sum(1).to(first.delta_bias.dtype),
+        grad_initial, grad_z,
+    )  # fmt: skip

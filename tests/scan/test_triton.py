@@ -61,7 +61,7 @@ def to(device, *tensors):
 
 
 def expect(directions, against, z, firsts, lengths, softplus, grad_out, grad_finals):
-    """What `forward` and `backward` should return, sequence by sequence in fp64."""
+    """What `scan_forward` and `scan_backward` should return, sequence by sequence in fp64."""
     leaves = [
         Direction(*(x if x is None else x.double().requires_grad_() for x in d)) for d in directions
     ]
@@ -98,17 +98,27 @@ def run(directions, against, z, firsts, lengths, softplus, grad_out, grad_finals
     directions = [Direction(*to(DEVICE, *d)) for d in directions]
     (z,) = to(DEVICE, z)
     rows = Rows(*to(DEVICE, torch.tensor(firsts), torch.tensor(lengths)))
-    out, finals, starts = triton.forward(directions, against, z, rows, softplus, True)
-    grads, grad_z = triton.backward(
-        directions, against, z, rows, softplus, starts, grad_out.to(DEVICE),
-        to(DEVICE, *grad_finals),
-    )  # fmt: skip
+    out, final, starts = triton.scan_forward(directions, against, z, rows, softplus, True)
+    given = [g for g in grad_finals if g is not None]
+    grad_final = torch.zeros_like(final) if given else None
+    for i, grad in enumerate(grad_finals):
+        if grad is not None:
+            grad_final[i] = grad
+    *grads, grad_z = triton.scan_backward(
+        directions, against, z, rows, softplus, starts, grad_out.to(DEVICE), grad_final
+    )
     assert out.dtype == directions[0].u.dtype
-    for direction, gradients in zip(directions, grads, strict=True):
+    by_way = []
+    for i, direction in enumerate(directions):
+        gradients = [
+            g[i].cpu() if g[i].numel() or x is not None else None
+            for g, x in zip(grads, direction, strict=True)
+        ]
         for x, gradient in zip(direction, gradients, strict=True):
             assert (x is None) == (gradient is None)
             assert x is None or (x.dtype, x.shape) == (gradient.dtype, gradient.shape)
-    return out.cpu(), to("cpu", *finals), [tuple(to("cpu", *g)) for g in grads], *to("cpu", grad_z)
+        by_way.append(tuple(gradients))
+    return out.cpu(), list(final.cpu()), by_way, None if z is None else grad_z.cpu()
 
 
 def assert_close(actual, expected, name="", relative=0.0):
@@ -185,8 +195,8 @@ def test_extreme_step_sizes():
     one, rows = torch.ones(8, 1), Rows(torch.tensor([0]), torch.tensor([8]))
     direction = Direction(one, delta, -one[:1], one, one, 0 * one[0], 0 * one[0], None)
     rows, direction = Rows(*to(DEVICE, *rows)), Direction(*to(DEVICE, *direction))
-    out, _, starts = triton.forward([direction], [False], None, rows, True, keep=False)
-    assert starts[0].numel() == 0
+    out, _, starts = triton.scan_forward([direction], [False], None, rows, True, keep=False)
+    assert starts.numel() == 0
     inputs = [x.double()[None] for x in (one, delta)]
     expected, _ = reference.selective_scan(
         *inputs, -one[:1].double(), *[one.double()[None]] * 2, None, None, None, True, None, False,
@@ -241,8 +251,8 @@ x, weight = torch.zeros(8, 64, dtype=torch.bfloat16), torch.zeros(64)
 maps = torch.zeros(8, 40, dtype=torch.bfloat16)
 side = Direction(x, x, torch.zeros(64, 16), maps[:, 8:24], maps[:, 24:], weight, weight, None)
 inputs = ([side, side], [False, True], x, Rows(torch.tensor([0]), torch.tensor([8])), True)
-out, _, starts = scan.forward(*inputs, keep=True)
-scan.backward(*inputs, starts, out, [None, None])
+out, _, starts = scan.scan_forward(*inputs, keep=True)
+scan.scan_backward(*inputs, starts, out, None)
 print(len(compiled))
 """
 
