@@ -22,33 +22,45 @@ _HAS_ONEDNN = (
 _THIN = 64
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
+# An operator of our own, because the compiler lowers oneDNN's only for weights that never change.
+_library = torch.library.Library("espnet_mlma", "FRAGMENT")
+_library.define("linear(Tensor x, Tensor weight, Tensor? bias, str then) -> Tensor")
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
     algorithm = "none" if then == "gelu" else ""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], algorithm)
 
 
-class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight, bias):
-        ctx.save_for_backward(x, weight)
-        ctx.has_bias = bias is not None
-        return _product(x, weight, bias)
+def _shape(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.size(0))
 
-    @staticmethod
-    def backward(ctx, grad):
-        x, weight = ctx.saved_tensors
-        grad_x = grad_weight = grad_bias = None
-        rows, grad_rows = x.flatten(0, -2), grad.flatten(0, -2)
-        if ctx.needs_input_grad[0]:
-            grad_x = linear(grad, weight.t())
-        if ctx.needs_input_grad[1]:
-            if weight.size(1) < _THIN:
-                grad_weight = grad_rows.t() @ rows
-            else:
-                grad_weight = linear(grad_rows.t(), rows.t())
-        if ctx.has_bias and ctx.needs_input_grad[2]:
-            grad_bias = grad_rows.sum(0)
-        return grad_x, grad_weight, grad_bias
+
+def _save(ctx, inputs, output) -> None:
+    x, weight, bias, _ = inputs
+    ctx.save_for_backward(x, weight)
+    ctx.has_bias = bias is not None
+
+
+def _differentiate(ctx, grad):
+    x, weight = ctx.saved_tensors
+    grad_x = grad_weight = grad_bias = None
+    rows, grad_rows = x.flatten(0, -2), grad.flatten(0, -2)
+    if ctx.needs_input_grad[0]:
+        grad_x = linear(grad, weight.t())
+    if ctx.needs_input_grad[1]:
+        thin = weight.size(1) < _THIN
+        grad_weight = grad_rows.t() @ rows if thin else linear(grad_rows.t(), rows.t())
+    if ctx.has_bias and ctx.needs_input_grad[2]:
+        grad_bias = grad_rows.sum(0)
+    return grad_x, grad_weight, grad_bias, None
+
+
+_library.impl("linear", _product, "CompositeExplicitAutograd")
+torch.library.register_fake("espnet_mlma::linear", _shape, lib=_library)
+torch.library.register_autograd(
+    "espnet_mlma::linear", _differentiate, setup_context=_save, lib=_library
+)
 
 
 def _takes(x: Tensor, weight: Tensor) -> bool:
@@ -70,14 +82,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         bias: (output channel,).
     """
     if _takes(x, weight):
-        return _Linear.apply(x, weight, bias)
+        return torch.ops.espnet_mlma.linear(x, weight, bias, "none")
     return F.linear(x, weight, bias)
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """GELU of `linear`, in one pass where no gradient is wanted."""
     if _takes(x, weight) and not torch.is_grad_enabled():
-        return _product(x, weight, bias, "gelu")
+        return torch.ops.espnet_mlma.linear(x, weight, bias, "gelu")
     return F.gelu(linear(x, weight, bias))
 
 

@@ -277,3 +277,23 @@ def test_no_weight_decay_where_it_harms():
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         tiny(**options)
+
+
+@pytest.mark.parametrize("bimamba", ["shared", "none"])
+@pytest.mark.parametrize("train", [False, True])
+def test_blocks_compile_without_a_break(bimamba, train):
+    encoder, compiled = (tiny(bimamba=bimamba, num_blocks=1).train(train) for _ in range(2))
+    for block in compiled.blocks:
+        block.compile(fullgraph=True, dynamic=True, backend="aot_eager")
+    results = []
+    for x, lengths in (batch(), (torch.randn(2, 50, 40), torch.tensor([50, 33]))):
+        for model in (encoder, compiled):
+            with torch.set_grad_enabled(train):
+                frames, _, _ = model(x, lengths)
+            if train:
+                weighted(frames).backward()
+            results.append(frames.detach())
+        torch.testing.assert_close(results[-1], results[-2])
+    if train:
+        for p, q in zip(encoder.parameters(), compiled.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-5)
