@@ -13,6 +13,7 @@ from torch import Tensor
 from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.decode import checkpoint
 from espnet_mlma.decode.best_path import BestPath, best_path
+from espnet_mlma.decode.precision import Precision, lower_precision
 from espnet_mlma.errors import MlmaError
 
 
@@ -127,6 +128,7 @@ def load(
     path: str | Path,
     model_file: str | Path | None = None,
     device: str | None = None,
+    precision: Precision = "float32",
 ) -> Recogniser:
     """Load a recogniser.
 
@@ -134,10 +136,15 @@ def load(
         path: an experiment folder of the recipe, its config.yaml, or a packed zip.
         model_file: the checkpoint; None: the averaged one of the folder.
         device: `cpu`, `cuda`, ...; None: a GPU where there is one.
+        precision: of the encoder's large linear layers, on a CPU: `float32`, `bfloat16`, `int8`.
 
     Raises:
-        MlmaError: a file is missing, or the checkpoint's keys are not the model's.
+        MlmaError: a file is missing, the checkpoint's keys are not the model's, or a lower
+            precision is asked of a GPU.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, config = checkpoint.build(Path(path), None if model_file is None else Path(model_file))
+    if precision != "float32" and device != "cpu":
+        raise MlmaError(f"precision {precision} is for a CPU; the device is {device}")
+    lower_precision(model.encoder, precision)
     return Recogniser(model, config["token_list"], config["token_type"], device)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from espnet_mlma.encoder.bimamba import BiMambaKind, MambaState, build_mamba
 from espnet_mlma.encoder.conv import ConvModule
 from espnet_mlma.encoder.frontend import build_frontend
-from espnet_mlma.encoder.linear import Linear, linear_gelu
+from espnet_mlma.encoder.linear import Linear
 from espnet_mlma.encoder.packing import Packing
 from espnet_mlma.scan import Rows
 
@@ -39,10 +39,8 @@ class FeedForward(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d_model); returns the residual branch."""
         norm, first, activation, *rest = self
-        if isinstance(activation, nn.GELU):
-            x = linear_gelu(norm(x), first.weight, first.bias)
-        else:
-            x = activation(first(norm(x)))
+        is_gelu = isinstance(activation, nn.GELU)
+        x = first.gelu(norm(x)) if is_gelu else activation(first(norm(x)))
         for part in rest:
             x = part(x)
         return x

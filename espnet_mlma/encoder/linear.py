@@ -86,16 +86,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """GELU of `linear`, in one pass where no gradient is wanted."""
-    if _takes(x, weight) and not torch.is_grad_enabled():
-        return torch.ops.espnet_mlma.linear(x, weight, bias, "gelu")
-    return F.gelu(linear(x, weight, bias))
-
-
 class Linear(nn.Linear):
     """`torch.nn.Linear` by oneDNN where that serves."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features); returns (..., out_features)."""
         return linear(x, self.weight, self.bias)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU of the result, in one pass where no gradient is wanted."""
+        if _takes(x, self.weight) and not torch.is_grad_enabled():
+            return torch.ops.espnet_mlma.linear(x, self.weight, self.bias, "gelu")
+        return F.gelu(self(x))

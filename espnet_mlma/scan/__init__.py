@@ -4,7 +4,7 @@
 is installed:
 
 * `cpu`: the C kernels, built at install where there is a compiler; fp32 arithmetic.
-* `triton`: kernels compiled when first used, on a GPU; the scan only.
+* `triton`: kernels compiled when first used, on a GPU.
 * `cuda`: mamba-ssm's kernel, where that package was built; the scan only, and never picked unasked.
 * `reference`: plain PyTorch, everywhere, in any dtype; slow.
 
@@ -33,6 +33,8 @@ __all__ = [
     "selective_scan",
 ]
 
+# Those that know packed rows and both directions at once.
+_PACKED = ("triton", "cpu")
 _warned = False
 
 
@@ -55,7 +57,7 @@ def available_backends() -> list[str]:
     return [name for name, here in can_run.items() if here] + ["reference"]
 
 
-def _pick(x: Tensor, backend: str | None, is_scan: bool) -> str:
+def _pick(x: Tensor, backend: str | None) -> str:
     backend = backend or os.environ.get("ESPNET_MLMA_SCAN")
     if backend is not None:
         if backend not in available_backends():
@@ -66,7 +68,7 @@ def _pick(x: Tensor, backend: str | None, is_scan: bool) -> str:
         return backend
     if x.dtype == torch.float64:
         return "reference"
-    if x.is_cuda and is_scan and triton.is_available():
+    if x.is_cuda and triton.is_available():
         return "triton"
     if x.device.type == "cpu" and cpu.is_built():
         return "cpu"
@@ -185,8 +187,8 @@ def _scan(
         _check_input(way, batch, time, channel, ways[0].A.size(1), len(rows.first))
     _expect("z", z, (batch, time, channel))
     has_state = any(way.initial_state is not None for way in ways)
-    backend = _pick(ways[0].u, backend, is_scan=True)
-    if backend in ("reference", "cuda"):
+    backend = _pick(ways[0].u, backend)
+    if backend not in _PACKED:
         run = {"reference": reference, "cuda": cuda}[backend].selective_scan
         if is_packed:
             return _scan_unpacked(run, ways, against_time, z, softplus, rows)
@@ -286,10 +288,10 @@ def depthwise_conv(
         raise ValueError(f"left is {left}; it must lie in the kernel, 0 to {weight.size(1) - 1}")
     is_packed = rows is not None
     rows = _rows(rows, batch, time, lengths, x.device)
-    # There is no CUDA kernel of ours yet; PyTorch's grouped convolution serves a GPU well.
-    if not x.is_cuda and _pick(x, backend, is_scan=False) == "cpu":
+    backend = _pick(x, backend)
+    if backend in _PACKED:
         bias = weight.new_zeros(channel) if bias is None else bias
-        out = operators.conv(as_rows(x), weight, bias, rows, left, silu, "cpu")
+        out = operators.conv(as_rows(x), weight, bias, rows, left, silu, backend)
         return out.view(batch, time, channel)
     if not is_packed:
         return reference.depthwise_conv(x, weight, bias, left, silu, lengths)

@@ -1,4 +1,4 @@
-"""The selective scan on a GPU, in Triton: packed rows, one direction or two in a call.
+"""The selective scan and the depthwise convolution on a GPU, in Triton.
 
 How the work is divided. A program is one warp with one sequence, one block of channels and one
 direction; it keeps the state in registers and walks the sequence's own rows, against time for the
@@ -240,3 +240,57 @@ def scan_backward(
         grad_D.sum(1).to(first.D.dtype), grad_bias.sum(1).to(first.delta_bias.dtype),
         grad_initial, grad_z,
     )  # fmt: skip
+
+
+def _convolve(x, weight, bias, grad_out, out, rows: Rows, left: int, silu: bool) -> None:
+    from espnet_mlma.scan.triton_kernels import conv_kernel
+
+    n, channel = x.shape
+    columns = min(128, _next_power_of_2(channel))
+    block = 2048 // columns
+    sequences = rows.first.numel()
+    conv_kernel[(-(-n // block), -(-channel // columns))](
+        x, x.stride(0), weight, bias, grad_out, 0 if grad_out is None else grad_out.stride(0), out,
+        *rows, sequences, sequences.bit_length(), n, channel, left,
+        KERNEL=weight.size(0), SILU=silu, ROWS=block, COLUMNS=columns,
+    )  # fmt: skip
+
+
+def conv_forward(
+    x: Tensor, weight: Tensor, bias: Tensor, rows: Rows, left: int, silu: bool
+) -> Tensor:
+    """Each channel of x (row, channel) convolved by its own kernel; see `operators.conv`."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    weight, bias = weight.t().float().contiguous(), bias.float().contiguous()
+    _convolve(_dense_rows(x), weight, bias, None, out, rows, left, silu)
+    return out
+
+
+def conv_backward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    rows: Rows,
+    grad_out: Tensor,
+    left: int,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `conv_forward` by x, weight and bias, each in its dtype."""
+    from espnet_mlma.scan.triton_kernels import conv_weight_kernel
+
+    x, taps = _dense_rows(x), weight.t().float().contiguous()
+    (n, channel), kernel, sequences = x.shape, taps.size(0), rows.first.numel()
+    pre = torch.empty(n, channel, dtype=torch.float32, device=x.device)
+    _convolve(x, taps, bias.float().contiguous(), _dense_rows(grad_out), pre, rows, left, silu)
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    _convolve(pre, taps.flip(0), None, None, grad_x, rows, kernel - 1 - left, False)
+    columns, block = min(128, _next_power_of_2(channel)), 16
+    steps = min(64, max(1, -(-n // block)))
+    blocks = -(-n // (block * steps))
+    partial = torch.empty(blocks, kernel, channel, dtype=torch.float32, device=x.device)
+    conv_weight_kernel[(blocks, -(-channel // columns), kernel)](
+        x, x.stride(0), pre, partial, *rows, sequences, sequences.bit_length(), n, channel, left,
+        KERNEL=kernel, STEPS=steps, ROWS=block, COLUMNS=columns,
+    )  # fmt: skip
+    grad_weight = partial.sum(0).t().contiguous().to(weight.dtype)
+    return grad_x, grad_weight, pre.sum(0).to(bias.dtype)

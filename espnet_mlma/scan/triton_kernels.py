@@ -276,6 +276,21 @@ def backward_kernel(
             )  # fmt: skip
 
 
+@triton.jit
+def _sequence_of(row, firsts, lengths, sequences, halvings):
+    """First row, and end, of the last sequence that begins at or before each row, by bisection."""
+    low = tl.zeros(row.shape, tl.int32)
+    high = low + sequences
+    for _ in range(0, halvings):
+        middle = (low + high) // 2
+        begins = tl.load(firsts + middle, middle < high, 0)
+        before = (middle < high) & (begins <= row)
+        low, high = tl.where(before, middle + 1, low), tl.where(before, high, middle)
+    found = low > 0
+    first = tl.load(firsts + low - 1, found, 0)
+    return first, first + tl.load(lengths + low - 1, found, 0)
+
+
 @triton.jit(do_not_specialize=["sequences", "halvings", "rows"])
 def gate_kernel(
     ys, z, z_row, grad_out, grad_out_row, out, firsts, lengths, sequences, halvings, rows,
@@ -286,16 +301,7 @@ def gate_kernel(
     Rows of padding become zeros.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    # By bisection: how many sequences begin at or before the row.
-    low = tl.zeros((ROWS,), tl.int32)
-    high = low + sequences
-    for _ in range(0, halvings):
-        middle = (low + high) // 2
-        begins = tl.load(firsts + middle, middle < high, 0)
-        before = (middle < high) & (begins <= row)
-        low, high = tl.where(before, middle + 1, low), tl.where(before, high, middle)
-    found = low > 0
-    end = tl.load(firsts + low - 1, found, 0) + tl.load(lengths + low - 1, found, 0)
+    _, end = _sequence_of(row, firsts, lengths, sequences, halvings)
     row, end = row[:, None], end[:, None]
     c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     valid = (row < end) & (c < channels)
@@ -311,3 +317,60 @@ def gate_kernel(
             total *= sigmoid * (1 + gate * (1 - sigmoid))
             total *= tl.load(grad_out + row * grad_out_row + c, valid, 0.0).to(tl.float32)
     tl.store(out + row * channels + c, total, (row < rows) & (c < channels))
+
+
+@triton.jit(do_not_specialize=["sequences", "halvings", "rows"])
+def conv_kernel(
+    x, x_row, weight, bias, grad_out, grad_out_row, out, firsts, lengths, sequences, halvings,
+    rows, channels, left, KERNEL: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Convolve and activate; with grad_out, the gradient before the activation instead.
+
+    Rows of padding become zeros; weight is (KERNEL, channel).
+    """
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    first, end = _sequence_of(row, firsts, lengths, sequences, halvings)
+    row, first, end = row[:, None], first[:, None], end[:, None]
+    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    valid = (row < end) & (c < channels)
+    y = tl.zeros((ROWS, COLUMNS), tl.float32)
+    if bias is not None:
+        y += tl.load(bias + c, c < channels, 0.0)
+    for j in range(KERNEL):
+        source = row - left + j
+        inside = valid & (source >= first) & (source < end)
+        y += tl.load(weight + j * channels + c, c < channels, 0.0) * tl.load(
+            x + source * x_row + c, inside, 0.0
+        ).to(tl.float32)
+    sigmoid = tl.sigmoid(y)
+    if grad_out is not None:
+        slope = sigmoid * (1 + y * (1 - sigmoid)) if SILU else 1.0
+        y = slope * tl.load(grad_out + row * grad_out_row + c, valid, 0.0).to(tl.float32)
+    elif SILU:
+        y *= sigmoid
+    tl.store(out + row * channels + c, tl.where(valid, y, 0.0), (row < rows) & (c < channels))
+
+
+@triton.jit(do_not_specialize=["sequences", "halvings", "rows"])
+def conv_weight_kernel(
+    x, x_row, pre, partial, firsts, lengths, sequences, halvings, rows, channels, left,
+    KERNEL: tl.constexpr, STEPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The share of STEPS * ROWS rows in the gradient of one tap: (block, KERNEL, channel)."""
+    block, tap = tl.program_id(0), tl.program_id(2)
+    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    total = tl.zeros((1, COLUMNS), tl.float32)
+    for step in range(STEPS):
+        row = (block.to(tl.int64) * STEPS + step) * ROWS + tl.arange(0, ROWS)
+        first, end = _sequence_of(row, firsts, lengths, sequences, halvings)
+        row, first, end = row[:, None], first[:, None], end[:, None]
+        source = row - left + tap
+        inside = (row < end) & (source >= first) & (source < end) & (c < channels)
+        total += tl.sum(
+            tl.load(pre + row * channels + c, inside, 0.0)
+            * tl.load(x + source * x_row + c, inside, 0.0).to(tl.float32),
+            0,
+            keep_dims=True,
+        )
+    tl.store(partial + (block * KERNEL + tap) * channels + c, total, c < channels)

@@ -8,6 +8,7 @@ from espnet2.optimizers.optim_groups import configure_optimizer
 from espnet2.torch_utils.initialize import initialize
 
 from espnet_mlma.encoder import ConformerCnn4Encoder, ConMambaEncoder
+from espnet_mlma.encoder.linear import Linear
 
 VOCABULARY = 31  # the paper's: 26 letters, apostrophe, word boundary, blank, bos, eos
 
@@ -297,3 +298,32 @@ def test_blocks_compile_without_a_break(bimamba, train):
     if train:
         for p, q in zip(encoder.parameters(), compiled.parameters(), strict=True):
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 70), (2, 5, 70), (1, 70), (0, 70)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("channels", [70, 20])
+def test_linear_equals_torch(shape, bias, channels):
+    torch.manual_seed(0)
+    ours = Linear(channels, 33, bias=bias)
+    torchs = torch.nn.Linear(channels, 33, bias=bias)
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.randn(*shape[:-1], channels)
+    results = []
+    for layer in (ours, torchs):
+        leaf = x.clone().requires_grad_()
+        out = layer(leaf)
+        out.square().sum().backward()
+        results.append([out.detach(), leaf.grad, *(p.grad for p in layer.parameters())])
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.gelu(x), torch.nn.functional.gelu(torchs(x)))
+
+
+def test_linear_under_autocast_and_in_other_types():
+    layer = Linear(70, 20)
+    x = torch.randn(4, 70)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    assert layer.double()(x.double()).dtype == torch.float64

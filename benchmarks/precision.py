@@ -1,0 +1,88 @@
+"""What bfloat16 and int8 linear layers gain on a CPU, and what they cost in word errors.
+
+    python benchmarks/precision.py [--model EXPERIMENT --data dump/raw/test_x ...] [--json FILE]
+
+Time is that of the 31.6 M encoder with random weights, error rates are those of the model given.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from common import arguments, milliseconds, report, time_together
+from encoders import batch, build
+
+import espnet_mlma
+from espnet_mlma.decode.__main__ import decode_folder
+from espnet_mlma.decode.precision import lower_precision
+from espnet_mlma.recipe import datadir
+from espnet_mlma.score.align import count_errors, total_errors
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+
+
+def encode(encoder, x, lengths):
+    with torch.inference_mode():
+        encoder(x, lengths)
+
+
+def speed(args) -> None:
+    encoders = {precision: build("ConMamba") for precision in PRECISIONS}
+    for precision, encoder in encoders.items():
+        lower_precision(encoder, precision)
+    sizes = ((5, 1), (15, 1), (30, 1), (15, 8))
+    times = {
+        size: time_together(
+            {p: partial(encode, encoder, *batch(*size)) for p, encoder in encoders.items()}, 9, 3
+        )
+        for size in sizes
+    }
+    rows = [
+        [
+            precision,
+            *(
+                f"{milliseconds(times[size][precision])} "
+                f"({times[size]['float32'] / times[size][precision]:.2f}x)"
+                for size in sizes
+            ),
+        ]
+        for precision in PRECISIONS
+    ]
+    header = ["linear layers", *(f"{n} x {seconds} s (ms)" for seconds, n in sizes)]
+    report("Encoder by precision, 31.6 M", header, rows, args.json, args.threads)
+
+
+def error_rates(args) -> None:
+    texts = {folder: datadir.read(folder / "text", "stage 4") for folder in args.data}
+    rows, exact = [], {}
+    for precision in PRECISIONS:
+        recogniser = espnet_mlma.load(args.model, device="cpu", precision=precision)
+        words, characters, changed = [], [], 0
+        for folder, references in texts.items():
+            for key, transcript in decode_folder(recogniser, folder, 60).items():
+                reference, text = references[key], transcript.text
+                words.append(count_errors(reference.split(), text.split()))
+                characters.append(count_errors(list(reference), list(text)))
+                changed += text != exact.setdefault(key, text)
+        rates = (total_errors(counts).rate for counts in (words, characters))
+        rows.append([precision, *(f"{rate:.2f}" for rate in rates), changed])
+    header = ["linear layers", "WER (%)", "CER (%)", "texts that changed"]
+    title = f"Errors by precision, {len(exact)} utterances"
+    report(title, header, rows, args.json, args.threads)
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--model", help="experiment folder of a trained model")
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="formatted test sets")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    speed(args)
+    if args.model:
+        error_rates(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Linear layers in bfloat16 or int8, for recognition on a CPU."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from espnet_mlma.encoder.bimamba import SelectiveBranch
+from espnet_mlma.errors import MlmaError
+
+Precision = Literal["float32", "bfloat16", "int8"]
+# Thinner layers spend more on converting their input than they gain.
+_LEAST_CHANNELS = 64
+
+
+class BFloat16Linear(nn.Module):
+    """A linear layer whose weights and inputs are rounded to bfloat16; sums and result fp32."""
+
+    def __init__(self, layer: nn.Linear):
+        super().__init__()
+        self.weight = layer.weight.detach().bfloat16()
+        self.bias = None if layer.bias is None else layer.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_features); returns (..., out_features)."""
+        y = F.linear(x.bfloat16(), self.weight).float()
+        return y if self.bias is None else y.add_(self.bias)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU of the result."""
+        return F.gelu(self(x))
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with int8 weights, scaled by output channel, and int8 inputs, scaled anew for
+    every call; PyTorch's dynamic quantisation."""
+
+    def __init__(self, layer: nn.Linear):
+        super().__init__()
+        weight = layer.weight.detach()
+        scales = (weight.abs().amax(1) / 127).clamp(min=1e-8).double()
+        zeros = torch.zeros(len(scales), dtype=torch.int64)
+        rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+        bias = None if layer.bias is None else layer.bias.detach()
+        self.packed = torch.ops.quantized.linear_prepack(rounded, bias)
+        # Without VNNI instructions sums of 8-bit inputs saturate in 16 bits; 7 bits do not.
+        self.reduce_range = not torch.cpu._is_vnni_supported()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_features); returns (..., out_features)."""
+        return torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU of the result."""
+        return F.gelu(self(x))
+
+
+_LAYERS = {"bfloat16": BFloat16Linear, "int8": Int8Linear}
+
+
+def lower_precision(encoder: nn.Module, precision: Precision) -> None:
+    """Replace the large linear layers of an encoder, in place.
+
+    The projections that make Mamba's step size, B and C are thin and sensitive, and stay.
+
+    Args:
+        encoder: in evaluation mode, on the CPU.
+        precision: `float32` changes nothing.
+
+    Raises:
+        MlmaError: an unknown precision.
+    """
+    if precision == "float32":
+        return
+    if precision not in _LAYERS:
+        raise MlmaError(f"precision is {precision!r}; choose float32, bfloat16 or int8")
+    for parent in list(encoder.modules()):
+        if isinstance(parent, SelectiveBranch):
+            continue
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Linear) and min(layer.weight.shape) >= _LEAST_CHANNELS:
+                setattr(parent, name, _LAYERS[precision](layer))

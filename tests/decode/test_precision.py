@@ -1,0 +1,39 @@
+import pytest
+import torch
+from torch import nn
+
+from espnet_mlma.decode.precision import lower_precision
+from espnet_mlma.decode.recogniser import load
+from espnet_mlma.encoder import ConMambaEncoder
+from espnet_mlma.errors import MlmaError
+
+
+def encoder_of_width_64():
+    torch.manual_seed(0)
+    return ConMambaEncoder(80, output_size=64, num_blocks=2, linear_units=128).eval()
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.02), ("int8", 0.05)])
+def test_lower_precision_is_near_and_acts(precision, bound):
+    encoder = encoder_of_width_64()
+    x, lengths = torch.randn(2, 90, 80), torch.tensor([90, 61])
+    with torch.inference_mode():
+        exact, _, _ = encoder(x, lengths)
+        lower_precision(encoder, precision)
+        rough, _, _ = encoder(x, lengths)
+    error = (rough - exact).abs().mean() / exact.abs().mean()
+    assert 0 < error < bound
+
+
+def test_thin_and_sensitive_layers_stay():
+    encoder = encoder_of_width_64()
+    lower_precision(encoder, "int8")
+    left = {name.split(".")[-1] for name, m in encoder.named_modules() if isinstance(m, nn.Linear)}
+    assert left == {"x_proj", "dt_proj"}
+
+
+def test_wrong_requests_are_named(experiment):
+    with pytest.raises(MlmaError, match="precision is 'int4'; choose float32, bfloat16 or int8"):
+        load(experiment, precision="int4", device="cpu")
+    with pytest.raises(MlmaError, match="precision int8 is for a CPU; the device is cuda"):
+        load(experiment, precision="int8", device="cuda")
