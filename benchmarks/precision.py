@@ -16,7 +16,7 @@ from encoders import batch, build
 
 import espnet_mlma
 from espnet_mlma.decode.__main__ import decode_folder
-from espnet_mlma.decode.precision import lower_precision
+from espnet_mlma.decode.precision import prepare_linear_layers
 from espnet_mlma.recipe import datadir
 from espnet_mlma.score.align import count_errors, total_errors
 
@@ -31,7 +31,7 @@ def encode(encoder, x, lengths):
 def speed(args) -> None:
     encoders = {precision: build("ConMamba") for precision in PRECISIONS}
     for precision, encoder in encoders.items():
-        lower_precision(encoder, precision)
+        prepare_linear_layers(encoder, precision)
     sizes = ((5, 1), (15, 1), (30, 1), (15, 8))
     times = {
         size: time_together(

@@ -1,4 +1,4 @@
-"""Linear layers in bfloat16 or int8, for recognition on a CPU."""
+"""Linear layers as a CPU likes them for recognition: packed, in float32, bfloat16 or int8."""
 
 from __future__ import annotations
 
@@ -9,11 +9,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espnet_mlma.encoder.bimamba import SelectiveBranch
+from espnet_mlma.encoder.linear import HAS_ONEDNN, product
 from espnet_mlma.errors import MlmaError
 
 Precision = Literal["float32", "bfloat16", "int8"]
-# Thinner layers spend more on converting their input than they gain.
+# Thinner layers spend more on their input than they gain.
 _LEAST_CHANNELS = 64
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose weights lie as oneDNN reads them; the arithmetic of `Linear`."""
+
+    def __init__(self, layer: nn.Linear):
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+        self.bias = None if layer.bias is None else layer.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_features); returns (..., out_features)."""
+        return product(x, self.weight, self.bias, "none")
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU of the result."""
+        return product(x, self.weight, self.bias, "gelu")
 
 
 class BFloat16Linear(nn.Module):
@@ -58,25 +76,25 @@ class Int8Linear(nn.Module):
         return F.gelu(self(x))
 
 
-_LAYERS = {"bfloat16": BFloat16Linear, "int8": Int8Linear}
+_LAYERS = {"float32": PackedLinear, "bfloat16": BFloat16Linear, "int8": Int8Linear}
 
 
-def lower_precision(encoder: nn.Module, precision: Precision) -> None:
-    """Replace the large linear layers of an encoder, in place.
+def prepare_linear_layers(encoder: nn.Module, precision: Precision) -> None:
+    """Replace the large linear layers of an encoder, in place; it can then no longer be trained.
 
     The projections that make Mamba's step size, B and C are thin and sensitive, and stay.
 
     Args:
         encoder: in evaluation mode, on the CPU.
-        precision: `float32` changes nothing.
+        precision: of weights and inputs.
 
     Raises:
         MlmaError: an unknown precision.
     """
-    if precision == "float32":
-        return
     if precision not in _LAYERS:
         raise MlmaError(f"precision is {precision!r}; choose float32, bfloat16 or int8")
+    if precision == "float32" and not HAS_ONEDNN:
+        return
     for parent in list(encoder.modules()):
         if isinstance(parent, SelectiveBranch):
             continue

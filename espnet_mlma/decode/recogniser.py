@@ -13,7 +13,7 @@ from torch import Tensor
 from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.decode import checkpoint
 from espnet_mlma.decode.best_path import BestPath, best_path
-from espnet_mlma.decode.precision import Precision, lower_precision
+from espnet_mlma.decode.precision import Precision, prepare_linear_layers
 from espnet_mlma.errors import MlmaError
 
 
@@ -146,5 +146,6 @@ def load(
     model, config = checkpoint.build(Path(path), None if model_file is None else Path(model_file))
     if precision != "float32" and device != "cpu":
         raise MlmaError(f"precision {precision} is for a CPU; the device is {device}")
-    lower_precision(model.encoder, precision)
+    if device == "cpu":
+        prepare_linear_layers(model.encoder, precision)
     return Recogniser(model, config["token_list"], config["token_type"], device)

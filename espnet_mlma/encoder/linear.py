@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_HAS_ONEDNN = (
+HAS_ONEDNN = (
     platform.machine() in ("x86_64", "AMD64")
     and torch.backends.mkldnn.is_available()
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -27,7 +27,14 @@ _library = torch.library.Library("espnet_mlma", "FRAGMENT")
 _library.define("linear(Tensor x, Tensor weight, Tensor? bias, str then) -> Tensor")
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+def product(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+    """oneDNN's `linear` of fp32 tensors, without gradients.
+
+    Args:
+        x, bias: as for `linear`.
+        weight: as for `linear`, or reordered by oneDNN.
+        then: `none`, or `gelu` for GELU of the result.
+    """
     algorithm = "none" if then == "gelu" else ""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], algorithm)
 
@@ -56,7 +63,7 @@ def _differentiate(ctx, grad):
     return grad_x, grad_weight, grad_bias, None
 
 
-_library.impl("linear", _product, "CompositeExplicitAutograd")
+_library.impl("linear", product, "CompositeExplicitAutograd")
 torch.library.register_fake("espnet_mlma::linear", _shape, lib=_library)
 torch.library.register_autograd(
     "espnet_mlma::linear", _differentiate, setup_context=_save, lib=_library
@@ -65,12 +72,18 @@ torch.library.register_autograd(
 
 def _takes(x: Tensor, weight: Tensor) -> bool:
     return (
-        _HAS_ONEDNN
+        HAS_ONEDNN
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def _apply(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+    # Where nobody differentiates or traces, the way through the dispatcher would only cost time.
+    is_plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return (product if is_plain else torch.ops.espnet_mlma.linear)(x, weight, bias, then)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -81,9 +94,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         weight: (output channel, input channel).
         bias: (output channel,).
     """
-    if _takes(x, weight):
-        return torch.ops.espnet_mlma.linear(x, weight, bias, "none")
-    return F.linear(x, weight, bias)
+    return _apply(x, weight, bias, "none") if _takes(x, weight) else F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):
@@ -96,5 +107,5 @@ class Linear(nn.Linear):
     def gelu(self, x: Tensor) -> Tensor:
         """GELU of the result, in one pass where no gradient is wanted."""
         if _takes(x, self.weight) and not torch.is_grad_enabled():
-            return torch.ops.espnet_mlma.linear(x, self.weight, self.bias, "gelu")
+            return _apply(x, self.weight, self.bias, "gelu")
         return F.gelu(self(x))

@@ -8,6 +8,7 @@ All tensors are rows, see `espnet_mlma.scan.rows`; directions come as lists of o
 from __future__ import annotations
 
 import importlib
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -60,6 +61,11 @@ def scan(
         The gated sum of the directions (row, channel) in u's dtype, and the states after the last
         row scanned, (direction, sequence, channel, state) fp32.
     """
+    if _is_plain():
+        out, final, _ = _module(backend).scan_forward(
+            ways, against_time, z, rows, softplus, keep=False
+        )
+        return out, final
     *fields, initial = (list(field) for field in zip(*ways, strict=True))
     tensors = [*(x for way in ways for x in way if x is not None), *([] if z is None else [z])]
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
@@ -72,9 +78,18 @@ def conv(
     x: Tensor, weight: Tensor, bias: Tensor, rows: Rows, left: int, silu: bool, backend: str
 ) -> Tensor:
     """Convolve each channel of x (row, channel) over time with weight (channel, kernel)."""
+    if _is_plain():
+        return _module(backend).conv_forward(x, weight, bias, rows, left, silu)
     return _ops.conv(x, weight, bias, *rows, left, silu, backend)
 
 
+def _is_plain() -> bool:
+    """Whether nobody differentiates or traces, so that the way through the dispatcher would only
+    cost time."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+@cache
 def _module(backend: str):
     return importlib.import_module(f"espnet_mlma.scan.{backend}")
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from espnet_mlma.decode.precision import lower_precision
+from espnet_mlma.decode.precision import prepare_linear_layers
 from espnet_mlma.decode.recogniser import load
 from espnet_mlma.encoder import ConMambaEncoder
 from espnet_mlma.errors import MlmaError
@@ -13,13 +13,23 @@ def encoder_of_width_64():
     return ConMambaEncoder(80, output_size=64, num_blocks=2, linear_units=128).eval()
 
 
+def test_packed_float32_is_exact_to_rounding():
+    encoder = encoder_of_width_64()
+    x, lengths = torch.randn(2, 90, 80), torch.tensor([90, 61])
+    with torch.inference_mode():
+        exact, _, _ = encoder(x, lengths)
+        prepare_linear_layers(encoder, "float32")
+        packed, _, _ = encoder(x, lengths)
+    torch.testing.assert_close(packed, exact, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.02), ("int8", 0.05)])
 def test_lower_precision_is_near_and_acts(precision, bound):
     encoder = encoder_of_width_64()
     x, lengths = torch.randn(2, 90, 80), torch.tensor([90, 61])
     with torch.inference_mode():
         exact, _, _ = encoder(x, lengths)
-        lower_precision(encoder, precision)
+        prepare_linear_layers(encoder, precision)
         rough, _, _ = encoder(x, lengths)
     error = (rough - exact).abs().mean() / exact.abs().mean()
     assert 0 < error < bound
@@ -27,7 +37,7 @@ def test_lower_precision_is_near_and_acts(precision, bound):
 
 def test_thin_and_sensitive_layers_stay():
     encoder = encoder_of_width_64()
-    lower_precision(encoder, "int8")
+    prepare_linear_layers(encoder, "int8")
     left = {name.split(".")[-1] for name, m in encoder.named_modules() if isinstance(m, nn.Linear)}
     assert left == {"x_proj", "dt_proj"}
 
