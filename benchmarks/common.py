@@ -14,11 +14,14 @@ from pathlib import Path
 
 import torch
 
+from espnet_mlma.memory import keep_freed_memory
+
 ROOT = Path(__file__).parent.parent
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """A parser with what every benchmark takes."""
+    """A parser with what every benchmark takes; the process keeps freed memory, for all peers."""
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and OpenMP")

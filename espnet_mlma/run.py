@@ -14,6 +14,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from espnet_mlma.memory import keep_freed_memory
+
 USAGE = "usage: python -m espnet_mlma.run (-m MODULE | -c CODE | SCRIPT) [arguments]"
 
 
@@ -25,6 +27,7 @@ def main(arguments: list[str]) -> None:
     """
     if not arguments or (arguments[0] in ("-m", "-c") and len(arguments) < 2):
         raise SystemExit(USAGE)
+    keep_freed_memory()
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         runpy.run_module(arguments[1], run_name="__main__")

@@ -14,6 +14,7 @@ from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.corpora.writer import replace_folder
 from espnet_mlma.decode.recogniser import Recogniser, Transcript, by_length, load
 from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.recipe.datadir import read
 
 
@@ -101,6 +102,7 @@ def write_results(results: dict[str, Transcript], output_dir: Path) -> None:
 def main() -> None:
     """Decode each set and say how fast."""
     arguments = _parse()
+    keep_freed_memory()
     batch_seconds = read_options(arguments.config)
     device = "cuda" if arguments.ngpu else "cpu"
     recogniser = load(arguments.asr_train_config, arguments.asr_model_file, device)

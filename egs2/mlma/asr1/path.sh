@@ -20,9 +20,6 @@ export PYTHONHASHSEED=0
 # Ids are compared and sorted by bytes.
 export LC_ALL=C
 unset _root
-# glibc hands large blocks back to the system at once, and every step of training on a CPU would
-# take the page faults for them again.
-export MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=100000000
 # How long an OpenMP thread spins before it sleeps: with other work on the machine, spinning threads
 # keep the one that all wait for from running.
 export GOMP_SPINCOUNT=10000
