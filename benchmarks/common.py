@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -20,12 +21,21 @@ ROOT = Path(__file__).parent.parent
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """A parser with what every benchmark takes; the process keeps freed memory, for all peers."""
-    keep_freed_memory()
+    """A parser with what every benchmark takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and OpenMP")
+    parser.add_argument(
+        "--give-back", action="store_true", help="let malloc give freed memory back to the system"
+    )
     return parser
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Set threads, and have freed memory kept, for all peers alike."""
+    torch.set_num_threads(args.threads)
+    if not args.give_back:
+        keep_freed_memory()
 
 
 def time_together(
@@ -65,7 +75,7 @@ def _status(field: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
-def machine(threads: int | None = None) -> dict[str, str]:
+def machine() -> dict[str, str]:
     """Processor, GPU if there is one, versions, commit."""
     names = [
         line.split(":", 1)[1].strip()
@@ -81,8 +91,6 @@ def machine(threads: int | None = None) -> dict[str, str]:
     }
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
-    if threads is not None:
-        found["threads"] = str(threads)
     return found
 
 
@@ -106,27 +114,29 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def report(
-    title: str,
-    header: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    path: Path | None,
-    threads: int | None = None,
+    title: str, header: Sequence[str], rows: Sequence[Sequence[object]], args: argparse.Namespace
 ) -> None:
     """Print a table with the machine it was measured on, and write both as JSON.
 
     Args:
         title: a line above the table.
         header, rows: the table.
-        path: the JSON file; several tables of one run are told apart by title. None: none.
-        threads: threads used, where that matters.
+        args: what the benchmark was called with; tables of one JSON file are told apart by title.
     """
-    about = machine(threads)
+    about = machine() | {"threads": str(args.threads)}
+    if args.give_back:
+        title += ", freed memory given back"
     print(f"{title}\n\n{table(header, rows)}\n")
     print(", ".join(f"{key} {value}" for key, value in about.items()), end="\n\n", flush=True)
-    if path is not None:
-        known = json.loads(path.read_text()) if path.exists() else {}
+    if args.json is not None:
+        known = json.loads(args.json.read_text()) if args.json.exists() else {}
         known[title] = {"machine": about, "header": list(header), "rows": [list(r) for r in rows]}
-        path.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+        args.json.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+
+
+def peak_of_process() -> int:
+    """Most bytes that this process has had in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def in_own_process(script: str, *args: object) -> dict:

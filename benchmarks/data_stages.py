@@ -9,7 +9,6 @@ on the files come from the system's cache.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import resource
@@ -17,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import ROOT, report
+from common import ROOT, arguments, report
 
 from espnet_mlma.corpora.mixtures import CORPORA, load
 from espnet_mlma.corpora.utterance import Utterance
@@ -41,12 +40,11 @@ def repeated(utterances: list[Utterance], entries: int) -> Iterator[Utterance]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--db_root", type=Path, required=True, help="the corpora")
     parser.add_argument("--work", type=Path, required=True, help="an empty folder to work in")
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--nj", type=int, default=2, help="threads and processes")
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
     args = parser.parse_args()
     roots = {corpus: args.db_root / folder for corpus, (_, folder) in CORPORA.items()}
     mixture = load(ROOT / "conf" / "mixtures.yaml", MIXTURE)
@@ -84,7 +82,7 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rows.append(["peak memory of the main process", "", "", f"{peak:.2f} GiB"])
     header = ["what", "utterances", "seconds", "utterances per second"]
-    report(f"Data stages, {args.entries} entries", header, rows, args.json, args.nj)
+    report(f"Data stages, {args.entries} entries, {args.nj} jobs", header, rows, args)
 
 
 def row(name: str, count: int, started: float) -> list[object]:

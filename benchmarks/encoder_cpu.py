@@ -9,8 +9,18 @@ ConMamba has its linear layers packed, as `espnet_mlma.load` leaves them.
 
 from __future__ import annotations
 
+import json
+
 import torch
-from common import arguments, milliseconds, peak_bytes, report, time_together
+from common import (
+    arguments,
+    in_own_process,
+    milliseconds,
+    peak_of_process,
+    prepare,
+    report,
+    time_together,
+)
 from encoders import BUILDERS, batch, build, products_of
 
 from espnet_mlma.decode.precision import prepare_linear_layers
@@ -24,9 +34,9 @@ def runner(encoder, x, lengths):
     return run
 
 
-def conmamba():
+def conmamba(precision="float32"):
     encoder = build("ConMamba")
-    prepare_linear_layers(encoder, "float32")
+    prepare_linear_layers(encoder, precision)
     return encoder
 
 
@@ -72,7 +82,7 @@ def against_products(args) -> None:
         "audio", "its products (ms)", "GFLOP/s", "encoder (ms, ratio)", "not packed",
         "torch.compile",
     ]  # fmt: skip
-    report("ConMamba and its own matrix products", header, rows, args.json, args.threads)
+    report("ConMamba and its own matrix products", header, rows, args)
 
 
 def against_peers(args) -> None:
@@ -82,6 +92,9 @@ def against_peers(args) -> None:
         for name, encoder in encoders.items()
     }
     encoders["ConMamba"] = conmamba()
+    for precision in ("bfloat16", "int8"):
+        encoders[f"ConMamba, {precision}"] = conmamba(precision)
+        sizes[f"ConMamba, {precision}"] = sizes["ConMamba"]
     times = {}
     lengths_in_seconds = (5, 15, 30, 120)
     for seconds in lengths_in_seconds:
@@ -95,33 +108,41 @@ def against_peers(args) -> None:
         ]
         rows.append([name, f"{sizes[name]:.1f}", *cells])
     header = ["encoder", "M", *(f"{s} s (ms)" for s in lengths_in_seconds)]
-    report("One utterance, against ESPnet's encoders", header, rows, args.json, args.threads)
+    report("One utterance, against ESPnet's encoders", header, rows, args)
+
+
+def one_pass(minutes: int) -> dict[str, float]:
+    """Seconds to encode so much audio in one pass, and the peak memory of this process."""
+    run = runner(conmamba(), *batch(60 * minutes))
+    seconds = time_together({"": run}, repeats=3 if minutes < 60 else 1)[""]
+    return {"seconds": seconds, "peak": peak_of_process()}
 
 
 def long_audio(args) -> None:
-    encoder = conmamba()
     rows = []
     for minutes in (2, 15, 60):
-        x, lengths = batch(60 * minutes)
-        run = runner(encoder, x, lengths)
-        seconds = time_together({"": run}, repeats=3 if minutes < 60 else 1, warm_up=1)[""]
+        found = in_own_process(__file__, "--minutes", minutes, "--threads", args.threads)
         rows.append(
             [
                 f"{minutes} min",
-                f"{seconds:.2f}",
-                milliseconds(seconds / minutes),
-                f"{peak_bytes(run) / 2**30:.2f}",
+                f"{found['seconds']:.2f}",
+                milliseconds(found["seconds"] / minutes),
+                f"{found['peak'] / 2**30:.2f}",
             ]
         )
-    header = ["audio in one pass", "seconds", "a minute of audio (ms)", "extra memory (GiB)"]
-    report("ConMamba, long audio", header, rows, args.json, args.threads)
+    header = ["audio in one pass", "seconds", "a minute of audio (ms)", "peak of process (GiB)"]
+    report("ConMamba, long audio", header, rows, args)
 
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--hour", action="store_true", help="long audio too")
+    parser.add_argument("--minutes", type=int, help="time one pass of this length, print JSON")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    prepare(args)
+    if args.minutes:
+        print(json.dumps(one_pass(args.minutes)))
+        return
     against_products(args)
     against_peers(args)
     if args.hour:

@@ -117,7 +117,7 @@ def main() -> None:
             rows.append([name, *cells])
         header = ["audio s per s", *(f"{seconds} s" for seconds in LENGTHS)]
         title = f"bf16, {what}; memory; share of {rate / 1e12:.0f} TFLOP/s measured"
-        report(title, header, rows, args.json)
+        report(title, header, rows, args)
 
 
 if __name__ == "__main__":

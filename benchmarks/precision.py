@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import arguments, milliseconds, report, time_together
+from common import arguments, milliseconds, prepare, report, time_together
 from encoders import batch, build
 
 import espnet_mlma
@@ -51,7 +51,7 @@ def speed(args) -> None:
         for precision in PRECISIONS
     ]
     header = ["linear layers", *(f"{n} x {seconds} s (ms)" for seconds, n in sizes)]
-    report("Encoder by precision, 31.6 M", header, rows, args.json, args.threads)
+    report("Encoder by precision, 31.6 M", header, rows, args)
 
 
 def error_rates(args) -> None:
@@ -70,7 +70,7 @@ def error_rates(args) -> None:
         rows.append([precision, *(f"{rate:.2f}" for rate in rates), changed])
     header = ["linear layers", "WER (%)", "CER (%)", "texts that changed"]
     title = f"Errors by precision, {len(exact)} utterances"
-    report(title, header, rows, args.json, args.threads)
+    report(title, header, rows, args)
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--model", help="experiment folder of a trained model")
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="formatted test sets")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    prepare(args)
     speed(args)
     if args.model:
         error_rates(args)

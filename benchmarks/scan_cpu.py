@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from common import arguments, milliseconds, peak_bytes, report, time_together
+from common import arguments, milliseconds, peak_bytes, prepare, report, time_together
 from mambapy.mamba import MambaBlock, MambaConfig
 
 from espnet_mlma.scan import ScanInput, bidirectional_scan, selective_scan
@@ -105,7 +105,7 @@ def compare(args) -> None:
         ]
         rows.append([name, shown[0], ratios[0], shown[1], ratios[1]])
     header = ["batch 8, time 500", "forward (ms)", "ours is", "with backward (ms)", "ours is"]
-    report("Selective scan, 512 channels of 16 states", header, rows, args.json, args.threads)
+    report("Selective scan, 512 channels of 16 states", header, rows, args)
 
 
 def scaling(args) -> None:
@@ -137,7 +137,7 @@ def scaling(args) -> None:
         "batch x time", "forward (ms)", "a frame (ns)", "extra memory / input",
         "with backward (ms)", "a frame (ns)", "extra memory / input",
     ]  # fmt: skip
-    report("Selective scan, length", header, rows, args.json, args.threads)
+    report("Selective scan, length", header, rows, args)
 
 
 def one_call(ahead, back, z):
@@ -178,14 +178,14 @@ def directions(args) -> None:
                 ]
             )
     header = ["batch x time", "two calls (ms)", "one call (ms)", "faster"]
-    report("Both directions", header, rows, args.json, args.threads)
+    report("Both directions", header, rows, args)
 
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--slow", action="store_true", help="autograd through the reference too")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    prepare(args)
     compare(args)
     scaling(args)
     directions(args)

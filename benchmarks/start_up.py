@@ -64,7 +64,7 @@ def main() -> None:
         ["the same again", f"{again:.3f} s, RTF {again / duration:.4f}"],
         ["peak memory", f"{peak:.2f} GiB"],
     ]
-    report("Start-up", ["what", "median"], rows, args.json, args.threads)
+    report("Start-up", ["what", "median"], rows, args)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import kaldiio
 import torch
-from common import arguments, milliseconds, report
+from common import arguments, milliseconds, prepare, report
 from encoders import FEATURES
 
 import espnet_mlma
@@ -63,7 +63,7 @@ def cost(args) -> None:
                     ]
                 )
     header = ["minute", "chunk of 640 ms (ms)", "95th percentile", "state (MiB)"]
-    report("A causal stream of an hour, 31.6 M", header, rows, args.json, args.threads)
+    report("A causal stream of an hour, 31.6 M", header, rows, args)
 
 
 def state_bytes(stream: EncoderStream) -> int:
@@ -128,7 +128,7 @@ def word_errors(args) -> None:
         )
     header = ["chunk + look-ahead", "mean wait (ms)", "chunk, 31.6 M (ms)", "RTF", "WER (%)"]
     title = f"A bidirectional model in chunks, {len(utterances)} utterances"
-    report(title, header, rows, args.json, args.threads)
+    report(title, header, rows, args)
 
 
 def read_set(folder: Path):
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--model", help="experiment folder of a bidirectional model")
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="formatted test sets")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    prepare(args)
     cost(args)
     if args.model:
         word_errors(args)

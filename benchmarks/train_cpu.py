@@ -9,12 +9,11 @@ runs in a process of its own, for its peak memory, in turn and twice.
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import time
 
 import torch
-from common import arguments, in_own_process, report
+from common import arguments, in_own_process, peak_of_process, prepare, report
 from encoders import batch, build
 
 NAMES = ("ConMamba", "Conformer", "Conformer, our front-end", "E-Branchformer, SDPA")
@@ -40,8 +39,7 @@ def measure(name: str, steps: int) -> dict:
         loss.backward()
         optimiser.step()
         seconds.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds[1:], "peak": peak}  # the first step warms up
+    return {"seconds": seconds[1:], "peak": peak_of_process()}  # the first step warms up
 
 
 def main() -> None:
@@ -49,7 +47,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps timed in each process")
     parser.add_argument("--one", choices=NAMES, help="measure this one and print JSON")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    prepare(args)
     if args.one:
         print(json.dumps(measure(args.one, args.steps)))
         return
@@ -74,7 +72,7 @@ def main() -> None:
     ]
     header = ["encoder", "step (s)", "audio s per s", "ConMamba is", "peak memory (GiB)"]
     title = f"Training step, {UTTERANCES} x {SECONDS} s"
-    report(title, header, rows, args.json, args.threads)
+    report(title, header, rows, args)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espnet_mlma.encoder.conv import DepthwiseConv
+from espnet_mlma.encoder.dropout import Dropout
 from espnet_mlma.encoder.linear import Linear, linear
 from espnet_mlma.scan import Rows, ScanInput, bidirectional_scan, selective_scan
 
@@ -116,7 +117,7 @@ class Mamba(nn.Module):
             SelectiveBranch(channels, d_state, d_conv, rank, reverse) for reverse in against_time
         )
         self.out_proj = Linear(channels, d_model, bias=False)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
 
     def reset_parameters(self) -> None:
         """The library's initialisation of every part."""

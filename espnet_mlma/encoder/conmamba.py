@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from espnet_mlma.encoder.bimamba import BiMambaKind, MambaState, build_mamba
 from espnet_mlma.encoder.conv import ConvModule
+from espnet_mlma.encoder.dropout import Dropout
 from espnet_mlma.encoder.frontend import build_frontend
 from espnet_mlma.encoder.linear import Linear
 from espnet_mlma.encoder.packing import Packing
@@ -31,9 +32,9 @@ class FeedForward(nn.Sequential):
             nn.LayerNorm(d_model),
             Linear(d_model, hidden),
             activation,
-            nn.Dropout(dropout_rate),
+            Dropout(dropout_rate),
             Linear(hidden, d_model),
-            nn.Dropout(dropout_rate),
+            Dropout(dropout_rate),
         )
 
     def forward(self, x: Tensor) -> Tensor:

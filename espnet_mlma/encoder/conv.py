@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet_mlma.encoder.dropout import Dropout
 from espnet_mlma.encoder.linear import Linear
 from espnet_mlma.scan import Rows, depthwise_conv
 
@@ -108,7 +109,7 @@ class ConvModule(nn.Module):
         self.depthwise_norm = nn.LayerNorm(d_model)
         self.activation = activation
         self.pointwise_out = Linear(d_model, d_model)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
 
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
         """The residual branch for x (1, frame, d_model); rows as in the module's head."""

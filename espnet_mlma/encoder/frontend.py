@@ -9,6 +9,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer import subsampling
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet_mlma.encoder.dropout import Dropout
 from espnet_mlma.encoder.linear import Linear
 from espnet_mlma.scan.reference import valid_frames
 
@@ -52,7 +53,7 @@ class ConvFrontend(nn.Module):
             self.convs.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
             self.norms.append(nn.LayerNorm((bins, after)))
             before = after
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self.out = Linear(bins * before, output_size)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +93,7 @@ class LinearFrontend(nn.Module):
         super().__init__()
         self.out = Linear(input_size, output_size)
         self.norm = nn.LayerNorm(output_size)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """x (batch, time, input_size), lengths (batch,) in frames; both come back."""
@@ -111,7 +112,7 @@ class ESPnetFrontend(nn.Module):
     def __init__(self, name: str, input_size: int, output_size: int, dropout_rate: float):
         super().__init__()
         self.subsampling = _ESPNET[name](
-            input_size, output_size, dropout_rate, pos_enc=nn.Dropout(dropout_rate)
+            input_size, output_size, dropout_rate, pos_enc=Dropout(dropout_rate)
         )
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
