@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import torch
@@ -61,7 +62,10 @@ class Int8Linear(nn.Module):
         weight = layer.weight.detach()
         scales = (weight.abs().amax(1) / 127).clamp(min=1e-8).double()
         zeros = torch.zeros(len(scales), dtype=torch.int64)
-        rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+        with warnings.catch_warnings():
+            # Its successor, torchao, is fast on a CPU only under torch.compile.
+            warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
+            rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         bias = None if layer.bias is None else layer.bias.detach()
         self.packed = torch.ops.quantized.linear_prepack(rounded, bias)
         # Without VNNI instructions sums of 8-bit inputs saturate in 16 bits; 7 bits do not.
@@ -93,6 +97,8 @@ def prepare_linear_layers(encoder: nn.Module, precision: Precision) -> None:
     """
     if precision not in _LAYERS:
         raise MlmaError(f"precision is {precision!r}; choose float32, bfloat16 or int8")
+    if precision == "int8" and not hasattr(torch, "quantize_per_channel"):
+        raise MlmaError(f"precision int8: PyTorch {torch.__version__} has no quantised layers")
     if precision == "float32" and not HAS_ONEDNN:
         return
     for parent in list(encoder.modules()):
