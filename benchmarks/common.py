@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -136,7 +135,7 @@ def report(
 
 def peak_of_process() -> int:
     """Most bytes that this process has had in memory."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return _status("VmHWM")  # getrusage's peak is at first that of the process it was forked from
 
 
 def in_own_process(script: str, *args: object) -> dict:
