@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import platform
 import statistics
@@ -23,6 +24,12 @@ def arguments(description: str) -> argparse.ArgumentParser:
     """A parser with what every benchmark takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="write the figures here as well")
+    return parser
+
+
+def timed_arguments(description: str) -> argparse.ArgumentParser:
+    """The same with what those that time PyTorch on a CPU take; see `prepare`."""
+    parser = arguments(description)
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and OpenMP")
     parser.add_argument(
         "--give-back", action="store_true", help="let malloc give freed memory back to the system"
@@ -61,6 +68,8 @@ def time_together(
 
 def peak_bytes(run: Callable[[], object]) -> int:
     """How far the process's resident memory rises above where it stands, while `run` runs."""
+    # What earlier runs freed must not hide what this one takes.
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the present
     before = _status("VmRSS")
     run()
@@ -122,8 +131,10 @@ def report(
         header, rows: the table.
         args: what the benchmark was called with; tables of one JSON file are told apart by title.
     """
-    about = machine() | {"threads": str(args.threads)}
-    if args.give_back:
+    about = machine()
+    if hasattr(args, "threads"):
+        about["threads"] = str(args.threads)
+    if getattr(args, "give_back", False):
         title += ", freed memory given back"
     print(f"{title}\n\n{table(header, rows)}\n")
     print(", ".join(f"{key} {value}" for key, value in about.items()), end="\n\n", flush=True)
@@ -138,11 +149,11 @@ def peak_of_process() -> int:
     return _status("VmHWM")  # getrusage's peak is at first that of the process it was forked from
 
 
-def in_own_process(script: str, *args: object) -> dict:
-    """Run a benchmark script again with other arguments and read the JSON of its last line."""
-    done = subprocess.run(
-        [sys.executable, script, *map(str, args)], stdout=subprocess.PIPE, text=True, check=True
-    )
+def in_own_process(script: str, args: argparse.Namespace, *options: object) -> dict:
+    """Run a benchmark script again with these options and read the JSON of its last line."""
+    command = [sys.executable, script, "--threads", args.threads, *options]
+    command += ["--give-back"] if args.give_back else []
+    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

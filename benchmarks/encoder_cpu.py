@@ -11,13 +11,13 @@ import json
 
 import torch
 from common import (
-    arguments,
     in_own_process,
     milliseconds,
     peak_of_process,
     prepare,
     report,
     time_together,
+    timed_arguments,
 )
 from encoders import BUILDERS, batch, build, products_of
 
@@ -119,7 +119,7 @@ def one_pass(minutes: int) -> dict[str, float]:
 def long_audio(args) -> None:
     rows = []
     for minutes in (2, 15, 60):
-        found = in_own_process(__file__, "--minutes", minutes, "--threads", args.threads)
+        found = in_own_process(__file__, args, "--minutes", minutes)
         rows.append(
             [
                 f"{minutes} min",
@@ -133,7 +133,7 @@ def long_audio(args) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = timed_arguments(__doc__.splitlines()[0])
     parts = {"products": against_products, "peers": against_peers, "long": long_audio}
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--minutes", type=int, help="time one pass of this length, print JSON")

@@ -3,6 +3,8 @@
     python benchmarks/encoder_gpu.py [--json FILE]
 
 600 s of audio a batch at every length, 18 layers of 256, autocast to bf16, forward and backward.
+"cuda" is mamba-ssm's kernel by way of `espnet_mlma.scan.cuda`, which pads, turns and transposes for
+it, with PyTorch's convolutions.
 Without a GPU it says so and ends with status 2.
 """
 
@@ -86,6 +88,7 @@ def models():
     for block in compiled.blocks:
         block.compile(dynamic=True, fullgraph=True)
     yield "ConMamba, torch.compile", compiled, None
+    del compiled  # its memory would count as the next one's
     for name in PEERS:
         yield name, build(name).cuda(), None
 

@@ -6,7 +6,8 @@
 Both directions and their gate, forward alone and forward with backward, at the shapes of the
 encoder. Prints a Markdown table and writes the same as JSON. Beside each time stands the bound of
 the card: the time its measured copy bandwidth, exponentials or multiply-adds would take for what
-any scan must do. mamba-ssm is left out where it is not installed.
+any scan must do. mamba-ssm is left out where it is not installed; its time includes what
+`espnet_mlma.scan.cuda` does for it: masks, turning round, transposing.
 """
 
 from __future__ import annotations

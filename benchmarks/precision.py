@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import arguments, milliseconds, prepare, report, time_together
+from common import milliseconds, prepare, report, time_together, timed_arguments
 from encoders import batch, build
 
 import espnet_mlma
@@ -74,7 +74,7 @@ def error_rates(args) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = timed_arguments(__doc__.splitlines()[0])
     parser.add_argument("--model", help="experiment folder of a trained model")
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="formatted test sets")
     args = parser.parse_args()

@@ -8,12 +8,11 @@ autograd through the reference too, a minute for each run.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
-from common import arguments, milliseconds, peak_bytes, prepare, report, time_together
-from mambapy.mamba import MambaBlock, MambaConfig
+from common import milliseconds, peak_bytes, prepare, report, time_together, timed_arguments
 
 from espnet_mlma.scan import ScanInput, bidirectional_scan, selective_scan
 
@@ -59,12 +58,18 @@ def reference(x):
     return (y * F.silu(z)).transpose(1, 2)
 
 
-_BLOCK = MambaBlock(MambaConfig(d_model=CHANNEL // 2, n_layers=1, d_state=STATE, pscan=True))
+@cache
+def mambapy_block():
+    try:
+        from mambapy.mamba import MambaBlock, MambaConfig
+    except ModuleNotFoundError:
+        raise SystemExit("error: mambapy is not installed; pip install -e '.[bench]'") from None
+    return MambaBlock(MambaConfig(d_model=CHANNEL // 2, n_layers=1, d_state=STATE, pscan=True))
 
 
 def mambapy(x):
     delta = F.softplus(x["delta"] + x["delta_bias"])
-    y = _BLOCK.selective_scan(x["u"], delta, x["A"], x["B"], x["C"], x["D"])
+    y = mambapy_block().selective_scan(x["u"], delta, x["A"], x["B"], x["C"], x["D"])
     return y * F.silu(x["z"])
 
 
@@ -182,7 +187,7 @@ def directions(args) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = timed_arguments(__doc__.splitlines()[0])
     parser.add_argument("--slow", action="store_true", help="autograd through the reference too")
     args = parser.parse_args()
     prepare(args)

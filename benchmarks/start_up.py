@@ -44,6 +44,7 @@ def seconds_of(code: str, repeats: int = 5) -> float:
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch")
     parser.add_argument("--model", required=True, help="experiment folder or packed zip")
     parser.add_argument("--audio", type=Path, required=True, help="a file to transcribe")
     args = parser.parse_args()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import kaldiio
 import torch
-from common import arguments, milliseconds, prepare, report
+from common import milliseconds, prepare, report, timed_arguments
 from encoders import FEATURES
 
 import espnet_mlma
@@ -148,7 +148,7 @@ def word_error_rate(recogniser, utterances) -> str:
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = timed_arguments(__doc__.splitlines()[0])
     parser.add_argument("--model", help="experiment folder of a bidirectional model")
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="formatted test sets")
     args = parser.parse_args()

@@ -13,7 +13,7 @@ import statistics
 import time
 
 import torch
-from common import arguments, in_own_process, peak_of_process, prepare, report
+from common import in_own_process, peak_of_process, prepare, report, timed_arguments
 from encoders import batch, build
 
 NAMES = ("ConMamba", "Conformer", "Conformer, our front-end", "E-Branchformer, SDPA")
@@ -43,7 +43,7 @@ def measure(name: str, steps: int) -> dict:
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
+    parser = timed_arguments(__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=4, help="steps timed in each process")
     parser.add_argument("--one", choices=NAMES, help="measure this one and print JSON")
     args = parser.parse_args()
@@ -54,8 +54,8 @@ def main() -> None:
     found: dict[str, list[dict]] = {name: [] for name in NAMES}
     for _ in range(2):
         for name in NAMES:
-            options = ("--one", name, "--steps", args.steps, "--threads", args.threads)
-            found[name].append(in_own_process(__file__, *options))
+            options = ("--one", name, "--steps", args.steps)
+            found[name].append(in_own_process(__file__, args, *options))
     step = {
         name: statistics.median(s for run in runs for s in run["seconds"])
         for name, runs in found.items()

@@ -1,6 +1,5 @@
 """The benchmarks start, and the documents' tables are those that they printed."""
 
-import importlib.util
 import json
 import re
 import runpy
@@ -19,8 +18,6 @@ SCRIPTS = sorted(
 
 def start(monkeypatch, script, *arguments):
     """Run a script in this process; returns its exit status."""
-    if script == "scan_cpu.py" and importlib.util.find_spec("mambapy") is None:
-        pytest.skip("mambapy, of the extra [bench], is not installed")
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     with pytest.raises(SystemExit) as end:

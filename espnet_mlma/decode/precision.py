@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espnet_mlma.encoder.bimamba import SelectiveBranch
-from espnet_mlma.encoder.linear import HAS_ONEDNN, product
+from espnet_mlma.encoder.linear import HAS_ONEDNN, Linear, product
 from espnet_mlma.errors import MlmaError
 
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -55,7 +55,7 @@ class BFloat16Linear(nn.Module):
 
 class Int8Linear(nn.Module):
     """A linear layer with int8 weights, scaled by output channel, and int8 inputs, scaled anew for
-    every call; PyTorch's dynamic quantisation."""
+    every call, so that what is in a batch matters a little; PyTorch's dynamic quantisation."""
 
     def __init__(self, layer: nn.Linear):
         super().__init__()
@@ -84,7 +84,7 @@ _LAYERS = {"float32": PackedLinear, "bfloat16": BFloat16Linear, "int8": Int8Line
 
 
 def prepare_linear_layers(encoder: nn.Module, precision: Precision) -> None:
-    """Replace the large linear layers of an encoder, in place; it can then no longer be trained.
+    """Replace the large ones of our linear layers, in place; the encoder can then not be trained.
 
     The projections that make Mamba's step size, B and C are thin and sensitive, and stay.
 
@@ -99,11 +99,13 @@ def prepare_linear_layers(encoder: nn.Module, precision: Precision) -> None:
         raise MlmaError(f"precision is {precision!r}; choose float32, bfloat16 or int8")
     if precision == "int8" and not hasattr(torch, "quantize_per_channel"):
         raise MlmaError(f"precision int8: PyTorch {torch.__version__} has no quantised layers")
+    if precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise MlmaError("precision bfloat16: this processor has no instructions for it; try int8")
     if precision == "float32" and not HAS_ONEDNN:
         return
     for parent in list(encoder.modules()):
         if isinstance(parent, SelectiveBranch):
             continue
         for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Linear) and min(layer.weight.shape) >= _LEAST_CHANNELS:
+            if isinstance(layer, Linear) and min(layer.weight.shape) >= _LEAST_CHANNELS:
                 setattr(parent, name, _LAYERS[precision](layer))

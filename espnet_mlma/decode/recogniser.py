@@ -130,22 +130,23 @@ def load(
     device: str | None = None,
     precision: Precision = "float32",
 ) -> Recogniser:
-    """Load a recogniser.
+    """Load a recogniser. On a CPU its encoder is changed for recognition and cannot be trained.
 
     Args:
         path: an experiment folder of the recipe, its config.yaml, or a packed zip.
         model_file: the checkpoint; None: the averaged one of the folder.
         device: `cpu`, `cuda`, ...; None: a GPU where there is one.
-        precision: of the encoder's large linear layers, on a CPU: `float32`, `bfloat16`, `int8`.
+        precision: of the encoder's large linear layers, on a CPU: `float32`, `bfloat16` or `int8`.
+            With int8 an utterance's scores depend a little on its batch.
 
     Raises:
         MlmaError: a file is missing, the checkpoint's keys are not the model's, or a lower
             precision is asked of a GPU.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, config = checkpoint.build(Path(path), None if model_file is None else Path(model_file))
-    if precision != "float32" and device != "cpu":
+    if precision != "float32" and torch.device(device).type != "cpu":
         raise MlmaError(f"precision {precision} is for a CPU; the device is {device}")
-    if device == "cpu":
+    model, config = checkpoint.build(Path(path), None if model_file is None else Path(model_file))
+    if torch.device(device).type == "cpu":
         prepare_linear_layers(model.encoder, precision)
     return Recogniser(model, config["token_list"], config["token_type"], device)

@@ -254,7 +254,7 @@ class ConMambaEncoder(AbsEncoder):
             lengths (batch,) in output frames; None.
         """
         lengths = ilens if masks is None else (~masks).sum(1)
-        lengths = lengths.to(torch.int64)
+        lengths = lengths.to(xs_pad.device, torch.int64)
         # ESPnet may pad beyond the longest utterance; the frames returned must not.
         xs_pad = xs_pad[:, : int(lengths.max())]
         x, lengths = self._run(0, self.frontend, xs_pad, lengths)

@@ -20,6 +20,7 @@ class Dropout(nn.Dropout):
         dropped = round(self.p * 2**16)
         if dropped in (0, 2**16):
             return super().forward(x)
-        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+        numbers.random_(-(2**63), None)
         bits = numbers.view(torch.int16)[: x.numel()].view(x.shape)
         return x.mul(bits >= dropped - 2**15).mul_(1 / (1 - dropped / 2**16))

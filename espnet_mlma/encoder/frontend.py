@@ -57,8 +57,9 @@ class ConvFrontend(nn.Module):
         self.out = Linear(bins * before, output_size)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """x (batch, time, input_size), lengths (batch,) in frames; returns both, subsampled."""
-        slab = max(_SLAB[x.device.type == "cuda"] // x.size(0), 1) * self.stride
+        """x (batch, time, input_size) as long as its longest, lengths (batch,) in frames; returns
+        both, subsampled."""
+        slab = max(_SLAB[x.device.type == "cuda"] // x.size(0), 16) * self.stride
         if torch.is_grad_enabled() or x.size(1) <= slab:
             return self._subsample(x, lengths)
         pieces = []

@@ -82,7 +82,8 @@ def _takes(x: Tensor, weight: Tensor) -> bool:
 
 def _apply(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
     # Where nobody differentiates or traces, the way through the dispatcher would only cost time.
-    is_plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    is_plain = not torch.is_grad_enabled() and not traced
     return (product if is_plain else torch.ops.espnet_mlma.linear)(x, weight, bias, then)
 
 

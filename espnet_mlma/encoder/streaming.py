@@ -25,7 +25,7 @@ class EncoderStream:
 
     Raises:
         ValueError: the input layer is one of ESPnet's, a number is out of range, or the encoder
-            is bidirectional and no chunk is given.
+            is bidirectional, or right context is wanted, and no chunk is given.
     """
 
     def __init__(
@@ -39,8 +39,10 @@ class EncoderStream:
             raise ValueError("a stream needs input_layer cnn4, cnn8 or linear")
         if (chunk is not None and chunk < 1) or right_context < 0:
             raise ValueError(f"chunk is {chunk}, right_context {right_context}; give 1, 0 or more")
-        if chunk is None and not encoder.is_causal():
-            raise ValueError("a bidirectional encoder works in chunks; give chunk=")
+        if chunk is None and (right_context or not encoder.is_causal()):
+            raise ValueError(
+                "a bidirectional encoder, and one with right_context, works in chunks; give chunk="
+            )
         self.encoder = encoder
         self.chunk = chunk
         self.right_context = right_context
@@ -49,6 +51,7 @@ class EncoderStream:
         self._features: Tensor | None = None  # from one output frame before the next one on
         self._dropped = 0  # output frames before self._features
         self._subsampled = 0  # output frames the front-end has given
+        self._is_over = False
         self._waiting: Tensor | None = None  # of them, those that the blocks have not finished
 
     @torch.no_grad()
@@ -60,6 +63,9 @@ class EncoderStream:
 
         Returns:
             (frame, output_size), perhaps no frames.
+
+        Raises:
+            ValueError: the stream is finished.
         """
         return self._advance(features, is_last=False)
 
@@ -68,9 +74,13 @@ class EncoderStream:
         """The utterance is over: give the frames that were waiting for what comes after them."""
         if self._features is None:
             raise ValueError("finish() before any features were pushed")
-        return self._advance(self._features[:0], is_last=True)
+        last = self._advance(self._features[:0], is_last=True)
+        self._is_over = True
+        return last
 
     def _advance(self, features: Tensor, is_last: bool) -> Tensor:
+        if self._is_over:
+            raise ValueError("the stream is finished; a new utterance needs a new one")
         x = self._subsample(features, is_last)
         if self._waiting is not None:
             x = torch.cat([self._waiting, x], dim=1)
@@ -93,7 +103,7 @@ class EncoderStream:
         """
         stride = self.encoder.frontend.stride
         kept = self._features
-        self._features = features if kept is None else torch.cat([kept, features])
+        self._features = features.clone() if kept is None else torch.cat([kept, features])
         known = self._features.size(0)
         last = self._dropped + (-(-known // stride) if is_last else known // stride)
         first = self._subsampled

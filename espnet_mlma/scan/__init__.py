@@ -65,6 +65,8 @@ def _pick(x: Tensor, backend: str | None) -> str:
                 f"scan backend {backend!r} is not available here; choose from "
                 f"{', '.join(available_backends())}"
             )
+        if backend == "cpu" and x.device.type != "cpu":
+            raise ValueError(f"scan backend 'cpu' was asked for; the tensors are on {x.device}")
         return backend
     if x.dtype == torch.float64:
         return "reference"
@@ -81,7 +83,7 @@ def _warn_slow(device: str) -> None:
     if not _warned:
         _warned = True
         cure = (
-            "pip install triton"
+            "pip install -U 'triton>=3.3'"
             if device == "cuda"
             else "install gcc or clang and reinstall espnet-mlma"
         )
@@ -307,7 +309,7 @@ def _rows(
         return padded_rows(batch, time, lengths, device)
     if batch != 1 or lengths is not None:
         raise ValueError("rows are for packed sequences: a batch of one, and no lengths")
-    return rows
+    return Rows(*(x.to(device, torch.int64).contiguous() for x in rows))
 
 
 def _check_input(

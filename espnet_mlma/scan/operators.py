@@ -86,7 +86,8 @@ def conv(
 def _is_plain() -> bool:
     """Whether nobody differentiates or traces, so that the way through the dispatcher would only
     cost time."""
-    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not torch.is_grad_enabled() and not traced
 
 
 @cache
@@ -164,6 +165,7 @@ def _save_scan(ctx, inputs, output):
     ctx.ways, ctx.has_initial = len(fields[0]), bool(fields[-1])
     ctx.options = (against_time, softplus, backend)
     ctx.save_for_backward(*(x for field in fields for x in field), z, first, length, output[2])
+    ctx.set_materialize_grads(False)  # zeros for the states' gradients would be made and read
 
 
 def _differentiate_scan(ctx, grad_out, grad_final, _):
@@ -171,6 +173,8 @@ def _differentiate_scan(ctx, grad_out, grad_final, _):
     fields = [flat[i : i + ctx.ways] for i in range(0, len(flat), ctx.ways)]
     if not ctx.has_initial:
         fields.append([])
+    if grad_out is None:
+        grad_out = torch.zeros_like(fields[0][0])
     *grads, grad_z = _ops.scan_backward(
         *fields, z, first, length, starts, grad_out, grad_final, *ctx.options
     )

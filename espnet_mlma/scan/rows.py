@@ -22,7 +22,7 @@ class Rows(NamedTuple):
     @classmethod
     def packed(cls, lengths: Tensor) -> Rows:
         """Sequences of these lengths (sequence,) one after the other, no padding between them."""
-        lengths = lengths.to(torch.int64)
+        lengths = lengths.to(torch.int64).contiguous()  # kernels read them by address
         return cls(lengths.cumsum(0) - lengths, lengths)
 
     @classmethod
@@ -75,7 +75,7 @@ def padded_rows(batch: int, time: int, lengths: Tensor | None, device: torch.dev
     may_look = lengths.device.type == "cpu" and not torch.compiler.is_compiling()
     if may_look and batch and not 0 <= lengths.min() <= lengths.max() <= time:
         raise ValueError(f"lengths must lie in 0 to {time}; got {lengths.tolist()}")
-    return Rows(first, lengths.to(device, torch.int64))
+    return Rows(first, lengths.to(device, torch.int64).contiguous())
 
 
 def as_rows(x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ block in the kernel and over the blocks by a plain sum: no atomics, the same bit
 from __future__ import annotations
 
 import os
+from functools import wraps
 from typing import NamedTuple
 
 import torch
@@ -49,6 +50,18 @@ def is_available() -> bool:
         return False
     # Named tuples as arguments of a kernel came with 3.3.
     return tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 3)
+
+
+def _on_its_device(run):
+    """Launch on the GPU that the first tensor lies on, which need not be the current one."""
+
+    @wraps(run)
+    def guarded(first, *args, **options):
+        x = first if isinstance(first, Tensor) else first[0].u
+        with torch.cuda.device_of(x):
+            return run(first, *args, **options)
+
+    return guarded
 
 
 class _Side(NamedTuple):
@@ -138,6 +151,7 @@ def _gate(ys, z, grad_out, out, rows: Rows) -> None:
     )  # fmt: skip
 
 
+@_on_its_device
 def scan_forward(
     ways: list[Direction],
     against_time: list[bool],
@@ -176,6 +190,7 @@ def scan_forward(
     return out, final, starts
 
 
+@_on_its_device
 def scan_backward(
     ways: list[Direction],
     against_time: list[bool],
@@ -256,6 +271,7 @@ def _convolve(x, weight, bias, grad_out, out, rows: Rows, left: int, silu: bool)
     )  # fmt: skip
 
 
+@_on_its_device
 def conv_forward(
     x: Tensor, weight: Tensor, bias: Tensor, rows: Rows, left: int, silu: bool
 ) -> Tensor:
@@ -266,6 +282,7 @@ def conv_forward(
     return out
 
 
+@_on_its_device
 def conv_backward(
     x: Tensor,
     weight: Tensor,

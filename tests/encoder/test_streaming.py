@@ -122,6 +122,7 @@ def tensors(x):
     [
         ({"input_layer": "conv2d"}, {"chunk": 4}, "input_layer cnn4, cnn8 or linear"),
         ({}, {}, "give chunk="),
+        ({"bimamba": "none"}, {"right_context": 2}, "give chunk="),
         ({}, {"chunk": 0}, "chunk is 0"),
         ({}, {"chunk": 4, "right_context": -1}, "right_context -1"),
     ],
@@ -129,6 +130,23 @@ def tensors(x):
 def test_wrong_options_are_named(encoder, options, message):
     with pytest.raises(ValueError, match=message):
         EncoderStream(tiny(**encoder), **options)
+
+
+def test_a_finished_stream_takes_no_more():
+    session = EncoderStream(tiny(bimamba="none"))
+    session.push(torch.randn(9, 40))
+    session.finish()
+    with pytest.raises(ValueError, match="the stream is finished"):
+        session.push(torch.randn(9, 40))
+
+
+def test_the_callers_buffer_may_be_used_again():
+    encoder, x = tiny(bimamba="none"), torch.randn(40, 40)
+    session, buffer, out = EncoderStream(encoder), torch.empty(2, 40), []
+    for piece in x.split(2):
+        out.append(session.push(buffer.copy_(piece)))
+    out.append(session.finish())
+    torch.testing.assert_close(torch.cat(out), encode_whole(encoder, x), rtol=0, atol=1e-5)
 
 
 def test_finish_before_any_feature():

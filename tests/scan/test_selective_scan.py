@@ -343,6 +343,35 @@ def test_errors_name_the_argument():
         selective_scan(**inputs, backend="opencl")
 
 
+@pytest.mark.parametrize("backend", ON_CPU)
+@pytest.mark.parametrize("name", ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"])
+def test_not_a_number_is_not_lost(backend, name):
+    """Training stops on a loss that is no number; it must not come out as some number."""
+    inputs = {k: x.float() for k, x in make_inputs(1, 40, 20, 4).items()}
+    inputs[name][..., -1] = float("nan")
+    out = selective_scan(**inputs, delta_softplus=True, backend=backend)
+    assert out.isnan().any()
+
+
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_infinite_step_sizes(backend):
+    one = torch.ones(1, 2, 1)
+    for delta in (float("-inf"), float("inf")):
+        out = selective_scan(
+            one, one * delta, -torch.ones(1, 1), one, one, delta_softplus=True, backend=backend
+        )
+        # A step of no length changes nothing; an endless one has no finite result.
+        assert out[0, 0] < 1e-37 if delta < 0 else not out[0, 0].isfinite()
+
+
+def test_lengths_of_any_stride_and_type():
+    inputs = {k: x.float() for k, x in make_inputs(3, 12, 8, 2).items()}
+    expected = selective_scan(**inputs, delta_softplus=True, lengths=torch.tensor([12, 5, 7]))
+    strided = torch.tensor([[12, 0], [5, 99], [7, 3]], dtype=torch.int32)[:, 0]
+    out = selective_scan(**inputs, delta_softplus=True, lengths=strided)
+    assert torch.equal(out, expected)
+
+
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="C extension not built")
 @pytest.mark.parametrize("lengths", [[6], [3, 3], [-1, 5]])
 def test_rows_that_do_not_fit_are_refused(lengths):

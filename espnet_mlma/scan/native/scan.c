@@ -85,6 +85,13 @@ INLINE void scatter(float *to, const vf *from, int64_t count, int64_t state) {
 
 INLINE int64_t block_begin(const share *s, int64_t block) { return s->first + block * LANES; }
 INLINE int64_t block_count(const share *s, int64_t c) { return s->last - c < LANES ? s->last - c : LANES; }
+/* Zeros, or not a number where a transition is none: exp2v would make some number of it. */
+INLINE vf poison(const vf *A, int64_t state) {
+    vf sum = {0};
+    for (int64_t n = 0; n < state; n++) sum += A[n] * splat(0.0f);
+    return sum;
+}
+
 INLINE vf step_size(const scan_args *a, vf delta) { return a->softplus ? softplusv(delta) : delta; }
 
 /* The rows [from, to) in scan order of one block of channels; `h` goes in and comes out. */
@@ -92,7 +99,7 @@ INLINE void forward_block(const scan_args *a, const share *s, int64_t c, int64_t
                           const vf *A, vf *h) {
     const direction *w = s->way;
     const int64_t count = s->last - c, state = a->state;
-    const vf bias = load(w->bias + c, count), D = load(w->D + c, count);
+    const vf bias = load(w->bias + c, count), D = load(w->D + c, count) + poison(A, state);
     for (int64_t step = from; step < to; step++) {
         const int64_t row = row_of(s, step);
         const vf u = load(at(&w->u, row) + c, count);

@@ -126,7 +126,7 @@ INLINE vf exp2v(vf x) {
 
 #define LOG2E 1.44269504088896341f
 
-INLINE vf expv(vf x) { return exp2v(x * splat(LOG2E)); }
+INLINE vf expv(vf x) { return exp2v(vmin(vmax(x * splat(LOG2E), splat(-1000.0f)), splat(1000.0f))); }
 INLINE vf sigmoidv(vf x) { return splat(1.0f) / (splat(1.0f) + expv(-x)); }
 
 /* log(1 + exp(x)) = max(x, 0) + log1p(y), y = exp(-|x|) in (0, 1]. With w = y / (2 + y) <= 1/3,
@@ -142,7 +142,7 @@ INLINE vf softplusv(vf x) {
     p = p * q + splat(1.0f / 5);
     p = p * q + splat(1.0f / 3);
     p = p * q + splat(1.0f);
-    return vmax(x, splat(0.0f)) + splat(2.0f) * w * p;
+    return choose(x == x, vmax(x, splat(0.0f)) + splat(2.0f) * w * p, x); /* not a number stays so */
 }
 
 #endif
