@@ -37,6 +37,14 @@ def timed_arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def model_arguments(description: str) -> argparse.ArgumentParser:
+    """The same with a trained model and what to recognise with it."""
+    parser = timed_arguments(description)
+    parser.add_argument("--model", help="experiment folder of a trained model")
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="formatted test sets")
+    return parser
+
+
 def prepare(args: argparse.Namespace) -> None:
     """Set threads, and have freed memory kept, for all peers alike."""
     torch.set_num_threads(args.threads)

@@ -54,12 +54,11 @@ def main() -> None:
     data, org, dump = args.work / "data", args.work / "org", args.work / "dump"
 
     def stage_1():
-        return write_set(data, repeated(utterances, args.entries), nj=args.nj).kept
+        found = write_set(data, repeated(utterances, args.entries), nj=args.nj)
+        print(found)  # what is dropped, by reason
+        return found.kept
 
     def stage_3():
-        return format_folder(data, org, args.nj)["kept"]
-
-    def stage_3_again():
         return format_folder(data, org, args.nj)["kept"]
 
     def stage_4():
@@ -73,7 +72,7 @@ def main() -> None:
     for name, run in (
         ("1, normalise, filter, write", stage_1),
         ("3, audio to 16 kHz FLAC archives", stage_3),
-        ("3 again, nothing to do", stage_3_again),
+        ("3 again, nothing to do", stage_3),
         ("4, filter by length", stage_4),
         ("5, BPE tokens", stage_5),
     ):

@@ -3,7 +3,8 @@
     python benchmarks/encoder_cpu.py [--json FILE] [--threads 2] [--parts products peers long]
 
 All encoders have 18 layers of 256, about 31 M parameters and random weights, fp32, evaluation;
-ConMamba has its linear layers packed, as `espnet_mlma.load` leaves them."""
+ConMamba has its linear layers packed, as `espnet_mlma.load` leaves them.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +20,7 @@ from common import (
     time_together,
     timed_arguments,
 )
-from encoders import BUILDERS, batch, build, products_of
-
-from espnet_mlma.decode.precision import prepare_linear_layers
-
-
-def runner(encoder, x, lengths):
-    def run():
-        with torch.inference_mode():
-            return encoder(x, lengths)[0]
-
-    return run
-
-
-def conmamba(precision="float32"):
-    encoder = build("ConMamba")
-    prepare_linear_layers(encoder, precision)
-    return encoder
+from encoders import BUILDERS, batch, build, conmamba, products_of, runner
 
 
 def against_products(args) -> None:

@@ -9,6 +9,7 @@ from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder
 from torch import Tensor, nn
 
+from espnet_mlma.decode.precision import prepare_linear_layers
 from espnet_mlma.encoder import ConformerCnn4Encoder, ConMambaEncoder
 
 FEATURES = 80
@@ -57,6 +58,23 @@ def build(name: str) -> nn.Module:
     """The encoder of 18 layers of 256 with random weights, in evaluation mode."""
     torch.manual_seed(0)
     return BUILDERS[name]().eval()
+
+
+def conmamba(precision: str = "float32") -> nn.Module:
+    """ConMamba as `espnet_mlma.load` leaves it."""
+    encoder = build("ConMamba")
+    prepare_linear_layers(encoder, precision)
+    return encoder
+
+
+def runner(encoder: nn.Module, x: Tensor, lengths: Tensor) -> Callable[[], Tensor]:
+    """A call that encodes, without gradients."""
+
+    def run():
+        with torch.inference_mode():
+            return encoder(x, lengths)[0]
+
+    return run
 
 
 def batch(seconds: float, utterances: int = 1) -> tuple[Tensor, Tensor]:

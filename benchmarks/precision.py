@@ -7,35 +7,23 @@ Time is that of the 31.6 M encoder with random weights, error rates are those of
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-
-import torch
-from common import milliseconds, prepare, report, time_together, timed_arguments
-from encoders import batch, build
+from common import milliseconds, model_arguments, prepare, report, time_together
+from encoders import batch, conmamba, runner
 
 import espnet_mlma
 from espnet_mlma.decode.__main__ import decode_folder
-from espnet_mlma.decode.precision import prepare_linear_layers
 from espnet_mlma.recipe import datadir
 from espnet_mlma.score.align import count_errors, total_errors
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
 
-def encode(encoder, x, lengths):
-    with torch.inference_mode():
-        encoder(x, lengths)
-
-
 def speed(args) -> None:
-    encoders = {precision: build("ConMamba") for precision in PRECISIONS}
-    for precision, encoder in encoders.items():
-        prepare_linear_layers(encoder, precision)
+    encoders = {precision: conmamba(precision) for precision in PRECISIONS}
     sizes = ((5, 1), (15, 1), (30, 1), (15, 8))
     times = {
         size: time_together(
-            {p: partial(encode, encoder, *batch(*size)) for p, encoder in encoders.items()}, 9, 3
+            {p: runner(encoder, *batch(*size)) for p, encoder in encoders.items()}, 9, 3
         )
         for size in sizes
     }
@@ -74,10 +62,7 @@ def error_rates(args) -> None:
 
 
 def main() -> None:
-    parser = timed_arguments(__doc__.splitlines()[0])
-    parser.add_argument("--model", help="experiment folder of a trained model")
-    parser.add_argument("--data", type=Path, nargs="*", default=[], help="formatted test sets")
-    args = parser.parse_args()
+    args = model_arguments(__doc__.splitlines()[0]).parse_args()
     prepare(args)
     speed(args)
     if args.model:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import kaldiio
 import torch
-from common import milliseconds, prepare, report, timed_arguments
+from common import milliseconds, model_arguments, prepare, report
 from encoders import FEATURES
 
 import espnet_mlma
+from espnet_mlma.decode.__main__ import read_samples
 from espnet_mlma.encoder import ConMambaEncoder, EncoderStream
 from espnet_mlma.recipe import datadir
 from espnet_mlma.score.align import count_errors, total_errors
@@ -135,8 +135,7 @@ def read_set(folder: Path):
     """Samples and reference of each utterance."""
     texts = datadir.read(folder / "text", "stage 4")
     for id_, where in datadir.read(folder / "wav.scp", "stage 4").items():
-        _, samples = kaldiio.load_mat(where)
-        yield samples.astype("float32"), texts[id_]
+        yield read_samples(where), texts[id_]
 
 
 def word_error_rate(recogniser, utterances) -> str:
@@ -148,10 +147,7 @@ def word_error_rate(recogniser, utterances) -> str:
 
 
 def main() -> None:
-    parser = timed_arguments(__doc__.splitlines()[0])
-    parser.add_argument("--model", help="experiment folder of a bidirectional model")
-    parser.add_argument("--data", type=Path, nargs="*", default=[], help="formatted test sets")
-    args = parser.parse_args()
+    args = model_arguments(__doc__.splitlines()[0]).parse_args()
     prepare(args)
     cost(args)
     if args.model:

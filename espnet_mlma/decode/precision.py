@@ -18,7 +18,15 @@ Precision = Literal["float32", "bfloat16", "int8"]
 _LEAST_CHANNELS = 64
 
 
-class PackedLinear(nn.Module):
+class _Replacement(nn.Module):
+    """In the place of a `Linear`."""
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU of the result."""
+        return F.gelu(self(x))
+
+
+class PackedLinear(_Replacement):
     """A linear layer whose weights lie as oneDNN reads them; the arithmetic of `Linear`."""
 
     def __init__(self, layer: nn.Linear):
@@ -31,11 +39,11 @@ class PackedLinear(nn.Module):
         return product(x, self.weight, self.bias, "none")
 
     def gelu(self, x: Tensor) -> Tensor:
-        """GELU of the result."""
+        """GELU of the result, in one pass."""
         return product(x, self.weight, self.bias, "gelu")
 
 
-class BFloat16Linear(nn.Module):
+class BFloat16Linear(_Replacement):
     """A linear layer whose weights and inputs are rounded to bfloat16; sums and result fp32."""
 
     def __init__(self, layer: nn.Linear):
@@ -48,12 +56,8 @@ class BFloat16Linear(nn.Module):
         y = F.linear(x.bfloat16(), self.weight).float()
         return y if self.bias is None else y.add_(self.bias)
 
-    def gelu(self, x: Tensor) -> Tensor:
-        """GELU of the result."""
-        return F.gelu(self(x))
 
-
-class Int8Linear(nn.Module):
+class Int8Linear(_Replacement):
     """A linear layer with int8 weights, scaled by output channel, and int8 inputs, scaled anew for
     every call, so that what is in a batch matters a little; PyTorch's dynamic quantisation."""
 
@@ -75,10 +79,6 @@ class Int8Linear(nn.Module):
         """x (..., in_features); returns (..., out_features)."""
         return torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
 
-    def gelu(self, x: Tensor) -> Tensor:
-        """GELU of the result."""
-        return F.gelu(self(x))
-
 
 _LAYERS = {"float32": PackedLinear, "bfloat16": BFloat16Linear, "int8": Int8Linear}
 
@@ -93,7 +93,7 @@ def prepare_linear_layers(encoder: nn.Module, precision: Precision) -> None:
         precision: of weights and inputs.
 
     Raises:
-        MlmaError: an unknown precision.
+        MlmaError: an unknown precision, or one that PyTorch or the processor does not have.
     """
     if precision not in _LAYERS:
         raise MlmaError(f"precision is {precision!r}; choose float32, bfloat16 or int8")

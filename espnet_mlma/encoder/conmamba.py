@@ -16,8 +16,7 @@ from espnet_mlma.encoder.conv import ConvModule
 from espnet_mlma.encoder.dropout import Dropout
 from espnet_mlma.encoder.frontend import build_frontend
 from espnet_mlma.encoder.linear import Linear
-from espnet_mlma.encoder.packing import Packing
-from espnet_mlma.scan import Rows
+from espnet_mlma.scan.rows import Packing, Rows
 
 
 def _activation(name: str) -> nn.Module:
@@ -104,16 +103,7 @@ class ConMambaBlock(nn.Module):
         return BlockState(self.mamba.initial_state(), self.conv.depthwise.initial_state())
 
     def step(self, x: Tensor, state: BlockState, keep: int) -> tuple[Tensor, BlockState]:
-        """The next piece of one sequence.
-
-        Args:
-            x: the piece and what is known of the frames after it, (1, frame, d_model).
-            state: from `initial_state` or the step before.
-            keep: frames of the piece; the next one begins after them.
-
-        Returns:
-            (1, frame, d_model), and the state for the next piece.
-        """
+        """The next piece of one sequence; arguments and results as of `Mamba.step`."""
         x = torch.add(x, self.ffn_in(x), alpha=0.5)
         mixed, mamba = self.mamba.step(self.mamba_norm(x), state.mamba, keep)
         x = x + mixed

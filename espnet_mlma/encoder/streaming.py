@@ -51,8 +51,8 @@ class EncoderStream:
         self._features: Tensor | None = None  # from one output frame before the next one on
         self._dropped = 0  # output frames before self._features
         self._subsampled = 0  # output frames the front-end has given
-        self._is_over = False
         self._waiting: Tensor | None = None  # of them, those that the blocks have not finished
+        self._is_over = False
 
     @torch.no_grad()
     def push(self, features: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from espnet_mlma.scan import cpu, cuda, operators, reference, triton
-from espnet_mlma.scan.rows import Direction, Rows, as_rows, padded_index, padded_rows
+from espnet_mlma.scan.rows import Direction, Packing, Rows, as_rows, padded_rows
 
 __all__ = [
     "Rows",
@@ -239,17 +239,18 @@ def _scan_padded(run, ways, against_time, z, softplus, lengths):
 
 def _scan_unpacked(run, ways, against_time, z, softplus, rows: Rows):
     """Packed sequences by a backend that knows padding only."""
-    take, frame = padded_index(rows)
-
-    def pad(x: Tensor) -> Tensor:
-        return x[0, take]
-
+    packing = _packing(rows)
+    pad = packing.unpack
     padded = [
         way._replace(u=pad(way.u), delta=pad(way.delta), B=pad(way.B), C=pad(way.C)) for way in ways
     ]
     gate = None if z is None else pad(z)
     out, finals = _scan_padded(run, padded, against_time, gate, softplus, rows.length)
-    return out.flatten(0, 1)[frame][None], finals
+    return packing.pack(out), finals
+
+
+def _packing(rows: Rows) -> Packing:
+    return Packing.of(rows.length, int(rows.length.max()) if len(rows.length) else 0)
 
 
 def depthwise_conv(
@@ -297,9 +298,9 @@ def depthwise_conv(
         return out.view(batch, time, channel)
     if not is_packed:
         return reference.depthwise_conv(x, weight, bias, left, silu, lengths)
-    take, frame = padded_index(rows)
-    out = reference.depthwise_conv(x[0, take], weight, bias, left, silu, rows.length)
-    return out.flatten(0, 1)[frame][None]
+    packing = _packing(rows)
+    out = reference.depthwise_conv(packing.unpack(x), weight, bias, left, silu, rows.length)
+    return packing.pack(out)
 
 
 def _rows(

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from espnet_mlma.scan.operators import tile_rows
-from espnet_mlma.scan.rows import Direction, Rows
+from espnet_mlma.scan.rows import Direction, Rows, dense_rows, tile_rows
 
 _i64, _ptr = ctypes.c_int64, ctypes.c_void_p
 _MAX_DIRECTIONS = 2
@@ -84,11 +83,8 @@ def is_built() -> bool:
 
 
 def _rows(x: Tensor | None) -> Tensor | None:
-    """x itself when its last axis is contiguous, else a copy; fp32."""
-    if x is None:
-        return None
-    x = x.to(torch.float32)
-    return x if x.stride(-1) == 1 else x.contiguous()
+    """As `dense_rows`, in fp32."""
+    return None if x is None else dense_rows(x.to(torch.float32))
 
 
 def _whole(x: Tensor | None) -> Tensor | None:

@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from espnet_mlma.scan.rows import Direction, Rows
+from espnet_mlma.scan.rows import Direction, Rows, tile_rows
 
 _WAYS = (
     "Tensor[] u, Tensor[] delta, Tensor[] A, Tensor[] B, Tensor[] C, Tensor[] D, "
@@ -137,11 +137,6 @@ def _scan_shapes(u, delta, A, B, C, D, delta_bias, initial, z, first, length, *o
         A[0].new_empty(len(u), sequences, channel, state, dtype=torch.float32),
         A[0].new_empty(len(u), tiles, channel, state, dtype=torch.float32),
     )
-
-
-def tile_rows(rows: int, sequences: int, tile: int) -> int:
-    """Tiles of all sequences: those of sequence i are counted from first[i] // tile + i on."""
-    return rows // tile + sequences
 
 
 def _scan_backward_shapes(u, delta, A, B, C, D, delta_bias, initial, z, first, *rest):

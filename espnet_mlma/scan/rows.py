@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from espnet_mlma.scan.reference import valid_frames
+
 
 class Rows(NamedTuple):
     """Where each sequence lies; rows between two sequences are padding.
@@ -29,6 +31,47 @@ class Rows(NamedTuple):
     def whole(cls, x: Tensor) -> Rows:
         """One sequence that is all of x (1, row, ...)."""
         return cls.packed(torch.tensor([x.size(1)], device=x.device))
+
+
+class Packing(NamedTuple):
+    """How the valid frames of a padded batch lie when they are packed.
+
+    Args:
+        batch, time: shape of the padded batch.
+        rows: where each sequence lies among the packed frames.
+        index: place of each valid frame in the flattened batch, (frame,); None: all are valid.
+    """
+
+    batch: int
+    time: int
+    rows: Rows
+    index: Tensor | None
+
+    @classmethod
+    def of(cls, lengths: Tensor, time: int) -> Packing:
+        """The packing of a batch.
+
+        Args:
+            lengths: valid frames of each sequence, (batch,) integer.
+            time: frames it is padded to.
+        """
+        valid = valid_frames(lengths, len(lengths), time, lengths.device)
+        index = valid.flatten().nonzero().squeeze(1)
+        full = index.numel() == valid.numel()
+        return cls(len(lengths), time, Rows.packed(lengths), None if full else index)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """x (batch, time, channel) as (1, frame, channel)."""
+        x = x.flatten(0, 1)
+        return (x if self.index is None else x.index_select(0, self.index))[None]
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """The inverse of `pack`, with zeros as padding."""
+        x = x[0]
+        if self.index is not None:
+            padded = x.new_zeros(self.batch * self.time, x.size(1))
+            x = padded.index_copy(0, self.index, x)
+        return x.view(self.batch, self.time, x.size(1))
 
 
 class Direction(NamedTuple):
@@ -78,24 +121,16 @@ def padded_rows(batch: int, time: int, lengths: Tensor | None, device: torch.dev
     return Rows(first, lengths.to(device, torch.int64).contiguous())
 
 
-def as_rows(x: Tensor) -> Tensor:
-    """(batch, time, n) as (row, n), a view where the strides allow it."""
-    x = x.flatten(0, 1)
+def dense_rows(x: Tensor) -> Tensor:
+    """x itself when its last axis is contiguous, else a copy of which that is true."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def padded_index(rows: Rows) -> tuple[Tensor, Tensor]:
-    """For backends that know padding only: where each frame of a padded tensor is read, and back.
+def as_rows(x: Tensor) -> Tensor:
+    """(batch, time, n) as (row, n), a view where the strides allow it."""
+    return dense_rows(x.flatten(0, 1))
 
-    Args:
-        rows: sequences with no padding between them.
 
-    Returns:
-        Row of each frame, (sequence, longest), any row where there is none; and the frame of each
-        row in the flattened padded tensor, (row,).
-    """
-    longest = int(rows.length.max()) if len(rows.length) else 0
-    frames = torch.arange(longest, device=rows.first.device)
-    valid = frames < rows.length[:, None]
-    take = torch.where(valid, rows.first[:, None] + frames, 0)
-    return take, valid.flatten().nonzero().squeeze(1)
+def tile_rows(rows: int, sequences: int, tile: int) -> int:
+    """Tiles of all sequences: those of sequence i are counted from first[i] // tile + i on."""
+    return rows // tile + sequences

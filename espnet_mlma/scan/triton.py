@@ -20,14 +20,13 @@ block in the kernel and over the blocks by a plain sum: no atomics, the same bit
 from __future__ import annotations
 
 import os
-from functools import wraps
+from functools import cache, wraps
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from espnet_mlma.scan.operators import tile_rows
-from espnet_mlma.scan.rows import Direction, Rows
+from espnet_mlma.scan.rows import Direction, Rows, dense_rows, tile_rows
 
 # Kept between the passes are 4 bytes * state / TILE per row, channel and direction: 2 bytes at 16
 # states, as much as one bf16 tensor of the layer.
@@ -40,6 +39,7 @@ GROUP = 4
 ENOUGH_PROGRAMS = 1024
 
 
+@cache
 def is_available() -> bool:
     """Whether Triton is installed and has a GPU, or its interpreter, to run on."""
     if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
@@ -96,13 +96,9 @@ class _Gradients(NamedTuple):
     final: Tensor | None  # read: the gradient with respect to the final state
 
 
-def _dense_rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
 def _side(direction: Direction, against: bool) -> _Side:
     u, delta, A, B, C, D, bias, initial = direction
-    u, delta, B, C = map(_dense_rows, (u, delta, B, C))
+    u, delta, B, C = map(dense_rows, (u, delta, B, C))
     A, D, bias = (x.to(torch.float32).contiguous() for x in (A, D, bias))
     initial = None if initial is None else initial.to(torch.float32).contiguous()
     return _Side(
@@ -186,7 +182,7 @@ def scan_forward(
         SOFTPLUS=softplus, KEEP=keep, TILE=TILE, GROUP=GROUP, **axes, num_warps=1,
     )  # fmt: skip
     out = torch.empty_like(u, memory_format=torch.contiguous_format)
-    _gate(ys, None if z is None else _dense_rows(z), None, out, rows)
+    _gate(ys, None if z is None else dense_rows(z), None, out, rows)
     return out, final, starts
 
 
@@ -233,8 +229,8 @@ def scan_backward(
         )
         for i in range(count)
     )  # fmt: skip
-    grad_out = _dense_rows(grad_out)
-    z = None if z is None else _dense_rows(z)
+    grad_out = dense_rows(grad_out)
+    z = None if z is None else dense_rows(z)
     ys = tuple(None if z is None else torch.empty(n, channel, **wide) for _ in sides)
     elements = axes["NR"] * axes["CR"] * 32
     programs = sequences * blocks * len(sides)
@@ -278,7 +274,7 @@ def conv_forward(
     """Each channel of x (row, channel) convolved by its own kernel; see `operators.conv`."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     weight, bias = weight.t().float().contiguous(), bias.float().contiguous()
-    _convolve(_dense_rows(x), weight, bias, None, out, rows, left, silu)
+    _convolve(dense_rows(x), weight, bias, None, out, rows, left, silu)
     return out
 
 
@@ -295,10 +291,10 @@ def conv_backward(
     """Gradients of `conv_forward` by x, weight and bias, each in its dtype."""
     from espnet_mlma.scan.triton_kernels import conv_weight_kernel
 
-    x, taps = _dense_rows(x), weight.t().float().contiguous()
+    x, taps = dense_rows(x), weight.t().float().contiguous()
     (n, channel), kernel, sequences = x.shape, taps.size(0), rows.first.numel()
     pre = torch.empty(n, channel, dtype=torch.float32, device=x.device)
-    _convolve(x, taps, bias.float().contiguous(), _dense_rows(grad_out), pre, rows, left, silu)
+    _convolve(x, taps, bias.float().contiguous(), dense_rows(grad_out), pre, rows, left, silu)
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     _convolve(pre, taps.flip(0), None, None, grad_x, rows, kernel - 1 - left, False)
     columns, block = min(128, _next_power_of_2(channel)), 16
