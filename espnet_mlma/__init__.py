@@ -8,14 +8,26 @@ import importlib
 from espnet_mlma import plugin
 from espnet_mlma.version import __version__
 
-__all__ = ["ConMambaEncoder", "Recogniser", "Transcript", "__version__", "load"]
+__all__ = [
+    "ConMambaEncoder",
+    "Decoding",
+    "Recogniser",
+    "Speech2Text",
+    "StreamingTranscriber",
+    "Transcript",
+    "__version__",
+    "load",
+]
 
 plugin.install()
 
 
 _HOME = {
     "ConMambaEncoder": "espnet_mlma.encoder",
+    "Decoding": "espnet_mlma.decode",
     "Recogniser": "espnet_mlma.decode",
+    "Speech2Text": "espnet_mlma.decode.speech2text",
+    "StreamingTranscriber": "espnet_mlma.decode.streaming",
     "Transcript": "espnet_mlma.decode",
     "load": "espnet_mlma.decode",
 }

@@ -12,7 +12,9 @@ import yaml
 
 from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.corpora.writer import replace_folder
-from espnet_mlma.decode.recogniser import Recogniser, Transcript, by_length, load
+from espnet_mlma.decode.options import Decoding
+from espnet_mlma.decode.recogniser import Recogniser, by_length, load
+from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.recipe.datadir import read
@@ -29,16 +31,17 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_options(path: Path) -> float:
-    """The batch size in seconds from a decoding configuration.
+def read_options(path: Path) -> tuple[float, Decoding]:
+    """The batch size in seconds and the options of the search from a decoding configuration.
 
     Raises:
-        MlmaError: an option is unknown or missing.
+        MlmaError: an option is unknown, or the batch size is missing.
     """
     options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    if set(options) != {"batch_seconds"}:
-        raise MlmaError(f"{path}: holds {sorted(options)}; the one option is batch_seconds")
-    return float(options["batch_seconds"])
+    if "batch_seconds" not in options:
+        raise MlmaError(f"{path}: has no batch_seconds, the most audio in a batch")
+    batch_seconds = float(options.pop("batch_seconds"))
+    return batch_seconds, Decoding.from_dict(options, str(path))
 
 
 def read_samples(where: str) -> np.ndarray:
@@ -85,8 +88,8 @@ def write_results(results: dict[str, Transcript], output_dir: Path) -> None:
     """Write the four files in C order of the ids; the folder appears whole or not at all."""
     columns = {
         "text": lambda t: t.text,
-        "token": lambda t: " ".join(t.tokens),
-        "token_int": lambda t: " ".join(map(str, t.token_ids)),
+        "token": lambda t: " ".join(token.text for token in t.tokens),
+        "token_int": lambda t: " ".join(str(token.id) for token in t.tokens),
         "score": lambda t: f"{t.score:.4f}",
     }
 
@@ -103,9 +106,11 @@ def main() -> None:
     """Decode each set and say how fast."""
     arguments = _parse()
     keep_freed_memory()
-    batch_seconds = read_options(arguments.config)
+    batch_seconds, decoding = read_options(arguments.config)
     device = "cuda" if arguments.ngpu else "cpu"
-    recogniser = load(arguments.asr_train_config, arguments.asr_model_file, device)
+    recogniser = load(
+        arguments.asr_train_config, arguments.asr_model_file, device, decoding=decoding
+    )
     for data_dir in arguments.data_dir:
         start = time.perf_counter()
         results = decode_folder(recogniser, data_dir, batch_seconds)

@@ -1,11 +1,12 @@
-"""Loading an ESPnet model strictly, from an experiment folder, a pair of files or a packed zip."""
+"""Loading an ESPnet model strictly: an experiment folder, files, a packed zip, or a hub id."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -13,35 +14,120 @@ import yaml
 from espnet_mlma.errors import MlmaError
 
 # Tried in this order in an experiment folder; asr.sh makes the first.
-AVERAGES = ("valid.cer_ctc.ave.pth", "valid.loss.ave.pth", "valid.acc.ave.pth", "latest.pth")
+AVERAGES = (
+    "valid.cer_ctc.ave.pth",
+    "valid.loss.ave.pth",
+    "valid.acc.ave.pth",
+    "valid.total_count.ave.pth",
+    "latest.pth",
+)
+Task = Literal["asr", "s2t_ctc"]
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+# What a packed model needs; the rest of a hub repository is pictures and logs.
+_HUB_FILES = ("*.yaml", "*.pth", "*.npz", "*.model")
+# Keys that only the configurations of ESPnet's other tasks have.
+_OF_OTHER_TASKS = ("src_token_list", "transcript_token_list", "subtask_series")
 
 
 def build(path: Path, model_file: Path | None = None) -> tuple[torch.nn.Module, dict[str, Any]]:
     """The model in evaluation mode on the CPU, and its configuration.
 
     Args:
-        path: an experiment folder, its config.yaml, or a zip packed by ESPnet.
-        model_file: the checkpoint; None: the averaged one beside the configuration.
+        path: an experiment folder, its config.yaml, a zip packed by ESPnet, such a zip unpacked, or
+            the id of a model on the Hugging Face hub, `user/name` or `user/name@revision`, which is
+            downloaded into the hub's cache.
+        model_file: the checkpoint; None: the one packed with the configuration, or the averaged one
+            beside it.
 
     Raises:
-        MlmaError: a file is missing, or the checkpoint's keys are not the model's.
+        MlmaError: a file is missing, the model was trained by a task without CTC, the checkpoint's
+            keys are not the model's, or the hub cannot be reached.
     """
     if path.suffix == ".zip":
-        return _from_zip(path)
-    config = path / "config.yaml" if path.is_dir() else path
+        return _from_zip(path, model_file)
+    if _is_hub_id(path):
+        path = _snapshot(path.as_posix())
+    config, packed = _located(path)
+    return _from_files(config, model_file or packed or _averaged(config.parent))
+
+
+def task_of(config: dict[str, Any]) -> Task | None:
+    """Which of ESPnet's tasks a configuration belongs to; None: one that is not read here.
+
+    Args:
+        config: a config.yaml that training wrote.
+    """
+    if config.get("model") == "espnet_ctc":
+        return "s2t_ctc"
+    is_other = config.get("preprocessor") == "s2t" or any(key in config for key in _OF_OTHER_TASKS)
+    return None if is_other or not {"encoder", "ctc_conf", "token_list"} <= set(config) else "asr"
+
+
+def _is_hub_id(path: Path) -> bool:
+    """Whether a path can only be meant as `user/name`: nothing is there, nor its first folder."""
+    is_file = path.suffix in (".yaml", ".yml")
+    names_nothing = not path.exists() and not path.parent.is_dir()
+    return names_nothing and not is_file and bool(_HUB_ID.fullmatch(path.as_posix()))
+
+
+def _snapshot(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError
+
+    repository, _, revision = hub_id.partition("@")
+    try:
+        folder = snapshot_download(
+            repository, revision=revision or None, allow_patterns=list(_HUB_FILES)
+        )
+    except (OSError, ValueError, HTTPError) as error:
+        raise MlmaError(
+            f"{hub_id}: no such file or folder, and not to be had from the Hugging Face hub "
+            f"({type(error).__name__}); where there is a network run `hf download {repository} "
+            f"--local-dir FOLDER` and give FOLDER, or copy {_cache_folder(repository)} from there"
+        ) from error
+    return Path(folder)
+
+
+def _cache_folder(repository: str) -> Path:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+
+
+def _located(path: Path) -> tuple[Path, Path | None]:
+    """The configuration, and the checkpoint if a meta.yaml names one."""
+    config, meta = path / "config.yaml", path / "meta.yaml"
+    if path.is_dir() and meta.is_file() and not config.is_file():
+        names = yaml.safe_load(meta.read_text(encoding="utf-8")) or {}
+        files = (names.get("yaml_files") or {}) | (names.get("files") or {})
+        return _packed({key: path / name for key, name in files.items()}, meta)
+    config = config if path.is_dir() else path
     if not config.is_file():
-        raise MlmaError(f"{config}: no such file; give an experiment folder or a packed zip")
-    return _from_files(config, model_file or _averaged(config.parent))
+        raise MlmaError(
+            f"{config}: no such file; give an experiment folder, a packed zip or a hub id user/name"
+        )
+    return config, None
 
 
-def _from_zip(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+def _from_zip(path: Path, model_file: Path | None) -> tuple[torch.nn.Module, dict[str, Any]]:
     from espnet2.main_funcs.pack_funcs import unpack
 
     if not path.is_file():
         raise MlmaError(f"{path}: no such file; stage 14 of the recipe packs one")
     with tempfile.TemporaryDirectory() as folder:
-        files = unpack(path, folder, use_cache=False)
-        return _from_files(Path(files["asr_train_config"]), Path(files["asr_model_file"]))
+        config, packed = _packed(unpack(path, folder, use_cache=False), path)
+        return _from_files(config, model_file or packed)
+
+
+def _packed(files: dict[str, Any], where: Path) -> tuple[Path, Path]:
+    """Configuration and checkpoint among the files of a pack, by the names ESPnet gives them."""
+    for task in ("asr", "s2t"):
+        config, model = files.get(f"{task}_train_config"), files.get(f"{task}_model_file")
+        if config is not None and model is not None:
+            return Path(config), Path(model)
+    raise MlmaError(f"{where}: packs {sorted(files)}; give a model of ESPnet's asr or s2t task")
 
 
 def _averaged(folder: Path) -> Path:
@@ -52,14 +138,38 @@ def _averaged(folder: Path) -> Path:
 
 
 def _from_files(config: Path, model_file: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    from espnet2.tasks.asr import ASRTask
-
+    for file in (config, model_file):
+        if not file.is_file():
+            raise MlmaError(f"{file}: no such file; the model was not copied or downloaded whole")
     arguments = yaml.safe_load(config.read_text(encoding="utf-8"))
+    task = task_of(arguments) if isinstance(arguments, dict) else None
+    if task is None:
+        raise MlmaError(
+            f"{config}: not of a CTC model; give one that ESPnet's asr or s2t_ctc task trained"
+        )
     statistics = (arguments.get("normalize_conf") or {}).get("stats_file")
     if statistics is not None:
         arguments["normalize_conf"]["stats_file"] = str(_beside(config, statistics))
     arguments["init"] = None  # every parameter comes from the checkpoint
-    model = ASRTask.build_model(argparse.Namespace(**arguments))
+    model = _task_class(task).build_model(argparse.Namespace(**arguments))
+    _load_parameters(model, model_file, config)
+    for module in model.modules():
+        if hasattr(module, "use_flash_attn"):
+            module.use_flash_attn = False  # written by training; needs a GPU and half precision
+    return model.eval(), arguments
+
+
+def _task_class(task: Task):
+    if task == "asr":
+        from espnet2.tasks.asr import ASRTask
+
+        return ASRTask
+    from espnet2.tasks.s2t_ctc import S2TTask
+
+    return S2TTask
+
+
+def _load_parameters(model: torch.nn.Module, model_file: Path, config: Path) -> None:
     state = torch.load(model_file, map_location="cpu", weights_only=True)
     result = model.load_state_dict(state, strict=False)
     for kind, keys in (("lacks", result.missing_keys), ("has unknown", result.unexpected_keys)):
@@ -68,17 +178,17 @@ def _from_files(config: Path, model_file: Path) -> tuple[torch.nn.Module, dict[s
                 f"{model_file}: the checkpoint {kind} {len(keys)} keys, the first {keys[0]!r}; "
                 f"it does not belong to {config}"
             )
-    return model.eval(), arguments
 
 
 def _beside(config: Path, relative: str) -> Path:
     """A path of the configuration: as written, or below one of the folders above the config.
 
-    Training writes paths relative to the recipe; a model may be loaded from anywhere.
+    Training writes paths relative to the recipe; a model may be loaded from anywhere. A link is
+    looked at where it lies, as in the hub's cache, and where it points.
     """
     if Path(relative).exists():
         return Path(relative)
-    for parent in config.resolve().parents:
+    for parent in (*config.absolute().parents, *config.resolve().parents):
         if (parent / relative).exists():
             return parent / relative
     raise MlmaError(f"{config}: {relative} is not there, nor below a folder above the config")

@@ -93,7 +93,8 @@ def prepare_linear_layers(encoder: nn.Module, precision: Precision) -> None:
         precision: of weights and inputs.
 
     Raises:
-        MlmaError: an unknown precision, or one that PyTorch or the processor does not have.
+        MlmaError: an unknown precision, or one that PyTorch, the processor or the encoder does not
+            have.
     """
     if precision not in _LAYERS:
         raise MlmaError(f"precision is {precision!r}; choose float32, bfloat16 or int8")
@@ -103,9 +104,16 @@ def prepare_linear_layers(encoder: nn.Module, precision: Precision) -> None:
         raise MlmaError("precision bfloat16: this processor has no instructions for it; try int8")
     if precision == "float32" and not HAS_ONEDNN:
         return
+    replaced = 0
     for parent in list(encoder.modules()):
         if isinstance(parent, SelectiveBranch):
             continue
         for name, layer in list(parent.named_children()):
             if isinstance(layer, Linear) and min(layer.weight.shape) >= _LEAST_CHANNELS:
                 setattr(parent, name, _LAYERS[precision](layer))
+                replaced += 1
+    if precision != "float32" and not replaced:
+        raise MlmaError(
+            f"precision {precision}: {type(encoder).__name__} has no layers for it; it is for the "
+            f"ConMamba encoder with at least {_LEAST_CHANNELS} channels"
+        )

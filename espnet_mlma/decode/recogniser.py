@@ -2,104 +2,236 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
+from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.decode import checkpoint
-from espnet_mlma.decode.best_path import BestPath, best_path
+from espnet_mlma.decode.acoustic import AcousticModel
+from espnet_mlma.decode.audio import audio_blocks
+from espnet_mlma.decode.best_path import Path as TokenPath
+from espnet_mlma.decode.best_path import best_path, forced_path
+from espnet_mlma.decode.known_text import known_words
+from espnet_mlma.decode.language import guess_language
+from espnet_mlma.decode.long_audio import pieces
+from espnet_mlma.decode.options import Decoding
+from espnet_mlma.decode.owsm import acoustic_model
 from espnet_mlma.decode.precision import Precision, prepare_linear_layers
+from espnet_mlma.decode.prefix_beam import prefix_beam
+from espnet_mlma.decode.transcript import Transcript, join
+from espnet_mlma.decode.vad import speech_spans
+from espnet_mlma.decode.words import (
+    CHAR_SPACE,
+    Calibration,
+    timed_tokens,
+    timed_words,
+    token_groups,
+)
 from espnet_mlma.errors import MlmaError
 
-
-@dataclass(frozen=True)
-class Transcript:
-    """What was recognised in one utterance.
-
-    Attributes:
-        text: words separated by single spaces.
-        tokens: the symbols the model wrote.
-        token_ids: their indices in the token list.
-        score: log-probability of the path.
-        duration: seconds of audio.
-    """
-
-    text: str
-    tokens: tuple[str, ...]
-    token_ids: tuple[int, ...]
-    score: float
-    duration: float
+Audio = str | Path | BinaryIO | np.ndarray | Tensor
+# Largest table, frames by symbols, that an alignment keeps: a byte each.
+_MOST_CELLS = 4 << 30
 
 
 class Recogniser:
-    """A CTC model with its token list.
+    """A CTC model that recognises audio of any length.
 
     Args:
-        model: an ESPnet ASR model in evaluation mode.
-        token_list: the symbols, blank first.
-        token_type: `char` or `bpe`.
-        device: where to run.
-
-    Raises:
-        MlmaError: the model has no CTC head, or its tokens are of another type.
+        acoustic: samples in, emissions out.
+        config: the training configuration.
+        decoding: how emissions become text.
+        calibration: of the words' confidence; None: they are the probabilities of the symbols.
+        batch_seconds: most audio of a long recording encoded at once.
     """
 
     def __init__(
-        self, model: torch.nn.Module, token_list: Sequence[str], token_type: str, device: str
+        self,
+        acoustic: AcousticModel,
+        config: dict[str, Any],
+        decoding: Decoding | None = None,
+        calibration: Calibration | None = None,
+        batch_seconds: float = 60.0,
     ):
-        if getattr(model, "ctc", None) is None:
-            raise MlmaError("the model has no CTC head; train with ctc_weight above 0")
-        if token_type not in ("char", "bpe"):
-            raise MlmaError(f"token_type is {token_type!r}; this decoder writes char and bpe")
-        self.model = model.to(device)
-        self.device = device
-        self._tokens = tuple(token_list)
-        self._space = "<space>" if token_type == "char" else "\N{LOWER ONE EIGHTH BLOCK}"
+        self.acoustic = acoustic
+        self.config = config
+        self.decoding = decoding or Decoding()
+        self.calibration = calibration
+        self.batch_seconds = batch_seconds
+        self._fusion = None
+        if self.decoding.lm is not None or self.decoding.hotwords:
+            from espnet_mlma.decode.fusion import Fusion
 
-    def transcribe(self, audio: str | Path | np.ndarray | Tensor) -> Transcript:
-        """Recognise one utterance.
+            self._fusion = Fusion.from_options(
+                acoustic.tokens, acoustic.token_type, self.decoding, acoustic.special_ids
+            )
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """ESPnet's model."""
+        return self.acoustic.model
+
+    def transcribe(
+        self,
+        audio: Audio,
+        vad: bool = False,
+        progress: Callable[[float], None] | None = None,
+    ) -> Transcript:
+        """Recognise audio of any length.
 
         Args:
-            audio: a file of any rate and format libsndfile reads, or samples (time,) at 16 kHz.
+            audio: a file of any rate and format, open or by its path; or samples (time,) at 16 kHz.
+            vad: leave out what Silero's voice activity detector takes for no speech.
+            progress: called with the seconds that are done, as it goes.
 
         Raises:
-            MlmaError: the file cannot be read, or the samples are not one channel.
+            MlmaError: the audio cannot be read, or the samples are not one channel.
         """
-        if isinstance(audio, str | Path):
-            samples = read_audio(audio)
-        else:
-            samples = np.asarray(audio, dtype=np.float32)
-        if samples.ndim != 1:
-            raise MlmaError(f"samples have shape {samples.shape}; give one channel, (time,)")
-        return self.transcribe_batch([samples])[0]
+        clock = _Clock(progress)
+        parts = list(self._parts(clock.through(_blocks(audio)), vad))
+        return join(parts, clock.seconds)
 
-    @torch.inference_mode()
+    def iter_transcribe(
+        self,
+        audio: Audio,
+        vad: bool = False,
+        progress: Callable[[float], None] | None = None,
+    ) -> Iterator[Transcript]:
+        """Recognise audio of any length, in parts of whole words as they become final.
+
+        Args:
+            audio, vad, progress: as of `transcribe`.
+
+        Returns:
+            Parts with text in them; times count from the beginning of the audio, `duration` is
+            the part's own.
+        """
+        blocks = _Clock(progress).through(_blocks(audio))
+        return (part for part in self._parts(blocks, vad) if part.text)
+
+    def _parts(self, blocks: Iterable[np.ndarray], vad: bool) -> Iterator[Transcript]:
+        spans = speech_spans(iter(blocks)) if vad else [(0.0, blocks)]
+        for start, span in spans:
+            clock = _Clock()
+            for piece in pieces(self.acoustic, clock.through(span), self.batch_seconds):
+                first = piece.first + start / self._frame_seconds
+                end = (first + len(piece.log_probs)) * self._frame_seconds
+                # The last frame of all may reach past the audio.
+                yield self._transcript(piece.log_probs, first, min(end, start + clock.seconds))
+
     def transcribe_batch(self, utterances: Sequence[np.ndarray]) -> list[Transcript]:
-        """Recognise utterances together; each (time,) samples at 16 kHz."""
-        lengths = torch.tensor([len(samples) for samples in utterances])
-        speech = torch.zeros(len(utterances), int(lengths.max()))
-        for row, samples in zip(speech, utterances, strict=True):
-            row[: len(samples)] = torch.from_numpy(np.ascontiguousarray(samples))
-        frames, frame_lengths = self.model.encode(speech.to(self.device), lengths.to(self.device))
-        if isinstance(frames, tuple):  # with intermediate CTC: (frames, intermediate frames)
-            frames = frames[0]
-        paths = best_path(self.model.ctc.log_softmax(frames), frame_lengths)
+        """Recognise utterances together, each encoded whole; each (time,) samples at 16 kHz."""
         return [
-            self._transcript(path, len(samples))
-            for path, samples in zip(paths, utterances, strict=True)
+            self._transcript(log_probs, 0, len(samples) / SAMPLE_RATE)
+            for log_probs, samples in zip(
+                self.acoustic.emissions(utterances), utterances, strict=True
+            )
         ]
 
-    def _transcript(self, path: BestPath, num_samples: int) -> Transcript:
-        tokens = tuple(self._tokens[i] for i in path.token_ids)
-        text = "".join(tokens).replace(self._space, " ")
-        return Transcript(
-            " ".join(text.split()), tokens, path.token_ids, path.score, num_samples / SAMPLE_RATE
+    def align(self, audio: Audio, text: str) -> Transcript:
+        """When each word of a known text was said.
+
+        Args:
+            audio: as of `transcribe`.
+            text: what was said, as people write it; its words are given back as they are.
+
+        Raises:
+            MlmaError: the audio cannot be read; the text has no words, a character the model does
+                not write, or more symbols than the audio has frames.
+        """
+        acoustic, clock = self.acoustic, _Clock()
+        words = known_words(text, acoustic.tokens, acoustic.token_type, self.config.get("bpemodel"))
+        token_ids = [id_ for _, ids in words for id_ in ids]
+        blocks = clock.through(_blocks(audio))
+        log_probs = torch.cat(
+            [piece.log_probs for piece in pieces(acoustic, blocks, self.batch_seconds)]
         )
+        if 2 * len(log_probs) * len(token_ids) > _MOST_CELLS:
+            raise MlmaError(
+                f"{clock.seconds / 60:.0f} minutes with {len(words)} words are too long to align "
+                "at once; cut audio and text into chapters"
+            )
+        path = forced_path(log_probs, token_ids)
+        tokens = timed_tokens(path, acoustic.tokens, 0, self._frame_seconds)
+        left = iter(tokens)
+        groups = [list(islice(left, len(ids))) for _, ids in words]
+        groups = [[token for token in group if token.text != CHAR_SPACE] for group in groups]
+        timed = timed_words(groups, acoustic.token_type, clock.seconds, self.calibration)
+        spelled = tuple(
+            replace(found, text=word) for (word, _), found in zip(words, timed, strict=True)
+        )
+        text = " ".join(word for word, _ in words)
+        language = self._language(tokens, text)
+        return Transcript(text, spelled, language, path.score, clock.seconds, tokens)
+
+    @property
+    def _frame_seconds(self) -> float:
+        return self.acoustic.frame_samples / SAMPLE_RATE
+
+    def _transcript(self, log_probs: Tensor, first_frame: float, end: float) -> Transcript:
+        """Text and times of emissions (frames, vocabulary) that end at `end` seconds."""
+        acoustic, path = self.acoustic, self._search(log_probs)
+        tokens = timed_tokens(path, acoustic.tokens, first_frame, self._frame_seconds)
+        groups = token_groups(tokens, acoustic.token_type, acoustic.special_ids)
+        words = timed_words(groups, acoustic.token_type, end, self.calibration)
+        text = " ".join(word.text for word in words)
+        duration = end - first_frame * self._frame_seconds
+        language = self._language(tokens, text)
+        return Transcript(text, words, language, path.score, duration, tokens)
+
+    def _search(self, log_probs: Tensor) -> TokenPath:
+        options = self.decoding
+        if options.is_best_path:
+            return best_path(log_probs)
+        (best,) = prefix_beam(
+            log_probs.cpu().numpy(),
+            width=options.beam,
+            token_threshold=options.token_threshold,
+            score_threshold=options.score_threshold,
+            fusion=self._fusion,
+        )
+        path = forced_path(log_probs, best.token_ids)
+        return TokenPath(path.token_ids, best.score, path.first, path.end, path.token_scores)
+
+    def _language(self, tokens, text: str) -> str | None:
+        return self.acoustic.language_of([token.id for token in tokens]) or guess_language(text)
+
+
+class _Clock:
+    """Counts the seconds of the blocks that pass."""
+
+    def __init__(self, progress: Callable[[float], None] | None = None):
+        self.samples = 0
+        self.progress = progress
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / SAMPLE_RATE
+
+    def through(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for block in blocks:
+            if self.progress is not None:
+                self.progress(self.seconds)
+            self.samples += len(block)
+            yield block
+        if self.progress is not None:
+            self.progress(self.seconds)
+
+
+def _blocks(audio: Audio) -> Iterable[np.ndarray]:
+    if isinstance(audio, str | Path) or hasattr(audio, "read"):
+        return audio_blocks(audio)
+    samples = np.asarray(audio, dtype=np.float32)
+    if samples.ndim != 1:
+        raise MlmaError(f"samples have shape {samples.shape}; give one channel, (time,)")
+    return [samples]
 
 
 def by_length(
@@ -129,19 +261,30 @@ def load(
     model_file: str | Path | None = None,
     device: str | None = None,
     precision: Precision = "float32",
+    decoding: Decoding | None = None,
+    batch_seconds: float = 60.0,
+    language: str | None = None,
+    task: str = "asr",
 ) -> Recogniser:
     """Load a recogniser. On a CPU its encoder is changed for recognition and cannot be trained.
 
     Args:
-        path: an experiment folder of the recipe, its config.yaml, or a packed zip.
-        model_file: the checkpoint; None: the averaged one of the folder.
+        path: of any ESPnet model with a CTC head, of the asr or the s2t_ctc task: an experiment
+            folder, its config.yaml, a packed zip, an unpacked one, or the id of a model on the
+            Hugging Face hub, `user/name` or `user/name@revision`.
+        model_file: the checkpoint; None: the packed one, or the averaged one of the folder.
         device: `cpu`, `cuda`, ...; None: a GPU where there is one.
         precision: of the encoder's large linear layers, on a CPU: `float32`, `bfloat16` or `int8`.
             With int8 an utterance's scores depend a little on its batch.
+        decoding: options of the search; None: the best path.
+        batch_seconds: most audio of a long recording encoded at once.
+        language: what is spoken, ISO 639-1 or 639-3, for a model that is told it, as OWSM-CTC is;
+            None: it finds out.
+        task: `asr`, or `st_` and a code of three letters for such a model to translate.
 
     Raises:
-        MlmaError: a file is missing, the checkpoint's keys are not the model's, or a lower
-            precision is asked of a GPU.
+        MlmaError: a file is missing, the checkpoint's keys are not the model's, a lower precision
+            is asked of a GPU or of an encoder not our own, or the model cannot be told a language.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if precision != "float32" and torch.device(device).type != "cpu":
@@ -149,4 +292,5 @@ def load(
     model, config = checkpoint.build(Path(path), None if model_file is None else Path(model_file))
     if torch.device(device).type == "cpu":
         prepare_linear_layers(model.encoder, precision)
-    return Recogniser(model, config["token_list"], config["token_type"], device)
+    acoustic = acoustic_model(model, config, device, language, task)
+    return Recogniser(acoustic, config, decoding, None, batch_seconds)

@@ -1,33 +1,58 @@
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
-from espnet2.tasks.asr import ASRTask
+import sentencepiece
 
-TOKENS = ["<blank>", "<unk>", "<space>", *"abcdefghij", "<sos/eos>"]
+S2T_SYMBOLS = ["<na>", "<nolang>", "<deu>", "<eng>", "<fra>", "<ita>", "<nld>", "<spa>", "<yue>"]
+S2T_SYMBOLS += ["<asr>", "<st_eng>", "<notimestamps>", "<0.00>", "<0.02>", "<30.00>"]
 
 
 @pytest.fixture(scope="session")
-def experiment(tmp_path_factory) -> Path:
-    """An experiment folder with a tiny untrained model, as training leaves it."""
-    folder = tmp_path_factory.mktemp("exp")
-    arguments = vars(ASRTask.get_parser().parse_args(["--output_dir", str(folder)])) | {
-        "encoder": "conmamba",
-        "encoder_conf": {"output_size": 16, "num_blocks": 2, "linear_units": 32},
-        "token_list": TOKENS,
-        "token_type": "char",
-        "model_conf": {"ctc_weight": 1.0},
-        "frontend_conf": {"fs": "16k", "hop_length": 160, "center": False},
-        "normalize": None,
-    }
-    torch.manual_seed(0)
-    model = ASRTask.build_model(Namespace(**arguments))
-    # Blank must not win every frame, or there is nothing to compare.
-    with torch.no_grad():
-        model.ctc.ctc_lo.bias[0] -= 0.5
-        model.ctc.ctc_lo.weight.mul_(4)
-    (folder / "config.yaml").write_text(yaml.safe_dump(arguments))
-    torch.save(model.state_dict(), folder / "valid.cer_ctc.ave.pth")
-    return folder
+def s2t_experiment(make_experiment, tmp_path_factory) -> Path:
+    """A tiny S2T-CTC model with the symbols, the window and the input layer of OWSM-CTC."""
+    from espnet2.tasks.s2t_ctc import S2TTask
+
+    prefix = tmp_path_factory.mktemp("bpe") / "bpe"
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["what we read is in a book", "the book is red", "a cat and a hat"]),
+        model_prefix=str(prefix),
+        vocab_size=len(S2T_SYMBOLS) + 40,
+        user_defined_symbols=S2T_SYMBOLS,
+        bos_id=-1,
+        eos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    pieces = Path(f"{prefix}.vocab").read_text().splitlines()
+    pieces = [line.split("\t")[0] for line in pieces]
+    return make_experiment(
+        S2TTask,
+        encoder="e_branchformer_ctc",
+        encoder_conf={
+            "output_size": 16,
+            "attention_heads": 2,
+            "attention_layer_type": "selfattn",
+            "pos_enc_layer_type": "abs_pos",
+            "linear_units": 16,
+            "cgmlp_linear_units": 16,
+            "num_blocks": 3,
+            "use_ffn": True,
+            "macaron_ffn": True,
+            "interctc_layer_idx": [1],
+            "interctc_use_conditioning": True,
+            "use_cross_attention": [False, True, False],
+            "use_flash_attn": True,
+        },
+        promptencoder_conf={
+            "output_size": 8,
+            "attention_heads": 2,
+            "linear_units": 16,
+            "num_blocks": 1,
+        },
+        model_conf={"interctc_weight": 0.5, "ctc_asr_only": [True, False]},
+        preprocessor_conf={"speech_length": 30, "nolang_symbol": "<nolang>"},
+        frontend_conf={"fs": "16k", "n_fft": 512, "win_length": 400, "hop_length": 160},
+        token_list=["<blank>", *pieces, "<sop>", "<sos>", "<eos>"],
+        token_type="bpe",
+        bpemodel=f"{prefix}.model",
+    )

@@ -1,0 +1,149 @@
+"""Live recognition: how late words appear, whether they stay, and what a second of audio costs.
+
+    python benchmarks/live.py --model EXPERIMENT --data dump/raw/test_x ... [--minutes 60]
+
+The utterances come one after the other as one stream, in pieces. A word is late by the audio that
+came after its end and by what the computer needed, until an update shows it whole, and until one
+makes it final. What is shown and turns out to be no beginning of the final word has flickered.
+Word errors are those of each utterance as a stream of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from common import milliseconds, model_arguments, peak_of_process, prepare, report
+from streaming import read_set
+
+import espnet_mlma
+from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.decode.streaming import StreamingTranscriber
+from espnet_mlma.score.align import count_errors, total_errors
+
+SETTINGS = ((0.32, 0.32), (0.64, 0.64), (1.28, 0.64))
+PIECES = (0.02, 0.08, 0.32)
+LARGE = round(PIECES[-1] * SAMPLE_RATE)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What one stream did: seconds of computing per second of audio, of each final word how late it
+    was shown and was final, and of all that was shown the share that did not stay."""
+
+    cost: float
+    shown: list[float]
+    final: list[float]
+    flicker: float
+
+
+def cut(audio: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(audio), size):
+        yield audio[start : start + size]
+
+
+def watch(stream: StreamingTranscriber, audio: np.ndarray, size: int) -> Watched:
+    """Push the audio as it is heard, and note when each word's every form appears."""
+    stream.reset()
+    heard = ready = spent = 0.0
+    words, final, seen = [], [], {}  # seen: when a form was first shown in a place
+    for piece in cut(audio, size):
+        heard += len(piece) / SAMPLE_RATE
+        started = time.perf_counter()
+        update = stream.push(piece)
+        cost = time.perf_counter() - started
+        spent += cost
+        ready = max(ready, heard) + cost  # an update waits for the one before
+        forms = [word.text for word in update.final] + update.partial.split()
+        for place, form in enumerate(forms, start=len(words)):
+            seen.setdefault((place, form), ready)
+        words += update.final
+        final += [ready - word.end for word in update.final]
+    settled = [(place, form) for place, form in seen if place < len(words)]
+    changed = sum(not words[place].text.startswith(form) for place, form in settled)
+    late = [seen[place, word.text] - word.end for place, word in enumerate(words)]
+    return Watched(spent / heard, late, final, changed / len(settled))
+
+
+def streams(recogniser) -> dict[str, StreamingTranscriber]:
+    """By name; a causal model knows neither chunk nor look-ahead."""
+    if getattr(recogniser.model.encoder, "is_causal", lambda: False)():
+        return {"causal": StreamingTranscriber(recogniser)}
+    return {
+        f"{1e3 * chunk:.0f} + {1e3 * look_ahead:.0f} ms": StreamingTranscriber(
+            recogniser, chunk, look_ahead
+        )
+        for chunk, look_ahead in SETTINGS
+    }
+
+
+def compare(recogniser, utterances, args) -> None:
+    """Lateness, flicker, cost and word errors by setting and size of the pieces."""
+    audio = np.concatenate([samples for samples, _ in utterances])
+    texts = [recogniser.transcribe_batch([samples])[0].text for samples, _ in utterances]
+    rows = [["one pass", *[""] * 7, word_error_rate(utterances, texts)]]
+    for name, stream in streams(recogniser).items():
+        rate = word_error_rate(utterances, [text_of(stream, s) for s, _ in utterances])
+        for seconds in PIECES:
+            found = watch(stream, audio, round(seconds * SAMPLE_RATE))
+            late = [
+                f"{1e3 * np.quantile(of, q):.0f}"
+                for of in (found.shown, found.final)
+                for q in (0.5, 0.95)
+            ]
+            figures = [f"{1e3 * seconds:.0f}", f"{1e3 * found.cost:.0f}", *late]
+            rows.append([name, *figures, f"{100 * found.flicker:.1f}", rate])
+    header = ["chunk + look-ahead", "pieces (ms)", "a second costs (ms)", "word shown after (ms)"]
+    header += ["95th percentile", "final after (ms)", "95th percentile", "flicker (%)", "WER (%)"]
+    report(f"Live, {len(utterances)} utterances", header, rows, args)
+
+
+def text_of(stream: StreamingTranscriber, samples: np.ndarray) -> str:
+    stream.reset()
+    updates = [*map(stream.push, cut(samples, LARGE)), stream.finish()]
+    return " ".join(word.text for update in updates for word in update.final)
+
+
+def word_error_rate(utterances, texts: list[str]) -> str:
+    pairs = zip(utterances, texts, strict=True)
+    counts = total_errors(count_errors(ref.split(), text.split()) for (_, ref), text in pairs)
+    return f"{counts.rate:.1f}"
+
+
+def endurance(recogniser, utterances, args) -> None:
+    """Time per push and the process's memory as minutes go by."""
+    stream = StreamingTranscriber(recogniser)
+    loop = itertools.cycle(np.concatenate([samples for samples, _ in utterances]))
+    rows = []
+    for minute in range(1, args.minutes + 1):
+        seconds = []
+        for _ in range(round(60 / PIECES[-1])):
+            piece = np.fromiter(loop, np.float32, LARGE)
+            started = time.perf_counter()
+            stream.push(piece)
+            seconds.append(time.perf_counter() - started)
+        if minute in (1, 2, 10, 30, args.minutes):
+            median, late = (milliseconds(np.quantile(seconds, q)) for q in (0.5, 0.95))
+            rows.append([minute, median, late, f"{peak_of_process() / 2**20:.0f}"])
+    header = ["minute", "a push of 320 ms (ms)", "95th percentile", "peak of process (MiB)"]
+    report("One live stream", header, rows, args)
+
+
+def main() -> None:
+    parser = model_arguments(__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=int, default=60, help="length of the long stream")
+    args = parser.parse_args()
+    if not args.model or not args.data:
+        parser.error("give --model and --data")
+    prepare(args)
+    recogniser = espnet_mlma.load(args.model, device="cpu")
+    utterances = [utterance for folder in args.data for utterance in read_set(folder)]
+    compare(recogniser, utterances, args)
+    endurance(recogniser, utterances, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The `mlma` command: arguments and printing, a module for each of its commands."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from espnet_mlma.cli import align, bench, demo, info, stream, transcribe
+from espnet_mlma.cli.parser import Parser, UsageError
+from espnet_mlma.errors import run_cli
+from espnet_mlma.memory import keep_freed_memory
+from espnet_mlma.version import __version__
+
+COMMANDS = (transcribe, align, stream, info, bench, demo)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Args:
+        arguments: what stands behind `mlma`; None: those of the process.
+
+    Raises:
+        SystemExit: 1 on an error, 2 on wrong usage, 130 on Ctrl-C.
+    """
+    parsed = build_parser().parse_args(arguments)
+    run_cli(lambda: run_command(parsed))
+
+
+def build_parser() -> Parser:
+    """The parser of all the commands; each sets `run` and `parser`."""
+    parser = Parser(
+        prog="mlma",
+        description="Speech recognition with ConMamba and other CTC models of ESPnet.",
+        epilog="`mlma COMMAND --help` has an example of each command and its exit codes.",
+    )
+    parser.add_argument("--version", action="version", version=f"mlma {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_to(commands)
+    return parser
+
+
+def run_command(arguments: argparse.Namespace) -> None:
+    """Do what a command line says, with a clean standard error.
+
+    Args:
+        arguments: with `run` and `parser`.
+
+    Raises:
+        SystemExit: 2 on wrong usage, 1 where nobody reads the output any more.
+    """
+    keep_freed_memory()
+    # What ESPnet and its imports log and warn of, a user of a command can do nothing about.
+    logging.disable(logging.WARNING)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    try:
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except UsageError as error:
+        arguments.parser.error(str(error))
+    except BrokenPipeError:
+        # The reader, `head` perhaps, has enough; nor can Python write what it still holds.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None

@@ -1,0 +1,3 @@
+from espnet_mlma.cli import main
+
+main()

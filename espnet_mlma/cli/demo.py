@@ -1,0 +1,70 @@
+"""`mlma demo`: a local web page."""
+
+from __future__ import annotations
+
+import argparse
+
+from espnet_mlma.cli import model
+from espnet_mlma.cli.parser import DEFAULT_MODEL, UsageError, add_command, natural, positive
+
+
+def add_to(commands) -> None:
+    """Add the command's parser."""
+    parser = add_command(
+        commands,
+        "demo",
+        run,
+        "open a local web page that transcribes uploads and recordings",
+        "mlma demo --model exp/asr_small exp/asr_large\n"
+        "  serves http://127.0.0.1:7860 with the two models side by side, until Ctrl-C",
+        {0: "the page was served and ended by Ctrl-C", 130: "Ctrl-C came before the page"},
+    )
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        metavar="PATH|ZIP|HUB_ID",
+        help=f"one, or two to compare: {DEFAULT_MODEL}",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 lets everyone in who can reach this machine "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--port", type=natural, default=7860, help="(default: %(default)s)")
+    parser.add_argument(
+        "--max-minutes",
+        type=positive,
+        default=10.0,
+        metavar="M",
+        help="longest audio that is taken (default: 10)",
+    )
+    parser.add_argument(
+        "--max-mb",
+        type=positive,
+        default=50.0,
+        metavar="MB",
+        help="largest upload that is taken (default: 50)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Serve the page until Ctrl-C.
+
+    Raises:
+        UsageError: more than two models are named.
+    """
+    names = arguments.model or [model.choose(None)]
+    if len(names) > 2:
+        raise UsageError(f"--model names {len(names)} models; the page compares two")
+    model.import_espnet()
+
+    from espnet_mlma.demo import launch
+
+    launch(
+        names,
+        host=arguments.host,
+        port=arguments.port,
+        max_minutes=arguments.max_minutes,
+        max_megabytes=arguments.max_mb,
+    )

@@ -1,0 +1,103 @@
+"""The sounds that a command line names, and the files that are written for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from espnet_mlma.cli.parser import UsageError
+from espnet_mlma.errors import MlmaError
+
+STDIN = Path("-")
+# As decode/formats.py has them; to ask it would import PyTorch for a --help.
+FORMATS = {
+    "txt": ".txt",
+    "json": ".json",
+    "srt": ".srt",
+    "vtt": ".vtt",
+    "ctm": ".ctm",
+    "tsv": ".tsv",
+    "textgrid": ".TextGrid",
+}
+# What is taken from a folder; a file that is named is tried whatever its suffix.
+SOUND_SUFFIXES = (
+    ".aac",
+    ".ac3",
+    ".aif",
+    ".aiff",
+    ".amr",
+    ".au",
+    ".avi",
+    ".caf",
+    ".flac",
+    ".m4a",
+    ".mka",
+) + (".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".weba", ".webm", ".wma")
+
+
+def find_sounds(named: Iterable[Path]) -> list[Path]:
+    """Files as they are named, and those below folders, sorted by path.
+
+    Args:
+        named: files, folders, or `STDIN`.
+
+    Raises:
+        MlmaError: a folder holds no sound file.
+    """
+    found: list[Path] = []
+    for path in named:
+        if path == STDIN or not path.is_dir():
+            found.append(path)
+            continue
+        below = sorted(file for file in path.rglob("*") if is_sound(file))
+        if not below:
+            raise MlmaError(f"{path}: no sound file in or below this folder; name the files")
+        found += below
+    return found
+
+
+def is_sound(file: Path) -> bool:
+    """Whether what lies in a folder is to be recognised; `._talk.mp3` is what a Mac leaves."""
+    return file.suffix.lower() in SOUND_SUFFIXES and file.name[0] != "." and file.is_file()
+
+
+def plan_outputs(
+    sounds: Iterable[Path], formats: Iterable[str], folder: Path | None
+) -> list[tuple[Path, dict[str, Path]]]:
+    """For each sound the file to write of each format.
+
+    Args:
+        sounds: files, or `STDIN`, which is written as if it were `stdin` in the current folder.
+        formats: keys of `FORMATS`.
+        folder: where to write all; None: each beside its sound.
+
+    Raises:
+        UsageError: two sounds would write one file.
+    """
+    writers: dict[Path, Path] = {}
+    planned = []
+    for sound in sounds:
+        base = Path("stdin") if sound == STDIN else sound
+        place = base.parent if folder is None else folder
+        files = {name: place / (base.stem + FORMATS[name]) for name in formats}
+        for file in files.values():
+            if file in writers:
+                raise UsageError(
+                    f"{writers[file]} and {sound} would both write {file}; rename one, or "
+                    "recognise them apart with different -o"
+                )
+            writers[file] = sound
+        planned.append((sound, files))
+    return planned
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        MlmaError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MlmaError(f"cannot make {folder}: {error.strerror}; choose another with -o") from None

@@ -1,0 +1,125 @@
+"""`mlma info`: what a model is."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espnet_mlma.cli import model
+from espnet_mlma.cli.parser import DEFAULT_MODEL, add_command
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_SAMPLE = 12  # symbols of a vocabulary that are shown
+_LANGUAGE_SYMBOL = re.compile(r"<([a-z]{2,3})>")
+_NO_LANGUAGE = frozenset({"asr", "eos", "na", "pad", "sop", "sos", "unk"})
+
+
+def add_to(commands) -> None:
+    """Add the command's parser."""
+    parser = add_command(
+        commands,
+        "info",
+        run,
+        "describe a model: layers, parameters, vocabulary, languages, training set",
+        "mlma info exp/asr_small\n  prints what config.yaml and the checkpoint say",
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=DEFAULT_MODEL)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print a line for each fact."""
+    name = model.choose(arguments.model)
+    model.import_espnet()
+
+    from espnet_mlma.decode import checkpoint
+
+    network, config = checkpoint.build(Path(name))
+    for what, value in facts(name, network, config):
+        print(f"{what + ':':<14}{value}")
+
+
+def facts(name: str, network: nn.Module, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names and values, in the order they are printed.
+
+    Args:
+        name: of the model, as it was given; the recipe is looked for above it.
+        network: the model.
+        config: the training configuration.
+    """
+    folders = training_folders(config)
+    yield "model", name
+    yield "encoder", encoder(network.encoder, config["encoder"])
+    yield "parameters", parameters(network)
+    yield "vocabulary", vocabulary(config["token_list"], config["token_type"])
+    yield "languages", languages(Path(name), folders, config["token_list"])
+    yield "training set", ", ".join(folder.name for folder in folders) or "not in the configuration"
+    yield "audio", audio(network, config)
+
+
+def encoder(network: nn.Module, kind: str) -> str:
+    """Kind and size of an encoder; ours and ESPnet's have their layers under these names."""
+    layers = getattr(network, "blocks", None) or getattr(network, "encoders", ())
+    size = f"{len(layers)} layers of {network.output_size()}" if layers else type(network).__name__
+    is_causal = getattr(network, "is_causal", bool)()
+    return f"{kind}, {size}{', causal' if is_causal else ''}"
+
+
+def parameters(network: nn.Module) -> str:
+    """How many, in all and in each part that has some."""
+    parts = {
+        name: sum(parameter.numel() for parameter in part.parameters())
+        for name, part in network.named_children()
+    }
+    by_part = ", ".join(f"{name} {number:,}" for name, number in parts.items() if number)
+    return f"{sum(parameter.numel() for parameter in network.parameters()):,} ({by_part})"
+
+
+def vocabulary(tokens: Sequence[str], token_type: str) -> str:
+    """How many symbols, of what type, and some of them."""
+    some = " ".join(tokens[:_SAMPLE]) + (" ..." if len(tokens) > _SAMPLE else "")
+    return f"{len(tokens)} {token_type}: {some}"
+
+
+def training_folders(config: dict[str, Any]) -> list[Path]:
+    """The data folders that the model was trained on, as the recipe saw them."""
+    rows = config.get("train_data_path_and_name_and_type") or ()
+    return list(dict.fromkeys(Path(path).parent for path, _, _ in rows))
+
+
+def languages(place: Path, folders: Sequence[Path], tokens: Sequence[str]) -> str:
+    """Utterances of each language in the training set, or the languages among the symbols.
+
+    Args:
+        place: the model; training wrote paths relative to a folder above it.
+        folders: of the training set.
+        tokens: the vocabulary.
+    """
+    counts: Counter[str] = Counter()
+    for folder in folders:
+        for parent in place.resolve().parents:
+            if (parent / folder / "utt2lang").is_file():
+                lines = (parent / folder / "utt2lang").read_text(encoding="utf-8").splitlines()
+                counts.update(line.split()[1] for line in lines)
+                break
+    if counts:
+        return (
+            ", ".join(f"{language} {n}" for language, n in sorted(counts.items())) + " utterances"
+        )
+    named = (match[1] for match in map(_LANGUAGE_SYMBOL.fullmatch, tokens) if match)
+    return " ".join(sorted(set(named) - _NO_LANGUAGE)) or "unknown; the training set is not here"
+
+
+def audio(network: nn.Module, config: dict[str, Any]) -> str:
+    """The rate that the model hears, and the milliseconds of an encoder frame."""
+    from espnet_mlma.corpora.audio import SAMPLE_RATE
+    from espnet_mlma.decode.owsm import acoustic_model
+
+    acoustic = acoustic_model(network, config, "cpu")
+    milliseconds = 1000 * acoustic.frame_samples / SAMPLE_RATE
+    return f"{SAMPLE_RATE} Hz, a frame every {milliseconds:g} ms"

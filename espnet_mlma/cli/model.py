@@ -1,0 +1,73 @@
+"""Which model a command uses."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+from collections.abc import Mapping
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espnet_mlma.errors import MlmaError
+
+if TYPE_CHECKING:
+    from espnet_mlma.decode import Recogniser
+
+# Where `make demo` leaves its model, below a checkout.
+DEMO = Path("egs2/mlma/asr1/exp/asr_train_asr_conmamba_mini_raw_mini_char")
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def choose(named: str | None) -> str:
+    """The model to load.
+
+    Args:
+        named: by --model; None: the environment's, or the one that `make demo` trained.
+
+    Raises:
+        MlmaError: none is named and there is none.
+    """
+    if named or os.environ.get("MLMA_MODEL"):
+        return named or os.environ["MLMA_MODEL"]
+    for folder in (Path(), CHECKOUT):
+        if (folder / DEMO / "config.yaml").is_file():
+            return str(folder / DEMO)
+    raise MlmaError(
+        "no model: give --model or set MLMA_MODEL, or train the demonstration's in ten minutes "
+        "with `make demo` in a checkout of espnet-mlma"
+    )
+
+
+def import_espnet() -> None:
+    """Import what models are made of, without a word; without Flash Attention ESPnet has some."""
+    with redirect_stderr(io.StringIO()):
+        importlib.import_module("espnet2.tasks.asr")
+
+
+def load(
+    arguments: argparse.Namespace, search: Mapping[str, Any] | None = None, **options: Any
+) -> tuple[str, Recogniser]:
+    """The model's name and the model, by the options of `add_model_options`.
+
+    Args:
+        arguments: with `model`, `device` and `precision`.
+        search: options of `Decoding`.
+        options: more for `espnet_mlma.load`.
+    """
+    name = choose(arguments.model)
+    import_espnet()
+
+    from espnet_mlma.decode import load as load_recogniser
+    from espnet_mlma.decode.options import Decoding
+
+    recogniser = load_recogniser(
+        name,
+        device=arguments.device,
+        precision=arguments.precision,
+        decoding=Decoding(**search or {}),
+        **options,
+    )
+    return name, recogniser

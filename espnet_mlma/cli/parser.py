@@ -1,0 +1,91 @@
+"""What the commands' parsers have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from espnet_mlma.errors import MlmaError
+
+DEFAULT_MODEL = (
+    "an experiment folder, a packed zip, or a name on the Hugging Face hub, which is downloaded; "
+    "without it $MLMA_MODEL, or the model that `make demo` trained"
+)
+EXIT_CODES = {
+    0: "all went well",
+    1: "an error; it is one line on the standard error",
+    2: "wrong usage",
+    130: "ended by Ctrl-C",
+}
+
+
+class UsageError(MlmaError):
+    """A command line that makes no sense, found after it was parsed."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def add_command(
+    commands,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    summary: str,
+    example: str,
+    exit_codes: dict[int, str] | None = None,
+) -> Parser:
+    """A command's parser.
+
+    Args:
+        commands: what `add_subparsers` gave.
+        name: of the command.
+        run: does it.
+        summary: one line; stands in the list of commands too.
+        example: a command line and what it does.
+        exit_codes: those that mean something else than `EXIT_CODES` says.
+    """
+    codes = EXIT_CODES | (exit_codes or {})
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n  {example}\n\nexit codes:\n"
+        + "\n".join(f"  {code:<4} {meaning}" for code, meaning in codes.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Which model, and where and how exactly it computes."""
+    parser.add_argument("--model", metavar="PATH|ZIP|HUB_ID", help=DEFAULT_MODEL)
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:1, ...; without it a GPU where there is one"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="of the large layers on a CPU; the lower ones are faster (default: float32)",
+    )
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return number
+
+
+def natural(text: str) -> int:
+    """A whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return number

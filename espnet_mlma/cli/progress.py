@@ -1,0 +1,40 @@
+"""How far the audio is done, as a bar on a terminal."""
+
+from __future__ import annotations
+
+import sys
+
+
+class Progress:
+    """A bar on the standard error, if that is a terminal; to be called with seconds that are done.
+
+    Args:
+        label: what is being done.
+        total: seconds of audio; None: unknown.
+        is_shown: whether there is to be a bar.
+    """
+
+    def __init__(self, label: str, total: float | None, is_shown: bool):
+        from tqdm import tqdm
+
+        self.seconds = 0.0
+        self._bar = tqdm(
+            desc=label,
+            total=total,
+            unit="s",
+            bar_format="{desc}: {n:.0f} s {bar} {percentage:3.0f}% {elapsed}<{remaining}"
+            if total
+            else "{desc}: {n:.0f} s in {elapsed}",
+            leave=False,
+            disable=not (is_shown and sys.stderr.isatty()),
+        )
+
+    def __call__(self, seconds: float) -> None:
+        self._bar.update(seconds - self.seconds)
+        self.seconds = seconds
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()

@@ -1,0 +1,325 @@
+"""What a search adds to CTC's log-probabilities: an n-gram model of words, and hotwords.
+
+A text's total is
+
+    ctc + lm_weight * ln p(words and sentence end) + word_bonus * words + hotwords
+
+where `ctc` is the log-probability of its symbols and `hotwords` is `hotword_weight` for every
+letter of every hotword in it.
+
+A prefix has the same sum, but for the word being written, which cannot be looked up yet. It counts
+as a guess, `LETTER` for each of its letters, until it ends: if it were free, texts whose words run
+together would look better than all others to their end. A hotword's letters count as they come,
+and are taken back when the word goes on otherwise, so that the search does not lose a word before
+it has seen enough of it.
+
+The model is read by KenLM's own Python module. PyPI's kenlm 0.3.0 is source alone and does not
+compile for Python 3.13; camel-kenlm 2026.2.7 is the same module, `kenlm`, as wheels. The decoders
+built on it do not fit: the last pyctcdecode (0.5.0, January 2023) needs numpy below 2, and the last
+flashlight-text (0.0.7, March 2024), which torchaudio's decoder needs, has no wheels for Python
+3.13.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from espnet_mlma.decode.words import BPE_SPACE, CHAR_SPACE
+from espnet_mlma.errors import MlmaError
+
+if TYPE_CHECKING:
+    import kenlm
+
+    from espnet_mlma.decode.options import Decoding
+
+# ln p of a letter, on average, and what more an unknown word costs than its letters. They stand in
+# the place of p(<unk>), which depends on who made the model: KenLM takes 10^-100 where an ARPA file
+# has none, and others give it all rare words' mass. The letters count, or the longest unknown word
+# would cost no more than the shortest.
+LETTER = -1.5
+UNKNOWN_WORD = -8.0
+
+
+class NgramModel:
+    """Log-probabilities of words.
+
+    Args:
+        path: an ARPA or KenLM binary file, of order 2 or more.
+        unknown_word: what a word that the model does not have costs more than its letters.
+
+    Raises:
+        MlmaError: kenlm is not installed, or cannot read the file.
+    """
+
+    def __init__(self, path: str | Path, unknown_word: float = UNKNOWN_WORD):
+        try:
+            import kenlm
+        except ImportError:
+            raise MlmaError(
+                'a language model needs the kenlm module: pip install "espnet-mlma[lm]"'
+            ) from None
+        if not Path(path).is_file():
+            raise MlmaError(f"{path}: no such file; give an ARPA or KenLM binary file")
+        config = kenlm.Config()
+        config.show_progress = False
+        config.arpa_complain = kenlm.ARPALoadComplain.NONE
+        try:
+            self._model = kenlm.Model(str(path), config)
+        except (OSError, MemoryError) as error:
+            raise MlmaError(
+                f"{path}: KenLM cannot read it: {_reason(error)}; give an ARPA or KenLM binary file"
+            ) from None
+        self._new_state = kenlm.State
+        self._unknown_word = unknown_word
+
+    def start(self) -> kenlm.State:
+        """Before the first word."""
+        state = self._new_state()
+        self._model.BeginSentenceWrite(state)
+        return state
+
+    def word(self, state: kenlm.State, word: str) -> tuple[float, kenlm.State]:
+        """ln p of a word after `state`, and the state after it."""
+        after = self._new_state()
+        result = self._model.BaseFullScore(state, word, after)
+        if result.oov:
+            return self._unknown_word + LETTER * len(word), after
+        return result.log_prob * math.log(10), after
+
+    def end(self, state: kenlm.State) -> float:
+        """ln p of the sentence's end after `state`."""
+        return self._model.BaseScore(state, "</s>", self._new_state()) * math.log(10)
+
+
+def _reason(error: Exception) -> str:
+    """The last part of KenLM's message, after its source file, signature and condition."""
+    _, _, message = str(error).partition("' (")
+    message = re.sub(r"^.*Exception(\. | because `.*?'\. )", "", message, flags=re.DOTALL)
+    reason = "".join(c if c.isprintable() else " " for c in message)
+    return reason.strip(" .)") or type(error).__name__
+
+
+class Hotwords:
+    """Words and phrases to look for, as a trie of letters; node 0 is where each of them begins.
+
+    The nodes that a text has reached are its matches: one for each word, or row of words, that may
+    still become a hotword.
+
+    Args:
+        phrases: words separated by single spaces.
+        texts: what each symbol writes, a space where a word begins.
+        weight: added for every letter, natural logarithm.
+    """
+
+    def __init__(self, phrases: Collection[str], texts: Sequence[str], weight: float):
+        self._children: list[dict[str, int]] = [{}]
+        self._letters = [0]
+        self._final = [False]
+        self._texts = texts
+        self._weight = weight
+        for phrase in phrases:
+            self._add(phrase)
+        # Rows of a large vocabulary and many hotwords would fill the memory.
+        self.row = lru_cache(maxsize=1024)(self._row)
+
+    def _add(self, phrase: str) -> None:
+        node = 0
+        for char in phrase:
+            if char not in self._children[node]:
+                self._children[node][char] = len(self._letters)
+                self._children.append({})
+                self._letters.append(self._letters[node] + (char != " "))
+                self._final.append(False)
+            node = self._children[node][char]
+            if char == " ":
+                self._children[node][" "] = node  # spaces in a row are one
+        self._final[node] = True
+
+    def step(self, matches: tuple[int, ...], text: str) -> tuple[tuple[int, ...], float]:
+        """The matches after some more text, and what the hotwords add that it completed."""
+        completed = 0
+        for char in text:
+            if char == " ":
+                completed += sum(self._letters[node] for node in matches if self._final[node])
+            after = [self._children[node].get(char) for node in matches]
+            matches = tuple(node for node in after if node is not None)
+            if char == " ":
+                matches += (0,)
+        return matches, self._weight * completed
+
+    def begun(self, matches: tuple[int, ...]) -> float:
+        """What the letters add of hotwords that are not complete."""
+        return self._weight * sum(self._letters[node] for node in matches)
+
+    def _row(self, matches: tuple[int, ...]) -> np.ndarray:
+        """What each symbol (vocabulary,) would add, complete or begun."""
+        likely = {char for node in matches for char in self._children[node]} | {" ", ""}
+        row = np.zeros(len(self._texts))
+        for symbol, text in enumerate(self._texts):
+            if text[:1] in likely:
+                after, completed = self.step(matches, text)
+                row[symbol] = completed + self.begun(after)
+        return row
+
+
+@dataclass(slots=True)
+class State:
+    """What is known of a prefix.
+
+    Attributes:
+        closed: what its finished words and completed hotwords add.
+        word: the letters of the word being written.
+        context: the language model's, before that word.
+        matches: the hotwords being written.
+        ended: `closed` and `context` if the word ended here, once they were asked for.
+    """
+
+    closed: float
+    word: str
+    context: kenlm.State | None
+    matches: tuple[int, ...]
+    ended: tuple[float, kenlm.State | None] | None = None
+
+
+class Fusion:
+    """Language model and hotwords for one vocabulary.
+
+    Args:
+        texts: what each symbol writes, a space where a word begins.
+        hotwords: none is none to look for.
+        ngram: the language model, if any.
+        lm_weight: of its natural logarithm.
+        word_bonus: added for every word; only with a language model, whose liking for few words
+            it balances.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        hotwords: Hotwords,
+        ngram: NgramModel | None = None,
+        lm_weight: float = 0.0,
+        word_bonus: float = 0.0,
+    ):
+        self._texts = texts
+        self._begins_word = np.array([text.startswith(" ") for text in texts])
+        self._letters = np.array([len(text.strip(" ")) for text in texts])
+        self._hotwords = hotwords
+        self._ngram = ngram
+        self._lm_weight = lm_weight
+        self._word_bonus = word_bonus
+        self._letter = 0.0 if ngram is None else lm_weight * LETTER
+
+    @classmethod
+    def from_options(
+        cls,
+        tokens: Sequence[str],
+        token_type: str,
+        decoding: Decoding,
+        special_ids: Collection[int] = (),
+    ) -> Fusion | None:
+        """As the options have it; None: neither language model nor hotwords.
+
+        Args:
+            tokens: the token list, blank first.
+            token_type: `char` or `bpe`.
+            decoding: the options.
+            special_ids: symbols that are no text.
+
+        Raises:
+            MlmaError: the language model cannot be read, or a hotword cannot be written.
+        """
+        if decoding.lm is None and not decoding.hotwords:
+            return None
+        space = CHAR_SPACE if token_type == "char" else BPE_SPACE
+        texts = [token.replace(space, " ") for token in tokens]
+        for symbol in special_ids:
+            texts[symbol] = ""
+        phrases = {_checked(phrase, texts) for phrase in decoding.hotwords}
+        hotwords = Hotwords(phrases, texts, decoding.hotword_weight)
+        ngram = None if decoding.lm is None else NgramModel(decoding.lm)
+        return cls(texts, hotwords, ngram, decoding.lm_weight, decoding.word_bonus)
+
+    def start(self) -> State:
+        """The empty prefix."""
+        return State(0.0, "", None if self._ngram is None else self._ngram.start(), (0,))
+
+    def extend(self, state: State, symbol: int) -> State:
+        """A prefix and one symbol more."""
+        text = self._texts[symbol]
+        closed, word, context = state.closed, state.word, state.context
+        if self._begins_word[symbol]:
+            closed, context = self._end_word(state)
+            word = ""
+        matches, completed = self._hotwords.step(state.matches, text)
+        return State(closed + completed, word + text.lstrip(" "), context, matches)
+
+    def ahead(self, states: Sequence[State], symbols: np.ndarray) -> np.ndarray:
+        """What prefixes with one symbol more would have added to their CTC scores.
+
+        Args:
+            states: of the prefixes.
+            symbols: (symbols,) to try after each.
+
+        Returns:
+            (prefixes, symbols).
+        """
+        begins = self._begins_word[symbols]
+        closed = np.array([[state.closed] for state in states])
+        letters = np.array([[len(state.word)] for state in states])
+        if begins.any():
+            ended = np.array([[self._end_word(state)[0]] for state in states])
+            closed = np.where(begins, ended, closed)
+            letters = np.where(begins, 0, letters)
+        word = self._letter * (letters + self._letters[symbols])
+        hotwords = np.stack([self._hotwords.row(state.matches)[symbols] for state in states])
+        return closed + word + hotwords
+
+    def finish(self, state: State) -> float:
+        """What a prefix adds as a whole text."""
+        closed, context = self._end_word(state)
+        _, completed = self._hotwords.step(state.matches, " ")
+        if self._ngram is not None:
+            closed += self._lm_weight * self._ngram.end(context)
+        return closed + completed
+
+    def _end_word(self, state: State) -> tuple[float, kenlm.State | None]:
+        if state.ended is None:
+            closed, context = state.closed, state.context
+            if self._ngram is not None and state.word:
+                log_prob, context = self._ngram.word(context, state.word)
+                closed += self._lm_weight * log_prob + self._word_bonus
+            state.ended = closed, context
+        return state.ended
+
+
+def _checked(phrase: str, texts: Sequence[str]) -> str:
+    """A hotword with single spaces.
+
+    Raises:
+        MlmaError: it is empty, or holds a character that no symbol writes.
+    """
+    phrase = " ".join(phrase.split())
+    if not phrase:
+        raise MlmaError("a hotword is empty; leave it out")
+    letters = {char for text in texts if not _is_tag(text) for char in text}
+    for char in phrase:
+        if char not in letters:
+            raise MlmaError(
+                f"hotword {phrase!r}: the model never writes {char!r}; "
+                "spell it as in the training text"
+            )
+    return phrase
+
+
+def _is_tag(text: str) -> bool:
+    """Whether a symbol is no text but one of ESPnet's own, as `<unk>`."""
+    return len(text) > 1 and text.startswith("<") and text.endswith(">")

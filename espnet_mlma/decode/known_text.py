@@ -1,0 +1,67 @@
+"""A known text in a model's symbols, word by word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from espnet_mlma.decode.words import CHAR_SPACE
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.text import normalise
+
+# The normaliser's rules are those of every language; an alphabet is not looked at here.
+_ANY_LANGUAGE = "en"
+
+
+def known_words(
+    text: str, tokens: Sequence[str], token_type: str, bpemodel: str | None
+) -> list[tuple[str, list[int]]]:
+    """The words of a text with the symbols that write each.
+
+    A word is spelled as it is if the model's symbols can, else normalised, else in capitals;
+    what is no word to the normaliser, such as a dash between spaces, is left out.
+
+    Args:
+        text: as people write it.
+        tokens: the token list.
+        token_type: `char` or `bpe`.
+        bpemodel: the SentencePiece model of `bpe`.
+
+    Raises:
+        MlmaError: the text has no words, a word has a character that no symbol writes, or the
+            SentencePiece model is not there.
+    """
+    spell = _characters if token_type == "char" else _pieces(bpemodel)
+    ids = {token: i for i, token in enumerate(tokens)}
+    words = []
+    for word in text.split():
+        plain = normalise(word, _ANY_LANGUAGE)
+        if not plain:
+            continue
+        spellings = [spell(form) for form in (word, plain, plain.upper())]
+        possible = [pieces for pieces in spellings if all(piece in ids for piece in pieces)]
+        if not possible:
+            unknown = next(piece for piece in spellings[1] if piece not in ids)
+            raise MlmaError(f"the word {word!r}: the model has no symbol for {unknown!r}")
+        words.append((word, [ids[piece] for piece in possible[0]]))
+    if not words:
+        raise MlmaError("the text has no words to align")
+    if token_type == "char" and CHAR_SPACE in ids:
+        words[1:] = [(word, [ids[CHAR_SPACE], *spelled]) for word, spelled in words[1:]]
+    return words
+
+
+def _characters(text: str) -> list[str]:
+    return [CHAR_SPACE if character == " " else character for character in text]
+
+
+def _pieces(bpemodel: str | None) -> Callable[[str], list[str]]:
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        processor = SentencePieceProcessor(model_file=str(bpemodel))
+    except (OSError, RuntimeError):
+        raise MlmaError(
+            f"{bpemodel}: no SentencePiece model; aligning text to a bpe model needs the one it "
+            "was trained with"
+        ) from None
+    return lambda text: processor.encode(text, out_type=str)

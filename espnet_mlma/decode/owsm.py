@@ -1,0 +1,201 @@
+"""S2T-CTC models, as OWSM-CTC is one: emissions under a language and a task, from 30 s windows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.decode import checkpoint
+from espnet_mlma.decode.acoustic import AcousticModel
+from espnet_mlma.decode.best_path import BLANK
+from espnet_mlma.decode.words import CHAR_SPACE
+from espnet_mlma.errors import MlmaError
+
+# ISO 639-3 as the symbols have it, and ISO 639-1. A language without a code of two letters keeps
+# its three.
+_CODES = """
+afr:af amh:am ara:ar asm:as aze:az bel:be ben:bn bos:bs bre:br bul:bg cat:ca ces:cs cmn:zh
+cym:cy dan:da deu:de ell:el eng:en epo:eo est:et eus:eu fas:fa fin:fi fra:fr fry:fy gle:ga
+glg:gl grn:gn guj:gu hau:ha heb:he hin:hi hrv:hr hun:hu hye:hy ibo:ig ina:ia ind:id isl:is
+ita:it jav:jv jpn:ja kan:kn kat:ka kaz:kk khm:km kin:rw kir:ky kor:ko lao:lo lav:lv lin:ln
+lit:lt ltz:lb lug:lg mal:ml mar:mr mkd:mk mlt:mt mon:mn mri:mi msa:ms mya:my nep:ne nld:nl
+nor:no nya:ny oci:oc ori:or orm:om pan:pa pol:pl por:pt pus:ps ron:ro rus:ru slk:sk slv:sl
+sna:sn snd:sd som:so spa:es srp:sr swa:sw swe:sv tam:ta tat:tt tel:te tgk:tg tha:th tur:tr
+uig:ug ukr:uk urd:ur uzb:uz vie:vi wol:wo xho:xh yor:yo zho:zh zul:zu
+"""
+_TWO_LETTERS = dict(pair.split(":") for pair in _CODES.split())
+_THREE_LETTERS = {two: three for three, two in _TWO_LETTERS.items()}
+# Symbols that look like languages.
+_NOT_LANGUAGES = frozenset({"<asr>", "<eos>", "<sop>", "<sos>", "<unk>"})
+_LANGUAGE = re.compile(r"<[a-z]{3}>")
+_TASK = re.compile(r"<(asr|pr|st_\w+)>")
+
+
+class SpeechToTextModel(AcousticModel):
+    """An ESPnet S2T-CTC model. Every utterance is filled up with silence to the trained length.
+
+    Without that OWSM-CTC makes three times the errors (ESPnet's page of OWSM v4).
+
+    Args:
+        model: in evaluation mode.
+        config: its training configuration.
+        device: where to run.
+        language: ISO 639-1 or 639-3 code of what is spoken; None: the model finds out.
+        task: `asr`, or `st_` and a code of three letters to translate.
+
+    Raises:
+        MlmaError: the model does not know the language or the task.
+
+    Source: Peng et al., OWSM-CTC, ACL 2024.
+    """
+
+    utterance_seconds = None  # a short one costs as much as a window
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        config: dict[str, Any],
+        device: str,
+        language: str | None = None,
+        task: str = "asr",
+    ):
+        super().__init__(model, config["token_list"], config["token_type"], device)
+        trained = config.get("preprocessor_conf") or {}
+        self.window_seconds = float(trained.get("speech_length", 30))
+        self.special_ids = frozenset(
+            i
+            for i, token in enumerate(self.tokens)
+            if i != BLANK and token != CHAR_SPACE and token[0] == "<" and token[-1] == ">"
+        )
+        if language is None:
+            spoken = trained.get("nolang_symbol", "<nolang>")
+        else:
+            spoken = f"<{_THREE_LETTERS.get(language, language)}>"
+        self._prefix = [self._id(spoken, "language"), self._id(f"<{task}>", "task")]
+        written = f"<{task.removeprefix('st_')}>" if task.startswith("st_") else spoken
+        self._written = _code(written)
+
+    def _id(self, symbol: str, kind: str) -> int:
+        if symbol not in self.tokens:
+            raise MlmaError(f"the model has no {kind} {symbol}; it has {self._symbols(kind)}")
+        return self.tokens.index(symbol)
+
+    def _symbols(self, kind: str) -> str:
+        is_kind = _code if kind == "language" else _TASK.fullmatch
+        return " ".join(token for token in self.tokens if is_kind(token))
+
+    @torch.inference_mode()
+    def emissions(self, utterances: Sequence[np.ndarray]) -> list[Tensor]:
+        """Encode utterances together, each filled up to `window_seconds` and cut to its length.
+
+        Args:
+            utterances: each (time,) samples at 16 kHz, at most `window_seconds`.
+
+        Returns:
+            Of each (frames, vocabulary), natural logarithms, on the model's device.
+
+        Raises:
+            MlmaError: an utterance is longer.
+        """
+        if not utterances:
+            return []
+        window = round(self.window_seconds * SAMPLE_RATE)
+        speech = torch.zeros(len(utterances), window)
+        for row, samples in zip(speech, utterances, strict=True):
+            if len(samples) > window:
+                raise MlmaError(
+                    f"an utterance of {len(samples) / SAMPLE_RATE:.1f} s is longer than the "
+                    f"{self.window_seconds:g} s of this model; call transcribe, which cuts"
+                )
+            row[: len(samples)] = torch.from_numpy(np.ascontiguousarray(samples, np.float32))
+        frames = [-(-len(samples) // self.frame_samples) for samples in utterances]
+        rows = self._log_probs(speech)
+        return [self._of_audio(row)[:n] for row, n in zip(rows, frames, strict=True)]
+
+    def _of_audio(self, log_probs: Tensor) -> Tensor:
+        """The audio's frames without those of language and task before them.
+
+        A model that finds out the language may name it there, where there is no time; then that is
+        moved to the first frame of audio, if nothing is written in it.
+        """
+        before, audio = log_probs.tensor_split([len(self._prefix)])
+        if int(audio[0].argmax()) == BLANK:
+            for row in before:
+                if _code(self.tokens[int(row.argmax())]) is not None:
+                    return torch.cat([row[None], audio[1:]])
+        return audio
+
+    def _log_probs(self, speech: Tensor) -> Tensor:
+        """(batch, 2 + frames, vocabulary); the first two are language and task."""
+        batch, samples = speech.shape
+        previous = [self._id("<na>", "symbol")]
+        inputs = {}
+        for name, ids in (("text_prev", previous), ("prefix", self._prefix)):
+            inputs[name] = torch.tensor([ids] * batch, device=self.device)
+            inputs[f"{name}_lengths"] = torch.full((batch,), len(ids), device=self.device)
+        lengths = torch.full((batch,), samples, device=self.device)
+        encoded, _ = self.model.encode(speech.to(self.device), lengths, **inputs)
+        if isinstance(encoded, tuple):  # with intermediate CTC: (frames, intermediate frames)
+            encoded = encoded[0]
+        return self.model.ctc.log_softmax(encoded)
+
+    @cached_property
+    def frame_samples(self) -> int:
+        """Samples from one encoder frame to the next, measured as `AcousticModel` does."""
+        step = round(1.92 * SAMPLE_RATE)
+        with torch.inference_mode():
+            short, long = (self._log_probs(torch.zeros(1, n)).shape[1] for n in (step, 2 * step))
+        return step // (long - short)
+
+    def language_of(self, token_ids: Sequence[int]) -> str | None:
+        """The language of the text: that asked for, else the first one among the symbols.
+
+        Args:
+            token_ids: what the model wrote.
+
+        Returns:
+            ISO 639-1, or 639-3 if there is none; None: no language is known.
+        """
+        named = (_code(self.tokens[i]) for i in token_ids)
+        return self._written or next((code for code in named if code is not None), None)
+
+
+def acoustic_model(
+    model: torch.nn.Module,
+    config: dict[str, Any],
+    device: str,
+    language: str | None = None,
+    task: str = "asr",
+) -> AcousticModel:
+    """A loaded model as a source of emissions, whichever of ESPnet's tasks trained it.
+
+    Args:
+        model, config: from `checkpoint.build`.
+        device: where to run.
+        language, task: as of `SpeechToTextModel`.
+
+    Raises:
+        MlmaError: the model cannot be told a language or a task, or does not know this one.
+    """
+    if checkpoint.task_of(config) == "s2t_ctc":
+        return SpeechToTextModel(model, config, device, language, task)
+    if language is not None or task != "asr":
+        raise MlmaError(
+            "language and task are for S2T-CTC models as OWSM-CTC; this one, of ESPnet's asr task, "
+            "recognises what it was trained on; leave them out"
+        )
+    return AcousticModel(model, config["token_list"], config["token_type"], device)
+
+
+def _code(token: str) -> str | None:
+    """The language that a symbol stands for."""
+    if not _LANGUAGE.fullmatch(token) or token in _NOT_LANGUAGES:
+        return None
+    return _TWO_LETTERS.get(token[1:-1], token[1:-1])

@@ -1,0 +1,113 @@
+"""Where there is speech in a recording, by Silero's voice activity detector.
+
+Source: https://github.com/snakers4/silero-vad; the package brings the model with it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import itemgetter
+
+import numpy as np
+import torch
+
+from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.errors import MlmaError
+
+# Samples that the detector judges at once, carrying its state from one frame to the next.
+_FRAME = 512
+_FRAMES_PER_SECOND = SAMPLE_RATE / _FRAME
+# Speech begins above one probability and goes on above a lower one: the detector's own defaults.
+_BEGIN, _GO_ON = 0.5, 0.35
+# A recogniser wants a little silence around speech, and pauses between words left in. A pause that
+# ends a span is longer than two margins, so that spans never overlap.
+_MARGIN = round(0.3 * _FRAMES_PER_SECOND)
+_PAUSE = round(0.8 * _FRAMES_PER_SECOND)
+_PIECE = round(1.0 * _FRAMES_PER_SECOND)
+
+
+def speech_spans(blocks: Iterator[np.ndarray]) -> Iterator[tuple[float, Iterator[np.ndarray]]]:
+    """Cut speech out of a recording; memory does not grow with it.
+
+    Each span is a little recording of its own: whatever takes blocks of sound takes the blocks of a
+    span, and the times it finds are from the span's start. A span is read before the next is asked
+    for, as with `itertools.groupby`; what is not read of it is passed over.
+
+    Args:
+        blocks: (samples,) float32 at 16 kHz, of any length, one after the other.
+
+    Returns:
+        For each span its start in seconds from the beginning of the recording, and its samples in
+        pieces of some two seconds at most; no sample is in two spans.
+
+    Raises:
+        MlmaError: silero-vad is not installed.
+    """
+    pieces = _speech(_frames(blocks), _load_detector())
+    spans = groupby(pieces, key=itemgetter(0))
+    return ((start / SAMPLE_RATE, map(itemgetter(1), span)) for start, span in spans)
+
+
+def _load_detector() -> Callable[[np.ndarray], float]:
+    """A function from a frame to the probability of speech in it; it remembers earlier frames."""
+    threads = torch.get_num_threads()
+    try:
+        import silero_vad
+    except ImportError:
+        raise MlmaError(
+            'finding speech needs silero-vad; install it: pip install "espnet-mlma[vad]"'
+        ) from None
+    finally:
+        torch.set_num_threads(threads)  # the import sets it to 1 for the whole process
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it loads its model in a way that PyTorch calls old
+        model = silero_vad.load_silero_vad()
+
+    @torch.inference_mode()
+    def probability(frame: np.ndarray) -> float:
+        padded = np.pad(frame, (0, _FRAME - len(frame)))
+        return model(torch.from_numpy(padded), SAMPLE_RATE).item()
+
+    return probability
+
+
+def _frames(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same samples, 512 at a time; the last frame may be shorter."""
+    rest = np.empty(0, np.float32)
+    for block in blocks:
+        rest = np.concatenate([rest, block])
+        whole = len(rest) // _FRAME * _FRAME
+        yield from rest[:whole].reshape(-1, _FRAME)
+        rest = rest[whole:]
+    if len(rest):
+        yield rest
+
+
+def _speech(
+    frames: Iterator[np.ndarray], probability: Callable[[np.ndarray], float]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Pieces of speech, each with the sample at which its span starts."""
+    held: list[np.ndarray] = []  # read, and neither given nor dropped
+    start: int | None = None  # of the span we are in
+    quiet = position = 0
+    for frame in frames:
+        held.append(frame)
+        position += len(frame)
+        speech = probability(frame)
+        if start is None:
+            if speech < _BEGIN:
+                held = held[-_MARGIN:]
+                continue
+            start = position - sum(map(len, held))
+        quiet = 0 if speech >= _GO_ON else quiet + 1
+        if quiet > _PAUSE:
+            end = len(held) - quiet + _MARGIN
+            yield start, np.concatenate(held[:end])
+            held, start = held[end:][-_MARGIN:], None
+        elif quiet == 0 and len(held) >= _PIECE:
+            yield start, np.concatenate(held)
+            held = []
+    if start is not None and held:
+        yield start, np.concatenate(held[: len(held) - max(0, quiet - _MARGIN)])

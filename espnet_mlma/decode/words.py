@@ -1,0 +1,137 @@
+"""From symbols and their frames to words with times and confidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from espnet_mlma.decode.best_path import Path
+from espnet_mlma.decode.transcript import Token, Word
+from espnet_mlma.errors import MlmaError
+
+BPE_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+CHAR_SPACE = "<space>"
+# CTC writes a symbol at a peak and blanks for the rest of it: the last one of a word lasts longer
+# than its peak, if no other word begins (Zhang et al., arXiv 2406.02560).
+_TAIL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A logistic function from a word's log-probabilities to the probability that it is right.
+
+    Attributes:
+        mean: weight of the mean log-probability of its symbols.
+        least: weight of the least one.
+        bias: added.
+    """
+
+    mean: float
+    least: float
+    bias: float
+
+    def confidence(self, scores: Sequence[float]) -> float:
+        """Of a word with these log-probabilities of its symbols."""
+        z = self.mean * sum(scores) / len(scores) + self.least * min(scores) + self.bias
+        return 1 / (1 + math.exp(-max(-50.0, min(50.0, z))))
+
+    @classmethod
+    def read(cls, path) -> Calibration:
+        """From the file that `python -m espnet_mlma.decode.calibrate` writes.
+
+        Raises:
+            MlmaError: the file holds something else.
+        """
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            return cls(**{name: float(value) for name, value in options.items()})
+        except (AttributeError, TypeError, ValueError):
+            raise MlmaError(f"{path}: not a calibration; delete it or make it anew") from None
+
+
+def raw_confidence(scores: Sequence[float]) -> float:
+    """The geometric mean of the probabilities of a word's symbols: what there is uncalibrated."""
+    return math.exp(sum(scores) / len(scores))
+
+
+def text_of(tokens: Sequence[str], token_type: str) -> str:
+    """Symbols as text, words separated by single spaces."""
+    space = CHAR_SPACE if token_type == "char" else BPE_SPACE
+    return " ".join("".join(tokens).replace(space, " ").split())
+
+
+def timed_tokens(
+    path: Path, tokens: Sequence[str], first_frame: float, frame_seconds: float
+) -> tuple[Token, ...]:
+    """A path's symbols in seconds.
+
+    Args:
+        path: symbols and frames.
+        tokens: the token list.
+        first_frame: of the path's frame 0 from the beginning of the audio.
+        frame_seconds: from one frame to the next.
+    """
+    return tuple(
+        Token(
+            id_,
+            tokens[id_],
+            (first_frame + first) * frame_seconds,
+            (first_frame + end) * frame_seconds,
+            score,
+        )
+        for id_, first, end, score in zip(
+            path.token_ids, path.first, path.end, path.token_scores, strict=True
+        )
+    )
+
+
+def token_groups(
+    tokens: Sequence[Token], token_type: str, special_ids: Collection[int] = ()
+) -> list[list[Token]]:
+    """The symbols of each word, without spaces and symbols that are no text.
+
+    Args:
+        tokens: in order.
+        token_type: `char` or `bpe`.
+        special_ids: symbols that are no text.
+    """
+    space = CHAR_SPACE if token_type == "char" else BPE_SPACE
+    groups: list[list[Token]] = [[]]
+    for token in tokens:
+        if token.id in special_ids:
+            continue
+        if token.text.startswith(space):
+            groups.append([])
+        if token.text != space:
+            groups[-1].append(token)
+    return [group for group in groups if group]
+
+
+def timed_words(
+    groups: Sequence[Sequence[Token]],
+    token_type: str,
+    end: float,
+    calibration: Calibration | None = None,
+) -> tuple[Word, ...]:
+    """Words with times: from the first symbol's peak to the last one's and a little more.
+
+    Args:
+        groups: the symbols of each word.
+        token_type: `char` or `bpe`.
+        end: of the audio, seconds; no word ends later.
+        calibration: of confidences; None: they are the probabilities of the symbols.
+    """
+    limits = [group[0].start for group in groups[1:]] + [end]
+    confidence = raw_confidence if calibration is None else calibration.confidence
+    return tuple(
+        Word(
+            text_of([token.text for token in group], token_type),
+            group[0].start,
+            max(min(group[-1].end + _TAIL_SECONDS, limit), group[0].start),
+            confidence([token.score for token in group]),
+        )
+        for group, limit in zip(groups, limits, strict=False)
+    )

@@ -1,0 +1,5 @@
+"""A local web page: upload or record, read, listen from a word, compare models."""
+
+from espnet_mlma.demo.app import Limits, build, launch
+
+__all__ = ["Limits", "build", "launch"]

@@ -1,0 +1,126 @@
+"""What all commands have in common."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from espnet_mlma.cli import COMMANDS, model
+from espnet_mlma.version import __version__
+
+NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+
+
+def test_the_six_commands_are_there(mlma):
+    assert sorted(NAMES) == ["align", "bench", "demo", "info", "stream", "transcribe"]
+    code, out, _ = mlma("--help")
+    assert code == 0
+    assert all(name in out for name in NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_has_an_example_that_parses_and_the_exit_codes(mlma, name):
+    code, out, _ = mlma(name, "--help")
+    assert code == 0
+    _, epilog = out.split("example:\n")
+    example, codes = epilog.split("exit codes:\n")
+    line = example.strip().splitlines()[0].rpartition("| ")[2]
+    assert line.startswith(f"mlma {name}")
+    assert [row.split()[0] for row in codes.splitlines()] == ["0", "1", "2", "130"]
+
+
+def test_version(mlma):
+    assert mlma("--version") == (0, f"mlma {__version__}\n", "")
+
+
+def test_help_imports_neither_torch_nor_espnet():
+    code = (
+        "import sys\n"
+        "from espnet_mlma.cli import main\n"
+        "try: main(['transcribe', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'numpy', 'espnet2', 'tqdm'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "COMMAND"),
+        (["transcribe"], "FILE"),
+        (["transcribe", "a.wav", "--format", "doc"], "'doc' is none of txt, json"),
+        (["transcribe", "a.wav", "--beam", "0"], "0 is not a whole number above 0"),
+        (["transcribe", "a.wav", "-o", "out"], "no --format"),
+        (["align", "a.wav"], "--text"),
+        (["bench", "--seconds", "-1"], "-1 is not a number above 0"),
+        (["demo", "--model", "a", "b", "c"], "names 3 models"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(mlma, arguments, message):
+    code, out, err = mlma(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert err.endswith(" --help\n")
+
+
+def test_without_a_model_one_line_says_how_to_get_one(mlma, monkeypatch, tmp_path):
+    monkeypatch.delenv("MLMA_MODEL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(model, "CHECKOUT", tmp_path)
+    code, out, err = mlma("info")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: no model: give --model")
+    assert "make demo" in err
+    assert err.count("\n") == 1
+
+
+def test_the_default_is_the_environments_then_the_demonstration_here(monkeypatch, tmp_path):
+    monkeypatch.delenv("MLMA_MODEL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / model.DEMO).mkdir(parents=True)
+    (tmp_path / model.DEMO / "config.yaml").write_text("")
+    assert model.choose(None) == str(model.DEMO)
+    assert model.choose("other") == "other"
+    monkeypatch.setenv("MLMA_MODEL", "of/environment")
+    assert model.choose(None) == "of/environment"
+
+
+def test_a_model_that_is_not_there_is_named(mlma, tmp_path):
+    code, _, err = mlma("info", tmp_path / "nothing")
+    assert code == 1
+    assert err.startswith(f"error: {tmp_path}/nothing")
+    assert err.count("\n") == 1
+
+
+def start(body: str) -> subprocess.Popen:
+    """A process that runs a command whose work is `body`."""
+    code = (
+        "import time\n"
+        "from argparse import Namespace\n"
+        "from espnet_mlma.cli import run_command\n"
+        "from espnet_mlma.errors import run_cli\n"
+        f"def run(arguments): {body}\n"
+        "run_cli(lambda: run_command(Namespace(run=run)))\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def test_ctrl_c_ends_with_130_and_without_a_word():
+    process = start("print('begun', flush=True); time.sleep(60)")
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"")
+
+
+def test_a_reader_that_goes_is_no_error_to_tell():
+    process = start("print('a line')")
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 1

@@ -1,0 +1,134 @@
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from espnet_mlma.cli import files
+from espnet_mlma.cli.files import find_sounds, plan_outputs
+from espnet_mlma.cli.parser import UsageError
+from espnet_mlma.decode import formats, load
+from espnet_mlma.errors import MlmaError
+
+
+@pytest.fixture(scope="module")
+def expected(experiment, sounds):
+    """The texts of the library, by name."""
+    recogniser = load(experiment, device="cpu")
+    names = ("a.flac", "b.wav", "below/C.WAV")
+    return {name: recogniser.transcribe(sounds / name).text for name in names}
+
+
+def test_text_and_nothing_else_on_stdout(mlma, experiment, sounds, expected):
+    code, out, err = mlma("transcribe", sounds / "b.wav", sounds / "a.flac", "--model", experiment)
+    assert code == 0
+    assert out == f"{expected['b.wav']}\n{expected['a.flac']}\n"
+    assert err.startswith("2 of 2 files, 3.0 s of audio in ")
+    assert err.endswith(" x real time\n")
+    assert err.count("\n") == 1
+
+
+def test_a_folder_gives_its_sounds_in_order(mlma, experiment, sounds, expected):
+    code, out, _ = mlma("transcribe", sounds, "--model", experiment)
+    assert code == 0
+    assert out.splitlines() == [expected[name] for name in ("a.flac", "b.wav", "below/C.WAV")]
+
+
+def test_files_are_written_for_each_format(mlma, experiment, sounds, expected, tmp_path):
+    arguments = ["transcribe", sounds / "a.flac", "--model", experiment, "--lang", "nl"]
+    code, out, _ = mlma(*arguments, "--format", "all", "-o", tmp_path / "new")
+    assert (code, out) == (0, "")
+    written = {file.suffix for file in (tmp_path / "new").iterdir()}
+    assert written == {form.suffix for form in formats.FORMATS.values()}
+    content = json.loads((tmp_path / "new" / "a.json").read_text(encoding="utf-8"))
+    assert content["text"] == expected["a.flac"]
+    assert content["file"] == str(sounds / "a.flac")
+    assert (content["model"], content["language"]) == (str(experiment), "nl")
+    assert content["duration"] == pytest.approx(2.0)
+
+
+def test_formats_are_those_of_the_library():
+    suffixes = {name: form.suffix for name, form in formats.FORMATS.items()}
+    assert suffixes == files.FORMATS
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_done(mlma, experiment, sounds, expected):
+    bad = [sounds / "nothing.wav", sounds / "notes.txt"]
+    code, out, err = mlma("transcribe", *bad, sounds / "b.wav", "--model", experiment)
+    assert code == 1
+    assert out == expected["b.wav"] + "\n"
+    first, second, summary = err.splitlines()
+    assert first.startswith(f"error: {bad[0]}: no such file")
+    assert second.startswith(f"error: {bad[1]}: ")
+    assert summary.startswith("1 of 3 files, 1.0 s")
+
+
+def test_a_pipe_is_read_from_stdin(mlma, experiment, sounds, expected, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for options in ([], ["--format", "txt,ctm"]):
+        reader, writer = os.pipe()
+        os.write(writer, (sounds / "b.wav").read_bytes())  # less than a pipe holds
+        os.close(writer)
+        with io.TextIOWrapper(open(reader, "rb")) as stdin:
+            monkeypatch.setattr("sys.stdin", stdin)
+            code, out, err = mlma("transcribe", "-", "--model", experiment, *options)
+        assert code == 0, err
+        assert out == ("" if options else expected["b.wav"] + "\n")
+    assert Path("stdin.txt").read_text() == expected["b.wav"] + "\n"
+    assert all(row.startswith("stdin 1 ") for row in Path("stdin.ctm").read_text().splitlines())
+
+
+def test_a_search_is_passed_on(mlma, experiment, sounds):
+    recogniser = load(experiment, device="cpu")
+    code, out, _ = mlma("transcribe", sounds / "a.flac", "--model", experiment, "--beam", 4)
+    assert code == 0
+    code, hot, err = mlma(
+        "transcribe", sounds / "a.flac", "--model", experiment, "--hotwords", "abc,de fg"
+    )
+    assert code == 0, err
+    assert len({out, hot, recogniser.transcribe(sounds / "a.flac").text}) > 1
+
+
+def test_two_sounds_for_one_file_are_refused_before_anything_is_loaded(mlma, sounds, tmp_path):
+    for name in ("talk.mp3", "talk.wav"):
+        (tmp_path / name).write_bytes(b"")
+    code, out, err = mlma(
+        "transcribe", tmp_path, "--format", "srt", "--model", tmp_path / "nothing"
+    )
+    assert (code, out) == (2, "")
+    assert "talk.mp3 and" in err and f"both write {tmp_path}/talk.srt" in err
+    with pytest.raises(UsageError):
+        plan_outputs([Path("a/talk.wav"), Path("b/talk.wav")], ["txt"], Path("out"))
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_loaded(mlma, sounds, tmp_path):
+    (tmp_path / "taken").write_text("")
+    folder = tmp_path / "taken" / "new"
+    options = ["--format", "srt", "-o", folder, "--model", tmp_path / "nothing"]
+    code, _, err = mlma("transcribe", sounds / "a.flac", *options)
+    assert code == 1
+    assert err.startswith(f"error: cannot make {folder}: Not a directory")
+
+
+def test_outputs_lie_beside_their_sounds_or_in_the_folder():
+    sounds = [Path("a/talk.one.wav"), Path("b/talk.wav"), files.STDIN]
+    assert [dict(planned) for _, planned in plan_outputs(sounds, ["textgrid"], None)] == [
+        {"textgrid": Path("a/talk.one.TextGrid")},
+        {"textgrid": Path("b/talk.TextGrid")},
+        {"textgrid": Path("stdin.TextGrid")},
+    ]
+    assert plan_outputs(sounds[:1], ["srt"], Path("o")) == [
+        (sounds[0], {"srt": Path("o/talk.one.srt")})
+    ]
+
+
+def test_named_files_are_kept_as_they_are_and_folders_are_searched(sounds):
+    named = [files.STDIN, sounds / "notes.txt", sounds]
+    below = [sounds / name for name in ("a.flac", "b.wav", "below/C.WAV")]
+    assert find_sounds(named) == [files.STDIN, sounds / "notes.txt", *below]
+
+
+def test_a_folder_without_sounds_is_an_error(tmp_path):
+    with pytest.raises(MlmaError, match="no sound file"):
+        find_sounds([tmp_path])

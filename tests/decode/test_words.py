@@ -1,0 +1,82 @@
+import pytest
+
+from espnet_mlma.decode.best_path import Path
+from espnet_mlma.decode.transcript import Transcript, Word, join
+from espnet_mlma.decode.words import (
+    Calibration,
+    raw_confidence,
+    timed_tokens,
+    timed_words,
+    token_groups,
+)
+from espnet_mlma.errors import MlmaError
+
+CHARACTERS = ["<blank>", "<unk>", "<space>", "a", "b", "c"]
+PIECES = ["<blank>", "<unk>", "\u2581", "\u2581a", "b", "\u2581c", "<eng>"]
+
+
+def words(ids, first, end, tokens, token_type, duration, special=()):
+    path = Path(tuple(ids), 0.0, tuple(first), tuple(end), tuple(-0.1 * i for i in range(len(ids))))
+    timed = timed_tokens(path, tokens, 100, 0.04)
+    return timed_words(token_groups(timed, token_type, special), token_type, duration)
+
+
+def test_characters_between_spaces_are_words():
+    # "a b<space>c", with a space before and two after
+    found = words(
+        [2, 3, 4, 2, 5, 2, 2], [0, 2, 4, 5, 10, 30, 33], [1, 3, 5, 6, 11, 31, 34],
+        CHARACTERS, "char", 10.0,
+    )  # fmt: skip
+    assert [word.text for word in found] == ["ab", "c"]
+    assert [word.start for word in found] == pytest.approx([4.08, 4.4])
+    # The last symbol's peak ends at 4.20, and a word lasts longer than its peak.
+    assert [word.end for word in found] == pytest.approx([4.3, 4.54])
+
+
+def test_no_word_ends_after_the_next_begins_or_the_audio_ends():
+    found = words([3, 2, 4], [0, 2, 3], [2, 3, 4], CHARACTERS, "char", 4.17)
+    assert found[0].end == found[1].start == pytest.approx(4.12)
+    assert found[1].end == pytest.approx(4.17)
+
+
+def test_pieces_begin_words_and_special_symbols_are_none():
+    # A lone space piece begins a word that the next piece spells.
+    found = words([6, 3, 4, 5, 2, 4], range(0, 12, 2), range(1, 13, 2), PIECES, "bpe", 9, {6})
+    assert [word.text for word in found] == ["ab", "c", "b"]
+
+
+def test_confidence_is_a_probability_that_follows_the_symbols():
+    assert raw_confidence([0.0, 0.0]) == 1
+    assert raw_confidence([-1.0, -3.0]) == pytest.approx(0.1353, abs=1e-4)
+    calibration = Calibration(mean=1.0, least=0.5, bias=2.0)
+    sure, unsure, hopeless = (calibration.confidence(s) for s in ([-0.1], [-0.1, -2], [-1e9]))
+    assert 0 <= hopeless < unsure < sure < 1
+    assert sure == pytest.approx(1 / (1 + 2.718281828 ** -(2 - 0.15)))
+
+
+def test_a_broken_calibration_is_named(tmp_path):
+    file = tmp_path / "calibration.yaml"
+    file.write_text("mean: 1\nleast: 2\nbias: 3\n")
+    assert Calibration.read(file) == Calibration(1.0, 2.0, 3.0)
+    for broken in ("mean: 1\n", "- 1\n", "", "mean: a\nleast: 1\nbias: 2\n"):
+        file.write_text(broken)
+        with pytest.raises(MlmaError, match="calibration.yaml: not a calibration"):
+            Calibration.read(file)
+
+
+def test_parts_join_in_the_language_of_most_of_the_text():
+    def part(text, language, start):
+        word = Word(text, start, start + 1, 0.5)
+        return Transcript(text, (word,) if text else (), language, -1.0, 1.0, ())
+
+    parts = [
+        part("ja", "de", 0),
+        part("", None, 1),
+        part("buongiorno", "it", 2),
+        part("so", "de", 3),
+    ]
+    whole = join(parts, 4.5)
+    assert whole.text == "ja buongiorno so" and whole.language == "it"
+    assert [word.start for word in whole.words] == [0, 2, 3]
+    assert (whole.score, whole.duration) == (-4.0, 4.5)
+    assert join([], 0.0) == Transcript("", (), None, 0, 0.0, ())

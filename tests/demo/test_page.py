@@ -1,0 +1,248 @@
+"""The page in Chromium, served as `mlma demo` serves it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import espnet_mlma
+from espnet_mlma.decode.formats import FORMATS, Source
+
+pytest.importorskip("gradio")
+webdriver = pytest.importorskip("selenium.webdriver")
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="Chromium and its driver are not installed"
+)
+SERVE = """
+import sys
+from espnet_mlma.demo import launch
+launch(sys.argv[2:], port=int(sys.argv[1]), max_minutes=0.1, max_megabytes=1)
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    address: str
+    temporary: Path
+    log: Path
+
+    def uploads(self) -> list[Path]:
+        return [path for path in self.temporary.rglob("*") if path.is_file()]
+
+
+@pytest.fixture(scope="module")
+def models(experiment, tmp_path_factory) -> list[Path]:
+    """Two models that write different letters."""
+    first, second = (tmp_path_factory.mktemp("models") / name for name in ("first", "second"))
+    for folder in (first, second):
+        shutil.copytree(experiment, folder)
+    state = torch.load(second / "valid.cer_ctc.ave.pth")
+    state["ctc.ctc_lo.weight"][3:] = state["ctc.ctc_lo.weight"][3:].flip(0)
+    torch.save(state, second / "valid.cer_ctc.ave.pth")
+    return [first, second]
+
+
+@pytest.fixture(scope="module")
+def server(models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    running = Server(f"http://127.0.0.1:{port}", folder / "tmp", folder / "log")
+    running.temporary.mkdir()
+    with running.log.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(port), *models],
+            env=os.environ | {"TMPDIR": str(running.temporary)},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        while f"open {running.address}" not in running.log.read_text():
+            assert process.poll() is None, running.log.read_text()
+            time.sleep(0.1)
+        yield running
+    finally:
+        process.terminate()
+        code = process.wait(20)
+    assert code == 0 and not list(running.temporary.iterdir())
+    assert "Traceback" not in running.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--autoplay-policy=no-user-gesture-required",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("sound") / "noise.wav"
+    noise = np.random.default_rng(0).standard_normal(3 * 16000) * 0.1
+    soundfile.write(path, noise, 16000, subtype="PCM_16")
+    return path
+
+
+@dataclass
+class Page:
+    driver: object
+
+    def all(self, selector: str) -> list:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def wait(self, condition):
+        return WebDriverWait(self.driver, 20, 0.1).until(lambda _: condition())
+
+    def upload(self, path: Path) -> None:
+        self.wait(lambda: self.all("#sound input[type=file]"))[0].send_keys(str(path))
+
+    def message(self) -> str:
+        return self.wait(lambda: self.all(".message"))[0].text
+
+    def player(self, script: str):
+        return self.driver.execute_script(
+            f"const player = document.querySelector('#sound audio'); {script}"
+        )
+
+
+@pytest.fixture
+def page(server, browser) -> Page:
+    browser.get(server.address)
+    return Page(browser)
+
+
+@pytest.fixture
+def recognised(page, sound) -> Page:
+    """The page with the transcripts of `sound`, complete."""
+    page.upload(sound)
+    page.wait(lambda: len(page.all(".downloads a")) == 4)
+    return page
+
+
+def test_two_models_side_by_side_with_times(recognised, models, sound):
+    articles = recognised.all("article")
+    assert [article.find_element(By.TAG_NAME, "h2").text for article in articles] == [
+        "first",
+        "second",
+    ]
+    texts = []
+    for article, model in zip(articles, models, strict=True):
+        expected = espnet_mlma.load(model, device="cpu").transcribe(sound)
+        words = article.find_elements(By.CSS_SELECTOR, ".lines .word")
+        assert len(words) > 3
+        assert [word.text for word in words] == [word.text for word in expected.words]
+        for word, of in zip(words, expected.words, strict=True):
+            assert word.get_attribute("title").startswith(f"{of.start:.2f} to {of.end:.2f} s")
+        assert "0:03 of audio" in article.text and "× real time" in article.text
+        texts.append(expected.text)
+    assert texts[0] != texts[1]
+
+
+def test_a_click_or_enter_on_a_word_plays_from_there(recognised):
+    page = recognised
+    page.player(
+        "window.started = [];"
+        "player.addEventListener('play', () => {"
+        "  window.started.push(player.currentTime); player.pause(); });"
+    )
+    words = page.all(".lines .word")
+    starts = [float(words[i].get_attribute("data-start")) for i in (3, 1)]
+    assert min(starts) > 0.1
+    words[3].click()
+    page.wait(lambda: page.player("return started.length == 1 && player.paused"))
+    words[1].send_keys(Keys.ENTER)
+    page.wait(lambda: page.player("return started.length == 2"))
+    assert page.player("return started") == pytest.approx(starts, abs=0.1)
+
+
+def test_the_word_that_is_heard_is_marked(recognised):
+    page = recognised
+    word = page.all(".lines .word")[2]
+    start, end = (float(word.get_attribute(f"data-{name}")) for name in ("start", "end"))
+    assert "playing" not in word.get_attribute("class")
+    page.player(f"player.currentTime = {(start + end) / 2}")
+    page.wait(lambda: "playing" in word.get_attribute("class"))
+
+
+def test_downloads_are_what_the_command_writes(recognised, browser, models, sound, tmp_path):
+    behaviour = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    for link in recognised.all(".downloads a")[:2]:
+        link.click()
+    srt, json_ = tmp_path / "noise.first.srt", tmp_path / "noise.first.json"
+    recognised.wait(lambda: srt.is_file() and json_.is_file())
+    expected = espnet_mlma.load(models[0], device="cpu").transcribe(sound)
+    source = Source("noise.wav", "first")
+    assert srt.read_text() == FORMATS["srt"].render(expected, source)
+    assert json.loads(json_.read_text()) == json.loads(FORMATS["json"].render(expected, source))
+
+
+def test_a_recording_is_recognised(page):
+    page.wait(lambda: page.all("#sound button[aria-label='Record audio']"))[0].click()
+    page.wait(lambda: page.all("#sound .record-button"))[0].click()
+    time.sleep(1)
+    page.wait(lambda: page.all("#sound .stop-button"))[0].click()
+    page.wait(lambda: len(page.all(".downloads a")) == 4)
+    assert "of audio" in page.all(".facts")[0].text
+
+
+def test_bad_files_get_a_message_and_the_page_goes_on(page, sound, tmp_path):
+    text = tmp_path / "letter.wav"
+    text.write_text("Dear all,\n" * 100)
+    page.upload(text)
+    assert page.message().startswith("letter.wav: not readable as sound")
+    page.all("#sound button[aria-label=Clear]")[0].click()
+    page.wait(lambda: not page.all(".message"))
+    long = tmp_path / "long.flac"
+    soundfile.write(long, np.zeros(16000 * 7), 16000)
+    page.upload(long)
+    assert page.message().startswith("long.flac: longer than 0.1 minutes; cut it")
+    page.all("#sound button[aria-label=Clear]")[0].click()
+    page.wait(lambda: not page.all(".message"))
+    large = tmp_path / "large.wav"
+    soundfile.write(large, np.zeros(16000 * 60), 16000)
+    page.upload(large)
+    page.wait(lambda: "exceed the maximum allowed size" in page.all("body")[0].text)
+    page.upload(sound)
+    page.wait(lambda: len(page.all(".downloads a")) == 4)
+
+
+def test_no_upload_is_left_and_nothing_came_from_elsewhere(server, browser, recognised):
+    assert server.uploads() == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requests = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    assert any(url.startswith(server.address) for url in requests)
+    local = (server.address, f"blob:{server.address}", "data:")
+    assert [url for url in requests if not url.startswith(local)] == []
