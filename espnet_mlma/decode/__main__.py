@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import kaldiio
@@ -27,6 +28,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="dump/raw/<set>")
     parser.add_argument("--output_dir", type=Path, required=True, help="gets a folder per set")
     parser.add_argument("--config", type=Path, required=True, help="conf/decode_*.yaml")
+    parser.add_argument("--lm", help="n-gram model of words, in place of the configuration's")
     parser.add_argument("--ngpu", type=int, default=0)
     return parser.parse_args()
 
@@ -107,6 +109,8 @@ def main() -> None:
     arguments = _parse()
     keep_freed_memory()
     batch_seconds, decoding = read_options(arguments.config)
+    if arguments.lm is not None:
+        decoding = replace(decoding, lm=arguments.lm)
     device = "cuda" if arguments.ngpu else "cpu"
     recogniser = load(
         arguments.asr_train_config, arguments.asr_model_file, device, decoding=decoding

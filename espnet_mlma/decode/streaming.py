@@ -173,8 +173,15 @@ class WordStream:
         self._acoustic = acoustic
         self._calibration = calibration
         self._frame_seconds = acoustic.frame_samples / SAMPLE_RATE
-        self._frames = 0
+        self.frames = 0
+        self._silent_since = 0  # the frame after the last symbol
         self._tokens: list[Token] = []  # of the word that is not final
+        self.partial = ""
+
+    @property
+    def silence(self) -> int:
+        """Frames since the last symbol."""
+        return self.frames - self._silent_since
 
     def push(self, log_probs: Tensor, end: float = math.inf) -> StreamUpdate:
         """Take the next frames.
@@ -183,27 +190,31 @@ class WordStream:
             log_probs: (frame, vocabulary), natural logarithms.
             end: of the audio, seconds, if these are its last frames.
         """
-        self._append(best_path(log_probs))
-        self._frames += len(log_probs)
+        path = best_path(log_probs)
+        if path.end:
+            self._silent_since = self.frames + path.end[-1]
+        self._append(path)
+        self.frames += len(log_probs)
         type_, special = self._acoustic.token_type, self._acoustic.special_ids
         groups = token_groups(self._tokens, type_, special)
         parts = [part for group in groups for part in _parts(group)]
         words = timed_words(parts, type_, end, self._calibration)
         if not words or end < math.inf or self._is_settled(parts[-1], words[-1]):
-            self._tokens = []
+            self._tokens, self.partial = [], ""
             return StreamUpdate(words, "")
         self._tokens = self._tokens[self._tokens.index(parts[-1][0]) :]
-        return StreamUpdate(words[:-1], words[-1].text)
+        self.partial = words[-1].text
+        return StreamUpdate(words[:-1], self.partial)
 
     def _is_settled(self, symbols: list[Token], word: Word) -> bool:
         """Whether nothing to come can change the last word, nor its end."""
-        now = self._frames * self._frame_seconds
+        now = self.frames * self._frame_seconds
         is_closed = self._tokens[-1] is not symbols[-1]
         return word.end <= now and (is_closed or now - symbols[-1].end >= _PAUSE_SECONDS)
 
     def _append(self, path: Path) -> None:
         acoustic = self._acoustic
-        tokens = timed_tokens(path, acoustic.tokens, self._frames, self._frame_seconds)
+        tokens = timed_tokens(path, acoustic.tokens, self.frames, self._frame_seconds)
         for token in tokens:
             last = self._tokens[-1] if self._tokens else None
             if last is not None and (last.id, last.end) == (token.id, token.start):
@@ -236,7 +247,8 @@ class StreamingTranscriber:
 
     Our causal encoder gives what it would give in one pass, as soon as it has heard. Any
     other works in chunks: our bidirectional encoder carries the state of its direction in time from
-    chunk to chunk, ESPnet's encoders see `left_context` before each. Words come from the best path.
+    chunk to chunk and forgets it in pauses, for it was trained on utterances; ESPnet's encoders see
+    `left_context` before each. Words come from the best path.
 
     Args:
         recogniser: with an ESPnet model whose front-end and normalisation can stream.
@@ -265,6 +277,7 @@ class StreamingTranscriber:
                 f"chunk is {chunk} s, look_ahead {look_ahead} s, left_context {left_context} s; "
                 f"give a chunk of at least one frame, {frame_seconds} s, and no negative number"
             )
+        self._pause = round(_PAUSE_SECONDS / frame_seconds)
         self._recogniser = recogniser
         self.reset()
 
@@ -276,6 +289,7 @@ class StreamingTranscriber:
         self._samples = 0
         self._features = FeatureStream(recogniser.model)
         self._encoder = self._encoder_stream()
+        self._forgot = 0  # frame
         self._words = WordStream(recogniser.acoustic, recogniser.calibration)
 
     def _encoder_stream(self) -> EncoderStream | WindowStream:
@@ -310,7 +324,22 @@ class StreamingTranscriber:
             )
         self._samples += len(samples)
         features = self._features.push(samples)
-        return self._words.push(self._log_probs(self._encoder.push(features)))
+        if not self._forgets:
+            return self._words.push(self._log_probs(self._encoder.push(features)))
+        # So little at once that no pause depends on how the audio is cut into pieces.
+        final, partial = [], self._words.partial
+        for heard in features.split(self._recogniser.model.encoder.frontend.stride):
+            update = self._words.push(self._log_probs(self._encoder.push(heard)))
+            final += update.final
+            partial = update.partial
+            if min(self._words.silence, self._words.frames - self._forgot) >= self._pause:
+                self._encoder.forget()
+                self._forgot = self._words.frames
+        return StreamUpdate(tuple(final), partial)
+
+    @property
+    def _forgets(self) -> bool:
+        return isinstance(self._encoder, EncoderStream) and self._encoder.chunk is not None
 
     @torch.inference_mode()
     def finish(self) -> StreamUpdate:

@@ -78,6 +78,10 @@ class EncoderStream:
         self._is_over = True
         return last
 
+    def forget(self) -> None:
+        """Take the next chunk for the beginning of an utterance; the front-end goes on."""
+        self._states = [block.initial_state() for block in self.encoder.blocks]
+
     def _advance(self, features: Tensor, is_last: bool) -> Tensor:
         if self._is_over:
             raise ValueError("the stream is finished; a new utterance needs a new one")

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -198,6 +200,23 @@ def test_words_in_chunks_do_not_depend_on_the_pieces(build, encoder, sizes):
     assert sum(len(word.text) for word in expected) > 20
     stream.reset()
     assert_same_words(recognise(stream, samples, sizes), expected)
+
+
+def test_words_around_pauses_do_not_depend_on_the_pieces(build):
+    """In a pause the encoder forgets what was said."""
+    recogniser, samples = build(CONMAMBA | {"d_state": 8}), sound(9)
+    samples[32000:64000] = samples[96000:120000] = 0
+    with torch.no_grad():  # teach it that silence is the blank
+        silence, _ = recogniser.model.encode(torch.zeros(1, 32000), torch.tensor([32000]))
+        typical = silence[0, 10:-10].mean(0)
+        recogniser.model.ctc.ctc_lo.weight[0] += 8 * typical / typical.norm() ** 2
+    stream = StreamingTranscriber(recogniser, chunk=0.2, look_ahead=0.1)
+    expected = recognise(stream, samples, [len(samples)])
+    pauses = [b.start - a.end for a, b in itertools.pairwise(expected)]
+    assert any(pause > 0.8 for pause in pauses)
+    for sizes in ([320], [1280], [100, 7000, 333]):
+        stream.reset()
+        assert_same_words(recognise(stream, samples, sizes), expected)
 
 
 @pytest.mark.parametrize("input_layer", ["conv2d2", "conv2d", "conv2d6", "conv2d8"])

@@ -152,3 +152,20 @@ def test_the_callers_buffer_may_be_used_again():
 def test_finish_before_any_feature():
     with pytest.raises(ValueError, match="before any features"):
         EncoderStream(tiny(bimamba="none")).finish()
+
+
+def test_after_forget_a_new_utterance_begins():
+    """Its frames are those it has by itself."""
+    encoder = tiny(input_layer="linear")
+    stride = encoder.frontend.stride
+    first, second = torch.randn(8 * stride, 40), torch.randn(13 * stride, 40)
+    stream, alone = EncoderStream(encoder, chunk=8), EncoderStream(encoder, chunk=8)
+    before = stream.push(first)
+    stream.forget()
+    after = torch.cat([stream.push(second), stream.finish()])
+    by_itself = torch.cat([alone.push(second), alone.finish()])
+    assert len(before) == 8 and len(after) == len(by_itself) == 13
+    torch.testing.assert_close(after, by_itself)
+    carried = EncoderStream(encoder, chunk=8)
+    carried.push(first)
+    assert not torch.allclose(torch.cat([carried.push(second), carried.finish()]), by_itself)
