@@ -49,6 +49,29 @@ def test_python_lines_start(line):
     subprocess.run([sys.executable, *module[1].split(), "--help"], check=True, capture_output=True)
 
 
+COMMANDS = [line.split("#")[0].strip() for line in shell_lines() if line.startswith("mlma ")]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_run(line, tmp_path):
+    """Those that end by themselves run on a trained model; of the others the options are read."""
+    if line == "mlma demo":
+        line += " --help"
+    elif "MLMA_EXPERIMENT" not in os.environ:
+        pytest.skip("MLMA_EXPERIMENT names no experiment folder")
+    experiment = Path(os.environ.get("MLMA_EXPERIMENT", DEMO)).resolve()
+    (tmp_path / "egs2").symlink_to(experiment.parents[3])
+    (tmp_path / "samples.raw").write_bytes(bytes(32000))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "MLMA_MODEL": str(experiment)}
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    if "-o subtitles" in line:
+        assert {file.suffix for file in (tmp_path / "subtitles").iterdir()} == {".srt", ".json"}
+    elif "stream" not in line:  # there is nothing to hear in what it is given
+        assert done.stdout.strip()
+
+
 def test_python_blocks_run(monkeypatch, capsys):
     if "MLMA_EXPERIMENT" not in os.environ:
         pytest.skip("MLMA_EXPERIMENT names no experiment folder")

@@ -76,10 +76,16 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("stdin is a terminal; send samples through a pipe, or give --microphone")
     _, recogniser = model.load(arguments)
 
+    import numpy as np
+
+    from espnet_mlma.corpora.audio import SAMPLE_RATE
     from espnet_mlma.decode.audio import pcm_blocks
     from espnet_mlma.decode.streaming import StreamingTranscriber
 
     transcriber = StreamingTranscriber(recogniser, arguments.chunk, arguments.look_ahead)
+    # The first of everything is slow, and would be the first words' latency.
+    transcriber.push(np.zeros(2 * SAMPLE_RATE, np.float32))
+    transcriber.reset()
     if arguments.microphone:
         blocks = microphone_blocks()
     else:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,12 +47,35 @@ def build(path: Path, model_file: Path | None = None) -> tuple[torch.nn.Module, 
         MlmaError: a file is missing, the model was trained by a task without CTC, the checkpoint's
             keys are not the model's, or the hub cannot be reached.
     """
+    with located(path, model_file) as (config, checkpoint):
+        return from_files(config, checkpoint)
+
+
+@contextmanager
+def located(path: Path, model_file: Path | None = None) -> Iterator[tuple[Path, Path]]:
+    """The configuration and the checkpoint; those of a zip are there as long as the context lasts.
+
+    Args:
+        path, model_file: as of `build`.
+
+    Raises:
+        MlmaError: a file is missing, or the hub cannot be reached.
+    """
     if path.suffix == ".zip":
-        return _from_zip(path, model_file)
+        with tempfile.TemporaryDirectory() as folder:
+            config, packed = _unpacked(path, folder)
+            yield config, model_file or packed
+        return
     if _is_hub_id(path):
         path = _snapshot(path.as_posix())
-    config, packed = _located(path)
-    return _from_files(config, model_file or packed or _averaged(config.parent))
+    config, packed = _in_folder(path)
+    yield config, model_file or packed or _averaged(config.parent)
+
+
+def fingerprint(model_file: Path) -> str:
+    """Of a checkpoint, the same wherever it lies and whatever it is called."""
+    with model_file.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def task_of(config: dict[str, Any]) -> Task | None:
@@ -96,7 +122,7 @@ def _cache_folder(repository: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
 
 
-def _located(path: Path) -> tuple[Path, Path | None]:
+def _in_folder(path: Path) -> tuple[Path, Path | None]:
     """The configuration, and the checkpoint if a meta.yaml names one."""
     config, meta = path / "config.yaml", path / "meta.yaml"
     if path.is_dir() and meta.is_file() and not config.is_file():
@@ -111,14 +137,13 @@ def _located(path: Path) -> tuple[Path, Path | None]:
     return config, None
 
 
-def _from_zip(path: Path, model_file: Path | None) -> tuple[torch.nn.Module, dict[str, Any]]:
+def _unpacked(path: Path, folder: str) -> tuple[Path, Path]:
+    """Configuration and checkpoint of a zip, in a folder."""
     from espnet2.main_funcs.pack_funcs import unpack
 
     if not path.is_file():
         raise MlmaError(f"{path}: no such file; stage 14 of the recipe packs one")
-    with tempfile.TemporaryDirectory() as folder:
-        config, packed = _packed(unpack(path, folder, use_cache=False), path)
-        return _from_files(config, model_file or packed)
+    return _packed(unpack(path, folder, use_cache=False), path)
 
 
 def _packed(files: dict[str, Any], where: Path) -> tuple[Path, Path]:
@@ -137,7 +162,12 @@ def _averaged(folder: Path) -> Path:
     raise MlmaError(f"{folder}: none of {', '.join(AVERAGES)}; train first, or name a checkpoint")
 
 
-def _from_files(config: Path, model_file: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+def from_files(config: Path, model_file: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """What `build` returns, from the files that `located` found.
+
+    Raises:
+        MlmaError: as of `build`.
+    """
     for file in (config, model_file):
         if not file.is_file():
             raise MlmaError(f"{file}: no such file; the model was not copied or downloaded whole")

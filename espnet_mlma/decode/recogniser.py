@@ -18,6 +18,7 @@ from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.audio import audio_blocks
 from espnet_mlma.decode.best_path import Path as TokenPath
 from espnet_mlma.decode.best_path import best_path, forced_path
+from espnet_mlma.decode.fusion import Fusion
 from espnet_mlma.decode.known_text import known_words
 from espnet_mlma.decode.language import guess_language
 from espnet_mlma.decode.long_audio import pieces
@@ -65,13 +66,9 @@ class Recogniser:
         self.decoding = decoding or Decoding()
         self.calibration = calibration
         self.batch_seconds = batch_seconds
-        self._fusion = None
-        if self.decoding.lm is not None or self.decoding.hotwords:
-            from espnet_mlma.decode.fusion import Fusion
-
-            self._fusion = Fusion.from_options(
-                acoustic.tokens, acoustic.token_type, self.decoding, acoustic.special_ids
-            )
+        self._fusion = Fusion.from_options(
+            acoustic.tokens, acoustic.token_type, self.decoding, acoustic.special_ids
+        )
 
     @property
     def model(self) -> torch.nn.Module:
@@ -289,8 +286,11 @@ def load(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if precision != "float32" and torch.device(device).type != "cpu":
         raise MlmaError(f"precision {precision} is for a CPU; the device is {device}")
-    model, config = checkpoint.build(Path(path), None if model_file is None else Path(model_file))
+    model_file = None if model_file is None else Path(model_file)
+    with checkpoint.located(Path(path), model_file) as (config_file, found):
+        model, config = checkpoint.from_files(config_file, found)
+        calibration = Calibration.read(config_file.with_name("calibration.yaml"), found)
     if torch.device(device).type == "cpu":
         prepare_linear_layers(model.encoder, precision)
     acoustic = acoustic_model(model, config, device, language, task)
-    return Recogniser(acoustic, config, decoding, None, batch_seconds)
+    return Recogniser(acoustic, config, decoding, calibration, batch_seconds)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
-from espnet_mlma.decode.best_path import Path
+from espnet_mlma.decode.best_path import Path as TokenPath
+from espnet_mlma.decode.checkpoint import fingerprint
 from espnet_mlma.decode.transcript import Token, Word
 from espnet_mlma.errors import MlmaError
 
@@ -24,32 +26,47 @@ class Calibration:
     """A logistic function from a word's log-probabilities to the probability that it is right.
 
     Attributes:
-        mean: weight of the mean log-probability of its symbols.
-        least: weight of the least one.
+        total: weight of the sum of the log-probabilities of its symbols.
+        mean: weight of their mean.
         bias: added.
     """
 
+    total: float
     mean: float
-    least: float
     bias: float
 
     def confidence(self, scores: Sequence[float]) -> float:
         """Of a word with these log-probabilities of its symbols."""
-        z = self.mean * sum(scores) / len(scores) + self.least * min(scores) + self.bias
+        total, mean = features(scores)
+        z = self.total * total + self.mean * mean + self.bias
         return 1 / (1 + math.exp(-max(-50.0, min(50.0, z))))
 
     @classmethod
-    def read(cls, path) -> Calibration:
-        """From the file that `python -m espnet_mlma.decode.calibrate` writes.
+    def read(cls, path: Path, model_file: Path) -> Calibration | None:
+        """That of a checkpoint; None: there is none, or it was fitted to another checkpoint.
+
+        Args:
+            path: the file that `python -m espnet_mlma.decode.calibrate` writes.
+            model_file: the checkpoint.
 
         Raises:
             MlmaError: the file holds something else.
         """
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not path.is_file():
+            return None
         try:
-            return cls(**{name: float(value) for name, value in options.items()})
-        except (AttributeError, TypeError, ValueError):
-            raise MlmaError(f"{path}: not a calibration; delete it or make it anew") from None
+            options = yaml.safe_load(path.read_text(encoding="utf-8"))
+            fitted_to = options.pop("checkpoint")
+            calibration = cls(**{name: float(value) for name, value in options.items()})
+        except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError):
+            raise MlmaError(f"{path}: not a calibration; delete it") from None
+        return calibration if fitted_to == fingerprint(model_file) else None
+
+
+def features(scores: Sequence[float]) -> tuple[float, float]:
+    """What tells a right word from a wrong one: sum and mean of its symbols' log-probabilities."""
+    total = sum(scores)
+    return total, total / len(scores)
 
 
 def raw_confidence(scores: Sequence[float]) -> float:
@@ -64,7 +81,7 @@ def text_of(tokens: Sequence[str], token_type: str) -> str:
 
 
 def timed_tokens(
-    path: Path, tokens: Sequence[str], first_frame: float, frame_seconds: float
+    path: TokenPath, tokens: Sequence[str], first_frame: float, frame_seconds: float
 ) -> tuple[Token, ...]:
     """A path's symbols in seconds.
 

@@ -1,6 +1,7 @@
-"""Before training goes on: a checkpoint that was being written when the run was stopped.
+"""Before training goes on: files that were being written when the run was stopped.
 
-ESPnet writes `checkpoint.pth` in place and cannot read half of one.
+ESPnet writes `checkpoint.pth`, and after it the epoch's parameters, in place, and cannot read half
+of either.
 
     python -m espnet_mlma.recipe.resume exp/asr_train
 """
@@ -24,19 +25,47 @@ def set_aside_half_written(experiment: Path) -> Path | None:
         The new name, or None if the checkpoint is whole or there is none.
     """
     checkpoint = experiment / "checkpoint.pth"
-    # torch.save writes a zip file, whose directory comes last.
-    if not checkpoint.is_file() or zipfile.is_zipfile(checkpoint):
+    if not checkpoint.is_file() or _is_whole(checkpoint):
         return None
     return checkpoint.rename(experiment / "checkpoint.pth.broken")
+
+
+def complete_half_written(experiment: Path) -> Path | None:
+    """Write the last epoch's parameters anew if they are not whole; the checkpoint has them too.
+
+    Args:
+        experiment: the folder of the training run, with a whole checkpoint.
+
+    Returns:
+        The file that was written, or None if all are whole.
+    """
+    broken = [path for path in experiment.glob("*epoch.pth") if not _is_whole(path)]
+    if not broken:
+        return None
+    import torch
+
+    (file,) = broken  # only the last one can be
+    checkpoint = torch.load(experiment / "checkpoint.pth", map_location="cpu", weights_only=True)
+    new = file.with_suffix(".new")
+    torch.save(checkpoint["model"], new)
+    return new.replace(file)
+
+
+def _is_whole(file: Path) -> bool:
+    # torch.save writes a zip file, whose directory comes last.
+    return zipfile.is_zipfile(file)
 
 
 def main() -> None:
     """Entry point; see the module's head."""
     parser = argparse.ArgumentParser(prog="python -m espnet_mlma.recipe.resume")
     parser.add_argument("experiment", type=Path)
-    broken = set_aside_half_written(parser.parse_args().experiment)
+    experiment = parser.parse_args().experiment
+    broken = set_aside_half_written(experiment)
     if broken:
         print(f"the checkpoint was only half written: now {broken}; training begins anew")
+    elif completed := complete_half_written(experiment):
+        print(f"{completed} was only half written, and is written anew from the checkpoint")
 
 
 if __name__ == "__main__":

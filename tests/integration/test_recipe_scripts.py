@@ -282,7 +282,7 @@ def test_training_that_was_stopped_goes_on_and_stages_10_to_14_end(recipe: Path)
         text=True,
         start_new_session=True,
     )
-    while not (experiment / "2epoch.pth").exists():
+    while not (experiment / "1epoch.pth").exists():
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)

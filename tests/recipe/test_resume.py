@@ -2,7 +2,7 @@ from pathlib import Path
 
 import torch
 
-from espnet_mlma.recipe.resume import set_aside_half_written
+from espnet_mlma.recipe.resume import complete_half_written, set_aside_half_written
 
 
 def test_a_whole_checkpoint_stays(tmp_path: Path) -> None:
@@ -21,3 +21,16 @@ def test_a_half_written_checkpoint_is_put_aside(tmp_path: Path) -> None:
 
 def test_a_first_run_has_nothing_to_put_aside(tmp_path: Path) -> None:
     assert set_aside_half_written(tmp_path) is None
+
+
+def test_half_written_parameters_come_from_the_checkpoint(tmp_path: Path) -> None:
+    first, second = ({"a": torch.full((9999,), float(i))} for i in (1, 2))
+    torch.save({"model": second, "reporter": {}}, tmp_path / "checkpoint.pth")
+    torch.save(first, tmp_path / "1epoch.pth")
+    torch.save(second, tmp_path / "2epoch.pth")
+    assert complete_half_written(tmp_path) is None
+    whole = (tmp_path / "2epoch.pth").read_bytes()
+    (tmp_path / "2epoch.pth").write_bytes(whole[:5000])
+    assert complete_half_written(tmp_path) == tmp_path / "2epoch.pth"
+    assert torch.equal(torch.load(tmp_path / "2epoch.pth")["a"], second["a"])
+    assert torch.equal(torch.load(tmp_path / "1epoch.pth")["a"], first["a"])

@@ -135,9 +135,11 @@ name_folders() {
     asr_exp=${asr_exp:-${expdir}/asr_${asr_tag}}
     asr_stats_dir=${asr_stats_dir:-${expdir}/asr_stats_raw_${suffix}${sp}}
     ngram_exp=${ngram_exp:-${expdir}/ngram_${of_lang}word}
-    inference_tag=${inference_tag:-$(basename "${inference_config}" .yaml)_asr_model_$(
-        sed -e 's|/|_|g' -e 's/\.[^.]*$//' <<<"${inference_asr_model}"
-    )}
+    if [ -z "${inference_tag}" ]; then
+        inference_tag=$(basename "${inference_config}" .yaml)
+        [ "${use_ngram}" = false ] || inference_tag+=_${ngram_num}gram
+        inference_tag+=_asr_model_$(sed -e 's|/|_|g' -e 's/\.[^.]*$//' <<<"${inference_asr_model}")
+    fi
 }
 
 # wanted N "what": whether stage N is to run; says so and starts its clock.
@@ -378,10 +380,14 @@ epochs() {
 
 stage_12() {
     local model=${asr_exp}/${inference_asr_model} folder=${asr_exp}/${inference_tag}
-    local prefix=${decode_cmd} gpu=0 set number=0 jobs=0 job
+    local prefix=${decode_cmd} gpu=0 set number=0 jobs=0 job lm=()
     need "${model}" "stage 11 (or name another of $(cd "${asr_exp}" 2>/dev/null && echo ./*.pth))"
     if [ "${gpu_inference}" = true ]; then
         prefix=${cuda_cmd} gpu=1
+    fi
+    if [ "${use_ngram}" = true ]; then
+        need "${ngram_exp}/${ngram_num}gram.arpa" "stage 9"
+        lm=(--lm "${ngram_exp}/${ngram_num}gram.arpa")
     fi
     resume_script "${folder}" 12
     mkdir -p "${folder}/logdir"
@@ -393,12 +399,16 @@ stage_12() {
         echo "${data_feats}/${set}" >>"${folder}/logdir/sets.${job}"
     done
     [ "${jobs}" -gt 0 ] || die "--inference_nj 0: one or more"
+    ${prefix} python3 -m espnet_mlma.decode.calibrate --asr_train_config "${asr_exp}/config.yaml" \
+        --asr_model_file "${model}" --config conf/decode_ctc_best_path.yaml --ngpu "${gpu}" \
+        --data_dir "${data_feats}/${valid_set}" --output "${asr_exp}/calibration.yaml" ||
+        echo "  no calibration: a word's confidence is the probability of its symbols"
     decode() {
         local sets
         mapfile -t sets <"${folder}/logdir/sets.$1"
         ${prefix} python3 -m espnet_mlma.decode --asr_train_config "${asr_exp}/config.yaml" \
             --asr_model_file "${model}" --config "${inference_config}" --ngpu "${gpu}" \
-            --output_dir "${folder}" --data_dir "${sets[@]}"
+            --output_dir "${folder}" --data_dir "${sets[@]}" "${lm[@]}"
     }
     if [ "${jobs}" -eq 1 ]; then
         decode 1
@@ -419,7 +429,7 @@ stage_14() {
     local more=() file
     need "${asr_exp}/${inference_asr_model}" "stage 11"
     for file in "${asr_stats_dir}/train/feats_stats.npz" "${bpemodel}" "${asr_exp}/RESULTS.md" \
-        "${asr_exp}/images"; do
+        "${asr_exp}/images" "${asr_exp}/calibration.yaml"; do
         [ ! -e "${file}" ] || more+=(--option "${file}")
     done
     ${python} -m espnet2.bin.pack asr --asr_train_config "${asr_exp}/config.yaml" \
@@ -468,7 +478,7 @@ if wanted 5 "token list of ${token_type}"; then
 fi
 if [ "${use_ngram}" = true ] && wanted 9 "${ngram_num}-gram of words"; then
     stage_9
-    finished "${ngram_exp} (the best-path decoder does not read it)"
+    finished "${ngram_exp}"
 fi
 if wanted 10 "lengths and feature statistics"; then
     stage_10
