@@ -9,8 +9,10 @@ of either.
 from __future__ import annotations
 
 import argparse
-import zipfile
+import pickle
 from pathlib import Path
+
+import torch
 
 from espnet_mlma.errors import run_cli
 
@@ -42,8 +44,6 @@ def complete_half_written(experiment: Path) -> Path | None:
     broken = [path for path in experiment.glob("*epoch.pth") if not _is_whole(path)]
     if not broken:
         return None
-    import torch
-
     (file,) = broken  # only the last one can be
     checkpoint = torch.load(experiment / "checkpoint.pth", map_location="cpu", weights_only=True)
     new = file.with_suffix(".new")
@@ -52,8 +52,12 @@ def complete_half_written(experiment: Path) -> Path | None:
 
 
 def _is_whole(file: Path) -> bool:
-    # torch.save writes a zip file, whose directory comes last.
-    return zipfile.is_zipfile(file)
+    # A writer that Ctrl-C stopped still ends its zip file in order, without what it had to write.
+    try:
+        torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (EOFError, OSError, RuntimeError, pickle.UnpicklingError):
+        return False
+    return True
 
 
 def main() -> None:

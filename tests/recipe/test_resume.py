@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 
 import torch
@@ -21,6 +22,17 @@ def test_a_half_written_checkpoint_is_put_aside(tmp_path: Path) -> None:
 
 def test_a_first_run_has_nothing_to_put_aside(tmp_path: Path) -> None:
     assert set_aside_half_written(tmp_path) is None
+
+
+def test_a_file_whose_writer_was_interrupted_is_not_whole(tmp_path: Path) -> None:
+    """It is a zip file like any other, but parameters are missing in it."""
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"model": torch.zeros(9)}, tmp_path / "whole.pth")
+    with zipfile.ZipFile(tmp_path / "whole.pth") as whole, zipfile.ZipFile(path, "w") as part:
+        for member in whole.infolist():
+            if not member.filename.endswith("data/0"):
+                part.writestr(member, whole.read(member))
+    assert set_aside_half_written(tmp_path) == tmp_path / "checkpoint.pth.broken"
 
 
 def test_half_written_parameters_come_from_the_checkpoint(tmp_path: Path) -> None:
