@@ -30,9 +30,9 @@ class AcousticModel:
     """
 
     # Seconds encoded at once while the pauses of longer audio are looked for.
-    window_seconds = 20.0
-    # Audio is cut at pauses into utterances of so many seconds at most, the length of those that
-    # models are trained on; None: it is heard by windows alone.
+    window_seconds = 12.0
+    # Audio up to this length is heard whole, longer audio is cut at its pauses into shorter
+    # utterances; None: it is heard by windows alone.
     utterance_seconds: float | None = 12.0
     special_ids: frozenset[int] = frozenset()
 

@@ -1,4 +1,4 @@
-"""Audio of any length as emissions: pauses found by overlapping windows, utterances by themselves."""
+"""Audio of any length as emissions: windows find the pauses, utterances are heard by themselves."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from espnet_mlma.decode.best_path import BLANK, Path, best_path
 from espnet_mlma.decode.words import BPE_SPACE, CHAR_SPACE
 
 # Of every window this much is seen by its neighbour too.
-_OVERLAP_SECONDS = 6.0
+_OVERLAP_SECONDS = 4.0
 # The outer quarters of the overlap are context: a window hears badly at its own ends.
 _CONTEXT = 0.25
 # A join wants this much silence around it, in both windows.
 _SILENCE_SECONDS = 0.4
 # A piece ends at a word after which this long nothing is written, and at a word when it is long.
-_PAUSE_SECONDS = 0.6
+_PAUSE_SECONDS = 0.3
 _LONGEST_PIECE_SECONDS = 30.0
-# Of the silence around an utterance this much is heard with it.
-_MARGIN_SECONDS = 0.15
+# Utterances found in long audio are cut to this length at their longest pauses, or between words.
+_STRETCH_SECONDS = 6.0
+# Of the silence around an utterance this much is heard with it: in more of it, or in one of another
+# kind than in training, models write symbols that nobody said.
+_MARGIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,20 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class _Window:
-    first: int  # frame
+class _Draft:
+    """Frames as windows hear them, with their samples; the last one's may be a few more or less."""
+
+    first: int  # frame, from the beginning of the audio
     samples: np.ndarray
-    is_last: bool
+    log_probs: Tensor
+
+    def split(self, frame: int, frame_samples: int) -> tuple[_Draft, _Draft]:
+        """Before and from a frame on, counted from the draft's first."""
+        sample = frame * frame_samples
+        return (
+            _Draft(self.first, self.samples[:sample], self.log_probs[:frame]),
+            _Draft(self.first + frame, self.samples[sample:], self.log_probs[frame:]),
+        )
 
 
 def pieces(
@@ -67,55 +80,48 @@ def pieces(
     Returns:
         Pieces that follow one another without gap, each of whole words as the best path has them.
     """
+    windows = _windows(acoustic, blocks)
     if acoustic.utterance_seconds is None:
-        yield from _drafts(acoustic, blocks, batch_seconds)
+        for draft in _drafts(acoustic, windows, batch_seconds):
+            yield Piece(draft.first, draft.log_probs)
         return
-    beginning, blocks = _beginning(blocks, round(acoustic.utterance_seconds * SAMPLE_RATE))
-    if blocks is None:
-        yield from (Piece(0, log_probs) for log_probs in acoustic.emissions(beginning))
-        return
-    tape = _Tape(acoustic.frame_samples)
+    opening = list(islice(windows, 2))
+    if len(opening) == 1:
+        _, samples = opening[0]
+        if len(samples) <= acoustic.utterance_seconds * SAMPLE_RATE:
+            yield Piece(0, acoustic.emissions([samples])[0])
+            return
+    drafts = _drafts(acoustic, chain(opening, windows), batch_seconds)
     batch, seconds = [], 0.0
-    for draft in _drafts(acoustic, tape.record(chain(beginning, blocks)), batch_seconds):
-        samples = tape.play(len(draft.log_probs))
-        batch.append((draft, samples))
-        seconds += len(samples) / SAMPLE_RATE
+    for draft in drafts:
+        batch.append(draft)
+        seconds += len(draft.samples) / SAMPLE_RATE
         if seconds >= batch_seconds:
             yield from _encoded_anew(acoustic, batch)
             batch, seconds = [], 0.0
     yield from _encoded_anew(acoustic, batch)
 
 
-def _beginning(
-    blocks: Iterable[np.ndarray], longest: int
-) -> tuple[list[np.ndarray], Iterator[np.ndarray] | None]:
-    """The first samples as one array, and the blocks after it; None: it is all there is."""
-    blocks = iter(blocks)
-    held = np.zeros(0, np.float32)
-    for block in blocks:
-        held = np.concatenate([held, block])
-        if len(held) > longest:
-            return [held], blocks
-    return [held] if len(held) else [], None
-
-
-def _encoded_anew(
-    acoustic: AcousticModel, batch: Sequence[tuple[Piece, np.ndarray]]
-) -> Iterator[Piece]:
-    """Drafts and their samples as pieces of the length of utterances, each encoded by itself."""
-    stretches = [
-        (draft, samples, stretch)
-        for draft, samples in batch
-        for stretch in _stretches(acoustic, draft.log_probs)
-    ]
+def _encoded_anew(acoustic: AcousticModel, drafts: Sequence[_Draft]) -> Iterator[Piece]:
+    """Drafts as pieces of the length of utterances, each encoded by itself."""
     step = acoustic.frame_samples
-    emissions = acoustic.emissions(
-        [samples[s.heard.start * step : s.heard.stop * step] for _, samples, s in stretches]
+    stretches = [(draft, s) for draft in drafts for s in _stretches(acoustic, draft)]
+    emissions = iter(
+        acoustic.emissions(
+            [
+                draft.samples[s.heard.start * step : s.heard.stop * step]
+                for draft, s in stretches
+                if s.heard is not None
+            ]
+        )
     )
-    for (draft, _, stretch), anew in zip(stretches, emissions, strict=True):
+    for draft, stretch in stretches:
         log_probs = draft.log_probs[stretch.start : stretch.end].clone()
-        heard = log_probs[stretch.heard.start - stretch.start :][: len(anew)]
-        heard[: len(anew)] = anew[: len(heard)]
+        if stretch.heard is not None:
+            # An input layer may lose frames at the end, and what is very short is filled up.
+            anew = next(emissions)[: stretch.heard.stop - stretch.heard.start]
+            first = stretch.heard.start - stretch.start
+            log_probs[first : first + len(anew)] = anew
         yield Piece(draft.first + stretch.start, log_probs)
 
 
@@ -123,23 +129,28 @@ def _encoded_anew(
 class _Stretch:
     start: int  # frames of a draft
     end: int
-    heard: slice  # of them, those with speech
+    heard: slice | None  # of them, those to encode anew; None: what the windows heard stands
 
 
-def _stretches(acoustic: AcousticModel, log_probs: Tensor) -> Iterator[_Stretch]:
-    """A draft cut where its pauses are longest, until no stretch is longer than an utterance."""
+def _stretches(acoustic: AcousticModel, draft: _Draft) -> Iterator[_Stretch]:
+    """A draft cut where its pauses are longest, until no stretch is long."""
     frames_per_second = SAMPLE_RATE / acoustic.frame_samples
-    longest = round(acoustic.utterance_seconds * frames_per_second)
     margin = round(_MARGIN_SECONDS * frames_per_second)
-    path = best_path(log_probs)
+    utterance = int(acoustic.utterance_seconds * frames_per_second) - 2 * margin
+    longest = min(int(_STRETCH_SECONDS * frames_per_second), utterance)
+    frames = len(draft.log_probs)
+    path = best_path(draft.log_probs)
+    if not path.token_ids:
+        yield _Stretch(0, frames, None)
+        return
     start, begin = 0, 0  # frame, symbol
     for last in [*_last_symbols(acoustic, path, longest), len(path.first) - 1]:
-        if last < begin:
-            continue
         is_end = last == len(path.first) - 1
-        end = len(log_probs) if is_end else (path.end[last] + path.first[last + 1]) // 2
-        heard = slice(max(start, path.first[begin] - margin), min(end, path.end[last] + margin))
-        yield _Stretch(start, end, heard)
+        end = frames if is_end else (path.end[last] + path.first[last + 1]) // 2
+        first, behind = path.first[begin], path.end[last]
+        heard = slice(max(start, first - margin), min(end, behind + margin))
+        # What cannot be cut to the length of an utterance the windows have heard better.
+        yield _Stretch(start, end, heard if behind - first <= utterance else None)
         start, begin = end, last + 1
 
 
@@ -169,63 +180,61 @@ def _last_symbols(acoustic: AcousticModel, path: Path, longest: int) -> list[int
     return sorted(ends)
 
 
-class _Tape:
-    """Keeps the samples that have been heard and not yet asked for."""
-
-    def __init__(self, frame_samples: int):
-        self.frame_samples = frame_samples
-        self.held = np.zeros(0, np.float32)
-
-    def record(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        for block in blocks:
-            self.held = np.concatenate([self.held, block])
-            yield block
-
-    def play(self, frames: int) -> np.ndarray:
-        samples = frames * self.frame_samples
-        played, self.held = self.held[:samples], self.held[samples:]
-        return played
+def _drafts(
+    acoustic: AcousticModel, windows: Iterator[tuple[int, np.ndarray]], batch_seconds: float
+) -> Iterator[_Draft]:
+    """What windows hear, cut at pauses."""
+    waiting = None
+    for joined in _joined(acoustic, windows, batch_seconds):
+        waiting = joined if waiting is None else _concatenated(waiting, joined)
+        for cut in _cuts(acoustic, waiting.log_probs):
+            draft, waiting = waiting.split(cut, acoustic.frame_samples)
+            yield draft
+    if waiting is not None and len(waiting.log_probs):
+        yield waiting
 
 
-def _drafts(acoustic, blocks, batch_seconds) -> Iterator[Piece]:
-    """Pieces as overlapping windows hear them."""
-    waiting, first = None, 0
-    for joined in _joined(acoustic, blocks, batch_seconds):
-        waiting = joined if waiting is None else torch.cat([waiting, joined])
-        for cut in _cuts(acoustic, waiting):
-            yield Piece(first, waiting[:cut])
-            waiting, first = waiting[cut:], first + cut
-    if waiting is not None and len(waiting):
-        yield Piece(first, waiting)
+def _concatenated(before: _Draft, after: _Draft) -> _Draft:
+    samples = np.concatenate([before.samples, after.samples])
+    return _Draft(before.first, samples, torch.cat([before.log_probs, after.log_probs]))
 
 
-def _windows(acoustic: AcousticModel, blocks: Iterable[np.ndarray]) -> Iterator[_Window]:
+def _windows(
+    acoustic: AcousticModel, blocks: Iterable[np.ndarray]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Overlapping windows, each with its first frame; the last one may be shorter."""
     frame = acoustic.frame_samples
     size = round(acoustic.window_seconds * SAMPLE_RATE) // frame * frame
     hop = size - round(_OVERLAP_SECONDS * SAMPLE_RATE) // frame * frame
-    held, first = np.zeros(0, np.float32), 0
-    for block in blocks:
-        held = np.concatenate([held, block])
+    held, count, first = [], 0, 0
+    # A block may be all the audio: cut, so that what is joined below is never much.
+    for samples in (block[i : i + size] for block in blocks for i in range(0, len(block), size)):
+        held.append(samples)
+        count += len(samples)
         # One that fills a window exactly may be the last.
-        while len(held) > size:
-            yield _Window(first, held[:size], False)
-            held, first = held[hop:], first + hop // frame
-    if len(held):
-        yield _Window(first, held, True)
+        while count > size:
+            joined = np.concatenate(held)
+            yield first, joined[:size]
+            held, count, first = [joined[hop:]], count - hop, first + hop // frame
+    if count:
+        yield first, np.concatenate(held)
 
 
-def _joined(acoustic, blocks, batch_seconds) -> Iterator[Tensor]:
-    """Emissions that follow one another, about a window's hop at a time."""
-    windows = _windows(acoustic, blocks)
+def _joined(
+    acoustic: AcousticModel, windows: Iterator[tuple[int, np.ndarray]], batch_seconds: float
+) -> Iterator[_Draft]:
+    """Windows as drafts that follow one another, about a window's hop each."""
     at_once = max(1, int(batch_seconds // acoustic.window_seconds))
-    previous, start = None, 0  # the last window's emissions from frame `start` on
+    previous = None
     while batch := list(islice(windows, at_once)):
-        emissions = acoustic.emissions([window.samples for window in batch])
-        for window, current in zip(batch, emissions, strict=True):
+        emissions = acoustic.emissions([samples for _, samples in batch])
+        for (first, samples), log_probs in zip(batch, emissions, strict=True):
+            current = _Draft(first, samples, log_probs)
             if previous is not None:
-                cut = window.first + _join(acoustic, previous[window.first - start :], current)
-                yield previous[: cut - start]
-                current, start = current[cut - window.first :], cut
+                overlap = previous.log_probs[first - previous.first :]
+                cut = first + _join(acoustic, overlap, log_probs)
+                yield previous.split(cut - previous.first, acoustic.frame_samples)[0]
+                current = current.split(cut - first, acoustic.frame_samples)[1]
             previous = current
     if previous is not None:
         yield previous

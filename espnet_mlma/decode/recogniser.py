@@ -147,9 +147,10 @@ class Recogniser:
         words = known_words(text, acoustic.tokens, acoustic.token_type, self.config.get("bpemodel"))
         token_ids = [id_ for _, ids in words for id_ in ids]
         blocks = clock.through(_blocks(audio))
-        log_probs = torch.cat(
-            [piece.log_probs for piece in pieces(acoustic, blocks, self.batch_seconds)]
-        )
+        heard = [piece.log_probs for piece in pieces(acoustic, blocks, self.batch_seconds)]
+        if not heard:
+            raise MlmaError("there are no samples to align the text to")
+        log_probs = torch.cat(heard)
         if 2 * len(log_probs) * len(token_ids) > _MOST_CELLS:
             raise MlmaError(
                 f"{clock.seconds / 60:.0f} minutes with {len(words)} words are too long to align "

@@ -19,7 +19,13 @@ from espnet_mlma.decode.best_path import Path, best_path
 from espnet_mlma.decode.owsm import SpeechToTextModel
 from espnet_mlma.decode.recogniser import Recogniser
 from espnet_mlma.decode.transcript import Token, Word
-from espnet_mlma.decode.words import Calibration, timed_tokens, timed_words, token_groups
+from espnet_mlma.decode.words import (
+    LEAD_SECONDS,
+    Calibration,
+    timed_tokens,
+    timed_words,
+    token_groups,
+)
 from espnet_mlma.encoder import ConMambaEncoder, EncoderStream
 from espnet_mlma.encoder.frontend import ConvFrontend, LinearFrontend
 from espnet_mlma.errors import MlmaError
@@ -210,7 +216,9 @@ class WordStream:
         """Whether nothing to come can change the last word, nor its end."""
         now = self.frames * self._frame_seconds
         is_closed = self._tokens[-1] is not symbols[-1]
-        return word.end <= now and (is_closed or now - symbols[-1].end >= _PAUSE_SECONDS)
+        # A symbol to come may begin now, and its word a lead before that.
+        is_over = word.end <= now - LEAD_SECONDS
+        return is_over and (is_closed or now - symbols[-1].end >= _PAUSE_SECONDS)
 
     def _append(self, path: Path) -> None:
         acoustic = self._acoustic

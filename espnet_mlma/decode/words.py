@@ -16,9 +16,9 @@ from espnet_mlma.errors import MlmaError
 
 BPE_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 CHAR_SPACE = "<space>"
-# CTC writes a symbol at a peak and blanks for the rest of it: the last one of a word lasts longer
-# than its peak, if no other word begins (Zhang et al., arXiv 2406.02560).
-_TAIL_SECONDS = 0.1
+# CTC writes a symbol at a peak, a little after it begins, and blanks for the rest of it (arXiv
+# 2406.02560). Fitted by benchmarks/word_times.py.
+LEAD_SECONDS, TAIL_SECONDS = 0.03, 0.02
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def timed_words(
     end: float,
     calibration: Calibration | None = None,
 ) -> tuple[Word, ...]:
-    """Words with times: from the first symbol's peak to the last one's and a little more.
+    """Words with times: from a little before the first symbol's peak to a little after the last's.
 
     Args:
         groups: the symbols of each word.
@@ -141,14 +141,15 @@ def timed_words(
         end: of the audio, seconds; no word ends later.
         calibration: of confidences; None: they are the probabilities of the symbols.
     """
-    limits = [group[0].start for group in groups[1:]] + [end]
+    starts = [max(0.0, group[0].start - LEAD_SECONDS) for group in groups]
+    limits = [*starts[1:], end]
     confidence = raw_confidence if calibration is None else calibration.confidence
     return tuple(
         Word(
             text_of([token.text for token in group], token_type),
-            group[0].start,
-            max(min(group[-1].end + _TAIL_SECONDS, limit), group[0].start),
+            start,
+            max(min(group[-1].end + TAIL_SECONDS, limit), start),
             confidence([token.score for token in group]),
         )
-        for group, limit in zip(groups, limits, strict=False)
+        for group, start, limit in zip(groups, starts, limits, strict=False)
     )

@@ -27,14 +27,14 @@ def test_characters_between_spaces_are_words():
         CHARACTERS, "char", 10.0,
     )  # fmt: skip
     assert [word.text for word in found] == ["ab", "c"]
-    assert [word.start for word in found] == pytest.approx([4.08, 4.4])
-    # The last symbol's peak ends at 4.20, and a word lasts longer than its peak.
-    assert [word.end for word in found] == pytest.approx([4.3, 4.54])
+    # The peaks are from 4.08 to 4.20 and from 4.40 to 4.44, and a word is longer than its peaks.
+    assert [word.start for word in found] == pytest.approx([4.05, 4.37])
+    assert [word.end for word in found] == pytest.approx([4.22, 4.46])
 
 
 def test_no_word_ends_after_the_next_begins_or_the_audio_ends():
-    found = words([3, 2, 4], [0, 2, 3], [2, 3, 4], CHARACTERS, "char", 4.17)
-    assert found[0].end == found[1].start == pytest.approx(4.12)
+    found = words([3, 2, 4], [0, 2, 3], [3, 3, 4], CHARACTERS, "char", 4.17)
+    assert found[0].end == found[1].start == pytest.approx(4.09)
     assert found[1].end == pytest.approx(4.17)
 
 
