@@ -33,6 +33,10 @@ _HOME = {
 }
 
 
+def __dir__():
+    return sorted({*globals(), *_HOME})
+
+
 def __getattr__(name: str):
     # PyTorch and ESPnet are imported when one of these is asked for, not before.
     if name not in _HOME:

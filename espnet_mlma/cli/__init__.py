@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from espnet_mlma.cli import align, bench, demo, info, stream, transcribe
-from espnet_mlma.cli.parser import Parser, UsageError
+from espnet_mlma.cli.parser import BROKEN_PIPE, Parser, UsageError
 from espnet_mlma.errors import run_cli
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.version import __version__
@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: what stands behind `mlma`; None: those of the process.
 
     Raises:
-        SystemExit: 1 on an error, 2 on wrong usage, 130 on Ctrl-C.
+        SystemExit: 1 on an error, 2 on wrong usage, 130 on Ctrl-C, 141 on a
+            broken pipe.
     """
     parsed = build_parser().parse_args(arguments)
     run_cli(lambda: run_command(parsed))
@@ -52,7 +53,7 @@ def run_command(arguments: argparse.Namespace) -> None:
         arguments: with `run` and `parser`.
 
     Raises:
-        SystemExit: 2 on wrong usage, 1 where nobody reads the output any more.
+        SystemExit: 2 on wrong usage, 141 where nobody reads the output any more.
     """
     keep_freed_memory()
     # What ESPnet and its imports log and warn of, a user of a command can do nothing about.
@@ -67,4 +68,4 @@ def run_command(arguments: argparse.Namespace) -> None:
     except BrokenPipeError:
         # The reader, `head` perhaps, has enough; nor can Python write what it still holds.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+        raise SystemExit(BROKEN_PIPE) from None

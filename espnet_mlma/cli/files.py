@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from espnet_mlma.cli.parser import UsageError
 from espnet_mlma.errors import MlmaError
@@ -35,25 +36,31 @@ SOUND_SUFFIXES = (
 ) + (".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".weba", ".webm", ".wma")
 
 
-def find_sounds(named: Iterable[Path]) -> list[Path]:
+class Sound(NamedTuple):
+    """A sound file, or `STDIN`, and the folder it has below the one that was named, if one was."""
+
+    path: Path
+    below: Path = Path()
+
+
+def find_sounds(named: Iterable[Path]) -> tuple[list[Sound], list[Path]]:
     """Files as they are named, and those below folders, sorted by path.
 
     Args:
         named: files, folders, or `STDIN`.
 
-    Raises:
-        MlmaError: a folder holds no sound file.
+    Returns:
+        The sounds, and the folders that hold none.
     """
-    found: list[Path] = []
+    found, empty = [], []
     for path in named:
         if path == STDIN or not path.is_dir():
-            found.append(path)
+            found.append(Sound(path))
             continue
         below = sorted(file for file in path.rglob("*") if is_sound(file))
-        if not below:
-            raise MlmaError(f"{path}: no sound file in or below this folder; name the files")
-        found += below
-    return found
+        found += [Sound(file, file.parent.relative_to(path)) for file in below]
+        empty += [] if below else [path]
+    return found, empty
 
 
 def is_sound(file: Path) -> bool:
@@ -62,23 +69,23 @@ def is_sound(file: Path) -> bool:
 
 
 def plan_outputs(
-    sounds: Iterable[Path], formats: Iterable[str], folder: Path | None
+    sounds: Iterable[Sound], formats: Iterable[str], folder: Path | None
 ) -> list[tuple[Path, dict[str, Path]]]:
     """For each sound the file to write of each format.
 
     Args:
-        sounds: files, or `STDIN`, which is written as if it were `stdin` in the current folder.
+        sounds: `STDIN` is written as if it were `stdin` in the current folder.
         formats: keys of `FORMATS`.
-        folder: where to write all; None: each beside its sound.
+        folder: where to write all, in the folders they come from; None: each beside its sound.
 
     Raises:
         UsageError: two sounds would write one file.
     """
     writers: dict[Path, Path] = {}
     planned = []
-    for sound in sounds:
+    for sound, below in sounds:
         base = Path("stdin") if sound == STDIN else sound
-        place = base.parent if folder is None else folder
+        place = base.parent if folder is None else folder / below
         files = {name: place / (base.stem + FORMATS[name]) for name in formats}
         for file in files.values():
             if file in writers:

@@ -11,11 +11,13 @@ DEFAULT_MODEL = (
     "an experiment folder, a packed zip, or a name on the Hugging Face hub, which is downloaded; "
     "without it $MLMA_MODEL, or the model that `make demo` trained"
 )
+BROKEN_PIPE = 141  # as a shell says of a program that died of SIGPIPE
 EXIT_CODES = {
     0: "all went well",
     1: "an error; it is one line on the standard error",
     2: "wrong usage",
     130: "ended by Ctrl-C",
+    BROKEN_PIPE: "nobody reads the output any more, as behind `| head -1`",
 }
 
 

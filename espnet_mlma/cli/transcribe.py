@@ -6,7 +6,6 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -50,16 +49,24 @@ def add_to(commands) -> None:
         default=(),
         metavar="FORMAT,...",
         help=f"write files: {', '.join(FORMATS)}, or all; without it the text is printed, one line "
-        "a file",
+        "a file, behind its name where there are several",
     )
     parser.add_argument(
         "-o",
         dest="folder",
         type=Path,
         metavar="DIR",
-        help="where to write them (default: beside the sound; of stdin, the current folder)",
+        help="where to write them, with the folders they have below a FILE that is a folder "
+        "(default: beside the sound; of stdin, the current folder); those of an earlier run are "
+        "replaced",
     )
-    parser.add_argument("--lang", help="the language, where you know it, in place of the guess")
+    parser.add_argument(
+        "--lang",
+        type=language_code,
+        metavar="CODE",
+        help="the language, where you know it, as en or it: models that take one, as OWSM-CTC, are "
+        "told it, and JSON has it in place of the guess",
+    )
     parser.add_argument("--vad", action="store_true", help="leave out what is no speech")
     parser.add_argument(
         "--batch-seconds",
@@ -92,6 +99,13 @@ def comma_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def language_code(text: str) -> str:
+    """An ISO 639 code of two or three letters."""
+    if not (len(text) in (2, 3) and text.isascii() and text.islower()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no code such as en or ita")
+    return text
+
+
 def known_formats(text: str) -> tuple[str, ...]:
     """Names of formats between commas, each once; `all` for all of them."""
     names = tuple(dict.fromkeys(comma_list(text)))
@@ -111,26 +125,39 @@ def run(arguments: argparse.Namespace) -> None:
     formats = arguments.format
     if arguments.folder is not None and not formats:
         raise UsageError("-o is for files, and no --format says which to write")
-    jobs = plan_outputs(find_sounds(arguments.files), formats, arguments.folder)
+    sounds, empty = find_sounds(arguments.files)
+    for folder in empty:
+        print(
+            f"error: {folder}: no sound file in or below this folder; name the files",
+            file=sys.stderr,
+        )
+    jobs = plan_outputs(sounds, formats, arguments.folder)
+    if not jobs:
+        raise SystemExit(1)
     if arguments.folder is not None:
         make_folder(arguments.folder)
     name, recogniser = model.load(
-        arguments, search_options(arguments), batch_seconds=arguments.batch_seconds
+        arguments,
+        search_options(arguments),
+        batch_seconds=arguments.batch_seconds,
+        language=arguments.lang,
     )
+    is_several = len(arguments.files) > 1 or len(jobs) > 1
     start, seconds, failed = time.perf_counter(), 0.0, 0
     for number, (sound, files) in enumerate(jobs, start=1):
         label = f"{number}/{len(jobs)} {sound.name}"
         try:
             if formats:
-                seconds += write_files(recogniser, name, sound, files, arguments, label)
+                seconds += write_files(recogniser, name, sound, files, arguments.vad, label)
             else:
-                seconds += print_text(recogniser, sound, arguments.vad, label)
+                prefix = f"{sound}: " if is_several else ""
+                seconds += print_text(recogniser, sound, arguments.vad, label, prefix)
         except MlmaError as error:
             failed += 1
             where = "" if sound == STDIN or str(sound) in str(error) else f"{sound}: "
             print(f"error: {where}{error}", file=sys.stderr)
     print(summary(len(jobs), failed, seconds, time.perf_counter() - start), file=sys.stderr)
-    if failed:
+    if failed or empty:
         raise SystemExit(1)
 
 
@@ -147,38 +174,39 @@ def write_files(
     model_name: str,
     sound: Path,
     files: Mapping[str, Path],
-    arguments: argparse.Namespace,
+    vad: bool,
     label: str,
 ) -> float:
     """Recognise a sound, write a file for each format, and give the seconds of audio."""
     from espnet_mlma.decode import formats
 
     with Progress(label, length_of(sound), True) as progress:
-        transcript = recogniser.transcribe(audio_of(sound), arguments.vad, progress)
-    transcript = replace(transcript, language=arguments.lang or transcript.language)
+        transcript = recogniser.transcribe(audio_of(sound), vad=vad, progress=progress)
     source = formats.Source("stdin" if sound == STDIN else str(sound), model_name)
     for name, file in files.items():
         formats.write(file, formats.FORMATS[name].render(transcript, source))
     return transcript.duration
 
 
-def print_text(recogniser: Recogniser, sound: Path, vad: bool, label: str) -> float:
+def print_text(recogniser: Recogniser, sound: Path, vad: bool, label: str, prefix: str) -> float:
     """Print the text of a sound on one line, as it becomes final, and give the seconds of audio.
+
+    Before its first word stands `prefix`.
 
     Where the text goes to a terminal it shows by itself how far the work is.
     """
     length = length_of(sound)
-    separator = ""
+    separator = prefix
     try:
         with Progress(label, length, not sys.stdout.isatty()) as progress:
-            for part in recogniser.iter_transcribe(audio_of(sound), vad, progress):
+            for part in recogniser.iter_transcribe(audio_of(sound), vad=vad, progress=progress):
                 print(separator + part.text, end="", flush=True)
                 separator = " "
     except MlmaError:
-        if separator:
+        if separator != prefix:
             print()
         raise
-    print(flush=True)
+    print(prefix.rstrip() if separator == prefix else "", flush=True)
     return progress.seconds
 
 

@@ -33,6 +33,8 @@ _OPEN_ENDED_FRAMES = 2**63 - 1
 _LONGEST_OGG_PAGE = 65307
 # Values decoded at once, all channels together: a header may claim a thousand channels.
 _PIECE_VALUES = 2**20
+# Beyond [-1, 1] by so much are integers that were made floats, and not loud sound.
+_LOUDEST = 100.0
 # A playlist names other files and addresses; a file from a stranger must not make us open them.
 _FFMPEG_OPTIONS = {"protocol_whitelist": "none"}
 
@@ -70,6 +72,39 @@ def audio_blocks(
         raise faults[0]
     if empty:
         raise MlmaError(f"{name}: holds no samples")
+
+
+def as_samples(audio) -> np.ndarray:
+    """Samples in memory as (time,) float32; whole numbers are divided by their type's range.
+
+    Args:
+        audio: one channel at 16 kHz, an array or a tensor on any device.
+
+    Raises:
+        MlmaError: it is something else, or reaches far beyond [-1, 1], or is not all numbers.
+    """
+    if hasattr(audio, "detach"):
+        audio = audio.detach().cpu()
+    try:
+        samples = np.asarray(audio)
+    except (TypeError, ValueError):
+        samples = np.empty(0, object)
+    # Whole numbers that are Python's own do not say what range they have.
+    if samples.dtype.kind not in ("fi" if hasattr(audio, "dtype") else "f"):
+        kind = type(audio).__name__ if samples.dtype.kind in "OSU" else samples.dtype
+        raise MlmaError(
+            f"audio is {kind}; give a path, an open file, or one channel of samples at 16 kHz, "
+            "floats between -1 and 1 or signed integers"
+        )
+    if samples.ndim != 1:
+        raise MlmaError(f"samples have shape {samples.shape}; give one channel, (time,)")
+    if samples.dtype.kind == "i":
+        samples = samples / 2.0 ** (8 * samples.dtype.itemsize - 1)
+    samples = samples.astype(np.float32)
+    peak = float(np.abs(samples).max(initial=0))
+    if not peak <= _LOUDEST:
+        raise MlmaError(f"samples reach {peak:g}; divide them so that they lie between -1 and 1")
+    return samples
 
 
 def duration_of(source: str | Path | BinaryIO, name: str = "") -> float | None:

@@ -130,9 +130,11 @@ def _in_folder(path: Path) -> tuple[Path, Path | None]:
         files = (names.get("yaml_files") or {}) | (names.get("files") or {})
         return _packed({key: path / name for key, name in files.items()}, meta)
     config = config if path.is_dir() else path
-    if not config.is_file():
+    is_yaml = config.suffix in (".yaml", ".yml")
+    if not config.is_file() or not is_yaml:
+        what = "not a model" if config.is_file() else "no such file"
         raise MlmaError(
-            f"{config}: no such file; give an experiment folder, a packed zip or a hub id user/name"
+            f"{config}: {what}; give an experiment folder, a packed zip or a hub id user/name"
         )
     return config, None
 

@@ -34,6 +34,7 @@ import numpy as np
 
 from espnet_mlma.decode.words import BPE_SPACE, CHAR_SPACE
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.text import normalise
 
 if TYPE_CHECKING:
     import kenlm
@@ -75,7 +76,8 @@ class NgramModel:
             self._model = kenlm.Model(str(path), config)
         except (OSError, MemoryError) as error:
             raise MlmaError(
-                f"{path}: KenLM cannot read it: {_reason(error)}; give an ARPA or KenLM binary file"
+                f"{path}: KenLM cannot read it: {_reason(error)}; give an ARPA or "
+                "KenLM file of order 2 or more"
             ) from None
         self._new_state = kenlm.State
         self._unknown_word = unknown_word
@@ -243,7 +245,7 @@ class Fusion:
         texts = [token.replace(space, " ") for token in tokens]
         for symbol in special_ids:
             texts[symbol] = ""
-        phrases = {_checked(phrase, texts) for phrase in decoding.hotwords}
+        phrases = {_spelled(phrase, texts) for phrase in decoding.hotwords}
         hotwords = Hotwords(phrases, texts, decoding.hotword_weight)
         ngram = None if decoding.lm is None else NgramModel(decoding.lm)
         return cls(texts, hotwords, ngram, decoding.lm_weight, decoding.word_bonus)
@@ -301,23 +303,21 @@ class Fusion:
         return state.ended
 
 
-def _checked(phrase: str, texts: Sequence[str]) -> str:
-    """A hotword with single spaces.
+def _spelled(phrase: str, texts: Sequence[str]) -> str:
+    """A hotword as the model can write it: as it is, normalised, or in capitals.
 
     Raises:
         MlmaError: it is empty, or holds a character that no symbol writes.
     """
-    phrase = " ".join(phrase.split())
-    if not phrase:
-        raise MlmaError("a hotword is empty; leave it out")
+    given, plain = " ".join(phrase.split()), normalise(phrase, "en")
+    if not plain:
+        raise MlmaError(f"hotword {phrase!r} has no letters; leave it out")
     letters = {char for text in texts if not _is_tag(text) for char in text}
-    for char in phrase:
-        if char not in letters:
-            raise MlmaError(
-                f"hotword {phrase!r}: the model never writes {char!r}; "
-                "spell it as in the training text"
-            )
-    return phrase
+    for form in (given, plain, plain.upper()):
+        if letters.issuperset(form):
+            return form
+    unknown = next(char for char in plain if char not in letters)
+    raise MlmaError(f"hotword {phrase!r}: the model never writes {unknown!r}; leave it out")
 
 
 def _is_tag(text: str) -> bool:

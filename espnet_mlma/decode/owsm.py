@@ -179,17 +179,17 @@ def acoustic_model(
     Args:
         model, config: from `checkpoint.build`.
         device: where to run.
-        language, task: as of `SpeechToTextModel`.
+        language, task: as of `SpeechToTextModel`; a model of the asr task is told no language.
 
     Raises:
-        MlmaError: the model cannot be told a language or a task, or does not know this one.
+        MlmaError: the model cannot be told a task, or does not know this language or task.
     """
     if checkpoint.task_of(config) == "s2t_ctc":
         return SpeechToTextModel(model, config, device, language, task)
-    if language is not None or task != "asr":
+    if task != "asr":
         raise MlmaError(
-            "language and task are for S2T-CTC models as OWSM-CTC; this one, of ESPnet's asr task, "
-            "recognises what it was trained on; leave them out"
+            f"task {task} is for S2T-CTC models as OWSM-CTC; this one, of ESPnet's asr task, "
+            "recognises what it was trained on; leave it out"
         )
     return AcousticModel(model, config["token_list"], config["token_type"], device)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.decode import checkpoint
 from espnet_mlma.decode.acoustic import AcousticModel
-from espnet_mlma.decode.audio import audio_blocks
+from espnet_mlma.decode.audio import as_samples, audio_blocks
 from espnet_mlma.decode.best_path import Path as TokenPath
 from espnet_mlma.decode.best_path import best_path, forced_path
 from espnet_mlma.decode.fusion import Fusion
@@ -51,6 +51,8 @@ class Recogniser:
         decoding: how emissions become text.
         calibration: of the words' confidence; None: they are the probabilities of the symbols.
         batch_seconds: most audio of a long recording encoded at once.
+        language: what is spoken, if that is known; None: transcripts say what is recognised or
+            guessed.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Recogniser:
         decoding: Decoding | None = None,
         calibration: Calibration | None = None,
         batch_seconds: float = 60.0,
+        language: str | None = None,
     ):
         self.acoustic = acoustic
         self.config = config
         self.decoding = decoding or Decoding()
         self.calibration = calibration
         self.batch_seconds = batch_seconds
+        self.language = language
         self._fusion = Fusion.from_options(
             acoustic.tokens, acoustic.token_type, self.decoding, acoustic.special_ids
         )
@@ -78,18 +82,20 @@ class Recogniser:
     def transcribe(
         self,
         audio: Audio,
+        *,
         vad: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> Transcript:
         """Recognise audio of any length.
 
         Args:
-            audio: a file of any rate and format, open or by its path; or samples (time,) at 16 kHz.
+            audio: a file of any rate and format, open or by its path; or samples (time,) at
+                16 kHz, floats between -1 and 1 or signed integers.
             vad: leave out what Silero's voice activity detector takes for no speech.
             progress: called with the seconds that are done, as it goes.
 
         Raises:
-            MlmaError: the audio cannot be read, or the samples are not one channel.
+            MlmaError: the audio cannot be read, or the samples are not one channel of such.
         """
         clock = _Clock(progress)
         parts = list(self._parts(clock.through(_blocks(audio)), vad))
@@ -98,6 +104,7 @@ class Recogniser:
     def iter_transcribe(
         self,
         audio: Audio,
+        *,
         vad: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> Iterator[Transcript]:
@@ -124,7 +131,8 @@ class Recogniser:
                 yield self._transcript(piece.log_probs, first, min(end, start + clock.seconds))
 
     def transcribe_batch(self, utterances: Sequence[np.ndarray]) -> list[Transcript]:
-        """Recognise utterances together, each encoded whole; each (time,) samples at 16 kHz."""
+        """Recognise utterances together, each encoded whole; samples as of `transcribe`."""
+        utterances = [as_samples(samples) for samples in utterances]
         return [
             self._transcript(log_probs, 0, len(samples) / SAMPLE_RATE)
             for log_probs, samples in zip(
@@ -199,7 +207,8 @@ class Recogniser:
         return TokenPath(path.token_ids, best.score, path.first, path.end, path.token_scores)
 
     def _language(self, tokens, text: str) -> str | None:
-        return self.acoustic.language_of([token.id for token in tokens]) or guess_language(text)
+        recognised = self.acoustic.language_of([token.id for token in tokens])
+        return self.language or recognised or guess_language(text)
 
 
 class _Clock:
@@ -226,10 +235,7 @@ class _Clock:
 def _blocks(audio: Audio) -> Iterable[np.ndarray]:
     if isinstance(audio, str | Path) or hasattr(audio, "read"):
         return audio_blocks(audio)
-    samples = np.asarray(audio, dtype=np.float32)
-    if samples.ndim != 1:
-        raise MlmaError(f"samples have shape {samples.shape}; give one channel, (time,)")
-    return [samples]
+    return [as_samples(audio)]
 
 
 def by_length(
@@ -276,15 +282,16 @@ def load(
             With int8 an utterance's scores depend a little on its batch.
         decoding: options of the search; None: the best path.
         batch_seconds: most audio of a long recording encoded at once.
-        language: what is spoken, ISO 639-1 or 639-3, for a model that is told it, as OWSM-CTC is;
-            None: it finds out.
-        task: `asr`, or `st_` and a code of three letters for such a model to translate.
+        language: what is spoken, ISO 639-1 or 639-3; models that take one, as OWSM-CTC, are told
+            it, and transcripts of the others only say so; None: it is found out.
+        task: `asr`, or `st_` and a code of three letters for a model as OWSM-CTC to translate.
 
     Raises:
-        MlmaError: a file is missing, the checkpoint's keys are not the model's, a lower precision
-            is asked of a GPU or of an encoder not our own, or the model cannot be told a language.
+        MlmaError: a file is missing, the checkpoint's keys are not the model's, there is no such
+            device, a lower precision is asked of a GPU or of an encoder not our own, or the model
+            does not know the language or cannot be told a task.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if precision != "float32" and torch.device(device).type != "cpu":
         raise MlmaError(f"precision {precision} is for a CPU; the device is {device}")
     model_file = None if model_file is None else Path(model_file)
@@ -294,4 +301,19 @@ def load(
     if torch.device(device).type == "cpu":
         prepare_linear_layers(model.encoder, precision)
     acoustic = acoustic_model(model, config, device, language, task)
-    return Recogniser(acoustic, config, decoding, calibration, batch_seconds)
+    said = language if type(acoustic) is AcousticModel else None
+    return Recogniser(acoustic, config, decoding, calibration, batch_seconds, said)
+
+
+def _usable(device: str) -> str:
+    """A device that PyTorch can compute on.
+
+    Raises:
+        MlmaError: there is none of this name.
+    """
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise MlmaError(f"device {device!r}: {reason}; give cpu, or cuda with a GPU") from None
+    return device

@@ -12,6 +12,7 @@ import torch
 from espnet2.legacy.nets.beam_search import Hypothesis
 from torch import Tensor
 
+from espnet_mlma.decode.audio import as_samples
 from espnet_mlma.decode.best_path import best_path
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.prefix_beam import prefix_beam
@@ -134,12 +135,9 @@ class Speech2Text:
             speech: each (time,) samples at 16 kHz.
 
         Raises:
-            MlmaError: samples are not one channel.
+            MlmaError: samples are not one channel between -1 and 1.
         """
-        utterances = [np.asarray(samples, dtype=np.float32) for samples in speech]
-        for samples in utterances:
-            if samples.ndim != 1:
-                raise MlmaError(f"samples have shape {samples.shape}; give one channel, (time,)")
+        utterances = [as_samples(samples) for samples in speech]
         return [self._results(log_probs) for log_probs in self.acoustic.emissions(utterances)]
 
     def _results(self, log_probs: Tensor) -> list[Result]:

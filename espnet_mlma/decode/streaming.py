@@ -15,6 +15,7 @@ from torch import Tensor
 
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.decode.acoustic import AcousticModel
+from espnet_mlma.decode.audio import as_samples
 from espnet_mlma.decode.best_path import Path, best_path
 from espnet_mlma.decode.owsm import SpeechToTextModel
 from espnet_mlma.decode.recogniser import Recogniser
@@ -317,19 +318,14 @@ class StreamingTranscriber:
         """Take the next samples.
 
         Args:
-            samples: (time,) float at 16 kHz, any number.
+            samples: (time,) at 16 kHz, any number of them, floats between -1 and 1 or signed
+                integers.
 
         Raises:
-            MlmaError: they have another shape or type, or the stream is finished.
+            MlmaError: they are something else, or the stream is finished.
         """
         self._check_open()
-        if not isinstance(samples, Tensor):
-            samples = torch.from_numpy(np.array(samples, order="C"))
-        if samples.ndim != 1 or not samples.is_floating_point():
-            raise MlmaError(
-                f"samples are {samples.dtype} of shape {tuple(samples.shape)}; "
-                "give one channel of floats, (time,)"
-            )
+        samples = torch.from_numpy(as_samples(samples))
         self._samples += len(samples)
         features = self._features.push(samples)
         if not self._forgets:

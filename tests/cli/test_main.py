@@ -27,7 +27,7 @@ def test_help_has_an_example_that_parses_and_the_exit_codes(mlma, name):
     example, codes = epilog.split("exit codes:\n")
     line = example.strip().splitlines()[0].rpartition("| ")[2]
     assert line.startswith(f"mlma {name}")
-    assert [row.split()[0] for row in codes.splitlines()] == ["0", "1", "2", "130"]
+    assert [row.split()[0] for row in codes.splitlines()] == ["0", "1", "2", "130", "141"]
 
 
 def test_version(mlma):
@@ -123,4 +123,4 @@ def test_a_reader_that_goes_is_no_error_to_tell():
     process = start("print('a line')")
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=60) == 141

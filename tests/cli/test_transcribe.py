@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from espnet_mlma.cli import files
-from espnet_mlma.cli.files import find_sounds, plan_outputs
+from espnet_mlma.cli.files import Sound, find_sounds, plan_outputs
 from espnet_mlma.cli.parser import UsageError
 from espnet_mlma.decode import formats, load
-from espnet_mlma.errors import MlmaError
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def expected(experiment, sounds):
 def test_text_and_nothing_else_on_stdout(mlma, experiment, sounds, expected):
     code, out, err = mlma("transcribe", sounds / "b.wav", sounds / "a.flac", "--model", experiment)
     assert code == 0
-    assert out == f"{expected['b.wav']}\n{expected['a.flac']}\n"
+    assert out == "".join(f"{sounds / n}: {expected[n]}\n" for n in ("b.wav", "a.flac"))
     assert err.startswith("2 of 2 files, 3.0 s of audio in ")
     assert err.endswith(" x real time\n")
     assert err.count("\n") == 1
@@ -32,7 +31,8 @@ def test_text_and_nothing_else_on_stdout(mlma, experiment, sounds, expected):
 def test_a_folder_gives_its_sounds_in_order(mlma, experiment, sounds, expected):
     code, out, _ = mlma("transcribe", sounds, "--model", experiment)
     assert code == 0
-    assert out.splitlines() == [expected[name] for name in ("a.flac", "b.wav", "below/C.WAV")]
+    names = "a.flac", "b.wav", "below/C.WAV"
+    assert out.splitlines() == [f"{sounds / name}: {expected[name]}" for name in names]
 
 
 def test_files_are_written_for_each_format(mlma, experiment, sounds, expected, tmp_path):
@@ -57,7 +57,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_done(mlma, experiment, sounds
     bad = [sounds / "nothing.wav", sounds / "notes.txt"]
     code, out, err = mlma("transcribe", *bad, sounds / "b.wav", "--model", experiment)
     assert code == 1
-    assert out == expected["b.wav"] + "\n"
+    assert out == f"{sounds / 'b.wav'}: {expected['b.wav']}\n"
     first, second, summary = err.splitlines()
     assert first.startswith(f"error: {bad[0]}: no such file")
     assert second.startswith(f"error: {bad[1]}: ")
@@ -99,7 +99,7 @@ def test_two_sounds_for_one_file_are_refused_before_anything_is_loaded(mlma, sou
     assert (code, out) == (2, "")
     assert "talk.mp3 and" in err and f"both write {tmp_path}/talk.srt" in err
     with pytest.raises(UsageError):
-        plan_outputs([Path("a/talk.wav"), Path("b/talk.wav")], ["txt"], Path("out"))
+        plan_outputs([Sound(Path("a/talk.wav")), Sound(Path("b/talk.wav"))], ["txt"], Path("out"))
 
 
 def test_a_folder_that_cannot_be_made_is_named_before_anything_is_loaded(mlma, sounds, tmp_path):
@@ -112,23 +112,37 @@ def test_a_folder_that_cannot_be_made_is_named_before_anything_is_loaded(mlma, s
 
 
 def test_outputs_lie_beside_their_sounds_or_in_the_folder():
-    sounds = [Path("a/talk.one.wav"), Path("b/talk.wav"), files.STDIN]
+    sounds = [Sound(Path("a/talk.one.wav")), Sound(Path("b/talk.wav")), Sound(files.STDIN)]
     assert [dict(planned) for _, planned in plan_outputs(sounds, ["textgrid"], None)] == [
         {"textgrid": Path("a/talk.one.TextGrid")},
         {"textgrid": Path("b/talk.TextGrid")},
         {"textgrid": Path("stdin.TextGrid")},
     ]
     assert plan_outputs(sounds[:1], ["srt"], Path("o")) == [
-        (sounds[0], {"srt": Path("o/talk.one.srt")})
+        (sounds[0].path, {"srt": Path("o/talk.one.srt")})
     ]
+
+
+def test_folders_below_a_named_folder_are_kept(sounds):
+    found, _ = find_sounds([sounds])
+    planned = [planned["txt"] for _, planned in plan_outputs(found, ["txt"], Path("o"))]
+    assert planned == [Path("o/a.txt"), Path("o/b.txt"), Path("o/below/C.txt")]
 
 
 def test_named_files_are_kept_as_they_are_and_folders_are_searched(sounds):
     named = [files.STDIN, sounds / "notes.txt", sounds]
     below = [sounds / name for name in ("a.flac", "b.wav", "below/C.WAV")]
-    assert find_sounds(named) == [files.STDIN, sounds / "notes.txt", *below]
+    found, empty = find_sounds(named)
+    assert [sound.path for sound in found] == [files.STDIN, sounds / "notes.txt", *below]
+    assert empty == []
 
 
-def test_a_folder_without_sounds_is_an_error(tmp_path):
-    with pytest.raises(MlmaError, match="no sound file"):
-        find_sounds([tmp_path])
+def test_a_folder_without_sounds_does_not_stop_the_others(mlma, experiment, sounds, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, out, err = mlma(
+        "transcribe", tmp_path / "empty", sounds / "a.flac", "--model", experiment
+    )
+    assert code == 1
+    assert f"error: {tmp_path / 'empty'}: no sound file" in err
+    assert out.startswith(f"{sounds / 'a.flac'}: ")
+    assert mlma("transcribe", tmp_path / "empty", "--model", experiment)[0] == 1

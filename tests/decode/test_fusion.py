@@ -222,14 +222,21 @@ def test_neither_language_model_nor_hotwords():
     assert Fusion.from_options(CHARS, "char", Decoding(beam=10)) is None
 
 
-@pytest.mark.parametrize("hotword, wrong", [("Peter", "'P'"), ("zoo", "'z'"), ("<unk>", "'<'")])
+@pytest.mark.parametrize("hotword, wrong", [("zoo", "'z'"), ("<unk>", "'u'")])
 def test_a_hotword_that_cannot_be_written(hotword, wrong):
     with pytest.raises(MlmaError, match=f"hotword '{hotword}': the model never writes {wrong}"):
         Fusion.from_options(CHARS, "char", Decoding(hotwords=(hotword,)))
 
 
+@pytest.mark.parametrize("hotword", ["peter", " Peter,", "PETER"])
+def test_a_hotword_is_spelled_as_the_model_writes(hotword):
+    log_probs = heard(CHARS, "a", "<space>", {"b": 0.7, "p": 0.3}, *"eter")
+    decoding = Decoding(hotwords=(hotword,), hotword_weight=1.0)
+    assert best(log_probs, CHARS, "char", decoding)[0] == "a peter"
+
+
 def test_an_empty_hotword():
-    with pytest.raises(MlmaError, match="a hotword is empty"):
+    with pytest.raises(MlmaError, match="hotword ' ' has no letters"):
         Fusion.from_options(CHARS, "char", Decoding(hotwords=("a", " ")))
 
 

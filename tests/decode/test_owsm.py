@@ -3,7 +3,7 @@ import pytest
 import torch
 from espnet2.bin.s2t_inference import Speech2Text
 
-from espnet_mlma.decode import checkpoint
+from espnet_mlma.decode import checkpoint, load
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.best_path import best_path
 from espnet_mlma.decode.owsm import SpeechToTextModel, acoustic_model
@@ -135,6 +135,10 @@ def test_the_configuration_chooses_the_class(loaded, experiment):
     assert type(acoustic_model(*loaded, "cpu")) is SpeechToTextModel
     asr = checkpoint.build(experiment)
     assert type(acoustic_model(*asr, "cpu")) is AcousticModel
-    for prompt in ({"language": "it"}, {"task": "st_eng"}):
-        with pytest.raises(MlmaError, match="language and task are for S2T-CTC models"):
-            acoustic_model(*asr, "cpu", **prompt)
+    with pytest.raises(MlmaError, match="task st_eng is for S2T-CTC models"):
+        acoustic_model(*asr, "cpu", task="st_eng")
+
+
+def test_a_model_that_is_told_no_language_has_it_in_its_transcripts(experiment):
+    transcript = load(experiment, device="cpu", language="it").transcribe(np.zeros(16000))
+    assert transcript.language == "it"

@@ -45,9 +45,39 @@ def test_file_array_and_tensor_agree(recogniser, utterances, tmp_path):
     assert len(texts) == 1
 
 
-def test_two_channels_are_refused(recogniser):
-    with pytest.raises(MlmaError, match=r"\(16000, 2\)"):
-        recogniser.transcribe(np.zeros((16000, 2), dtype=np.float32))
+@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+def test_whole_numbers_are_scaled(recogniser, utterances, dtype):
+    scaled = (utterances[0] * np.iinfo(dtype).max).astype(dtype)
+    expected = recogniser.transcribe(utterances[0].astype(np.float64))
+    for samples in (scaled, torch.from_numpy(scaled)):
+        found = recogniser.transcribe(samples)
+        assert found.text == expected.text
+        assert found.score == pytest.approx(expected.score, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "audio, wrong",
+    [
+        (np.zeros((16000, 2), dtype=np.float32), r"\(16000, 2\)"),
+        (np.full(16000, 3e4), "reach 30000"),
+        (np.full(16000, np.nan), "reach nan"),
+        (b"RIFF", "audio is bytes"),
+        (["a.wav", "b.wav"], "audio is list"),
+        ((16000, np.zeros(16000)), "audio is tuple"),
+        (np.zeros(16000, np.uint8), "audio is uint8"),
+        ([0, 1, 2], "audio is"),
+    ],
+    ids=["two channels", "loud", "nan", "bytes", "paths", "rate", "unsigned", "Python's integers"],
+)
+def test_what_is_no_sound_is_refused(recogniser, audio, wrong):
+    with pytest.raises(MlmaError, match=wrong):
+        recogniser.transcribe(audio)
+
+
+def test_a_device_that_is_not_there(experiment):
+    for device in ("banana", "cuda:99"):
+        with pytest.raises(MlmaError, match=f"device '{device}'"):
+            espnet_mlma.load(experiment, device=device)
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected"])

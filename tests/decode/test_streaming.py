@@ -387,10 +387,10 @@ def test_a_beam_is_refused(experiment):
 
 
 @pytest.mark.parametrize(
-    "samples", [np.zeros((2, 100), np.float32), np.zeros(100, np.int16), torch.tensor(0.0)]
+    "samples", [np.zeros((2, 100), np.float32), np.zeros(100, np.uint8), torch.tensor(0.0)]
 )
 def test_samples_of_another_shape_or_type_are_refused(causal, samples):
-    with pytest.raises(MlmaError, match="one channel of floats"):
+    with pytest.raises(MlmaError, match="one channel"):
         StreamingTranscriber(causal).push(samples)
 
 
