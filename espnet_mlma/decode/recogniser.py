@@ -291,9 +291,10 @@ def load(
             device, a lower precision is asked of a GPU or of an encoder not our own, or the model
             does not know the language or cannot be told a task.
     """
-    device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if precision != "float32" and torch.device(device).type != "cpu":
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if precision != "float32" and not device.startswith("cpu"):
         raise MlmaError(f"precision {precision} is for a CPU; the device is {device}")
+    _check_device(device)
     model_file = None if model_file is None else Path(model_file)
     with checkpoint.located(Path(path), model_file) as (config_file, found):
         model, config = checkpoint.from_files(config_file, found)
@@ -305,8 +306,8 @@ def load(
     return Recogniser(acoustic, config, decoding, calibration, batch_seconds, said)
 
 
-def _usable(device: str) -> str:
-    """A device that PyTorch can compute on.
+def _check_device(device: str) -> None:
+    """See that PyTorch can compute on a device.
 
     Raises:
         MlmaError: there is none of this name.
@@ -316,4 +317,3 @@ def _usable(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise MlmaError(f"device {device!r}: {reason}; give cpu, or cuda with a GPU") from None
-    return device
