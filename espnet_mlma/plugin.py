@@ -1,8 +1,9 @@
-"""Registration of `conmamba`, and of `conformer_cnn4` for comparisons, in ESPnet's tasks.
+"""Registration of `conmamba`, `conformer_cnn4` and `mlma_ctc` in ESPnet's tasks.
 
-ESPnet finds encoders in a table per task module and has no hook for others, so the entry has to be
-made after each of those modules is imported. Importing them all here would cost every small command
-of the recipe several seconds; instead the tables are filled when, and only if, ESPnet imports them.
+ESPnet finds encoders and models in tables per task module and has no hook for others, so the entry
+has to be made after each of those modules is imported. Importing them all here would cost every
+small command of the recipe several seconds; instead the tables are filled when, and only if, ESPnet
+imports them.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import importlib.machinery
 import sys
 from types import ModuleType
 
-TASKS = frozenset(
-    [f"espnet2.tasks.{task}" for task in ("asr", "st", "slu", "s2t", "s2t_ctc", "ssl")]
-    + ["espnet3.systems.esp2_asr.task"]
-)
+_ASR = frozenset(["espnet2.tasks.asr", "espnet3.systems.esp2_asr.task"])
+TASKS = _ASR | {f"espnet2.tasks.{task}" for task in ("st", "slu", "s2t", "s2t_ctc", "ssl")}
 
 
 def register(task: ModuleType) -> None:
     """Add `conmamba` and `conformer_cnn4` to the encoders of an ESPnet task module.
+
+    The asr task's models get `mlma_ctc`.
 
     Args:
         task: a module with a table `encoder_choices`.
@@ -28,6 +29,10 @@ def register(task: ModuleType) -> None:
 
     task.encoder_choices.classes["conmamba"] = ConMambaEncoder
     task.encoder_choices.classes["conformer_cnn4"] = ConformerCnn4Encoder
+    if task.__name__ in _ASR:
+        from espnet_mlma.model import MlmaCTCModel
+
+        task.model_choices.classes["mlma_ctc"] = MlmaCTCModel
 
 
 class _RegisteringLoader(importlib.abc.Loader):

@@ -1,4 +1,4 @@
-"""Stage 12: decode a data folder into ESPnet's `text token token_int score` files."""
+"""Stage 12: decode a data folder into ESPnet's `text token token_int score`, and `utt2lang`."""
 
 from __future__ import annotations
 
@@ -87,12 +87,13 @@ def decode_folder(
 
 
 def write_results(results: dict[str, Transcript], output_dir: Path) -> None:
-    """Write the four files in C order of the ids; the folder appears whole or not at all."""
+    """Write the five files in C order of the ids; the folder appears whole or not at all."""
     columns = {
         "text": lambda t: t.text,
         "token": lambda t: " ".join(token.text for token in t.tokens),
         "token_int": lambda t: " ".join(str(token.id) for token in t.tokens),
         "score": lambda t: f"{t.score:.4f}",
+        "utt2lang": lambda t: t.language or "",
     }
 
     def fill(new: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.text.language import language_of_token
 
 # The longest of ESPnet's input layers need 0.2 s; what is shorter is filled up with silence.
 _SHORTEST = SAMPLE_RATE * 3 // 10
@@ -34,7 +35,6 @@ class AcousticModel:
     # Audio up to this length is heard whole, longer audio is cut at its pauses into shorter
     # utterances; None: it is heard by windows alone.
     utterance_seconds: float | None = 12.0
-    special_ids: frozenset[int] = frozenset()
 
     def __init__(
         self, model: torch.nn.Module, token_list: Sequence[str], token_type: str, device: str
@@ -47,6 +47,10 @@ class AcousticModel:
         self.device = device
         self.tokens = tuple(token_list)
         self.token_type = token_type
+        languages = {i: language_of_token(token) for i, token in enumerate(self.tokens)}
+        self._languages = {i: language for i, language in languages.items() if language}
+        # What is written and is no text.
+        self.special_ids = frozenset(self._languages)
 
     @torch.inference_mode()
     def emissions(self, utterances: Sequence[np.ndarray]) -> list[Tensor]:
@@ -86,5 +90,5 @@ class AcousticModel:
         return step // (len(long) - len(short))
 
     def language_of(self, token_ids: Sequence[int]) -> str | None:
-        """The language that the symbols name, ISO 639-1; None: they name none."""
-        return None
+        """The language that the symbols name first, ISO 639-1; None: they name none."""
+        return next((self._languages[i] for i in token_ids if i in self._languages), None)

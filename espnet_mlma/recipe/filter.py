@@ -16,6 +16,7 @@ from espnet_mlma.corpora.filters import FRAMES_PER_SECOND, ctc_frames
 from espnet_mlma.corpora.writer import replace_folder
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.recipe import datadir
+from espnet_mlma.text.language import with_language
 
 _MADE_BY = "stage 3"
 
@@ -50,6 +51,8 @@ class Limits:
 def filter_folder(data: Path, out: Path, limits: Limits) -> Counter[str]:
     """Copy a formatted data folder without the utterances that break the limits.
 
+    Beside `text` the copy has `text_lang`, where each text begins with its language's token.
+
     Args:
         data: `dump/raw/org/<set>` of stage 3; its archives are referred to, not copied.
         out: `dump/raw/<set>`, replaced once the new one is whole.
@@ -63,6 +66,7 @@ def filter_folder(data: Path, out: Path, limits: Limits) -> Counter[str]:
     """
     sound = datadir.read(data / "wav.scp", _MADE_BY)
     text = datadir.read(data / "text", _MADE_BY)
+    language = datadir.read(data / "utt2lang", _MADE_BY)
     samples = datadir.read(data / "utt2num_samples", _MADE_BY)
     reasons = {id_: limits.reason(int(samples[id_]), text[id_]) for id_ in sound}
     kept = [id_ for id_, reason in reasons.items() if reason is None]
@@ -77,6 +81,9 @@ def filter_folder(data: Path, out: Path, limits: Limits) -> Counter[str]:
         for name in ("feats_type", "audio_format"):
             (new / name).write_text((data / name).read_text(encoding="utf-8"), encoding="utf-8")
         datadir.write_dropped(new / "dropped.tsv", dropped)
+        datadir.write(
+            new / "text_lang", ((id_, with_language(text[id_], language[id_])) for id_ in kept)
+        )
         datadir.write(new / "wav.scp", ((id_, sound[id_]) for id_ in kept))
 
     replace_folder(out, fill)

@@ -1,6 +1,7 @@
 """Stage 5: the token list of a recogniser, and its BPE model.
 
 The list is ESPnet's: `<blank>` is 0, `<unk>` is 1 and a symbol of its own, `<sos/eos>` is last.
+Texts that begin with language tokens, as stage 4 writes them into `text_lang`, add these symbols.
 
     python -m espnet_mlma.recipe.tokens --text dump/raw/train/text --token_type bpe --nbpe 500 \
         --out data/en_token_list/bpe_unigram500
@@ -18,6 +19,7 @@ from pathlib import Path
 from espnet_mlma.corpora.writer import replace_folder
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.recipe import datadir
+from espnet_mlma.text.language import language_token, split_language
 
 BLANK, UNKNOWN, SPACE, SOS_EOS = "<blank>", "<unk>", "<space>", "<sos/eos>"
 
@@ -42,13 +44,14 @@ def characters(texts: Iterable[str]) -> list[str]:
     return [SPACE if character == " " else character for character in ordered]
 
 
-def train_bpe(texts: Sequence[str], size: int, mode: str) -> bytes:
+def train_bpe(texts: Sequence[str], size: int, mode: str, whole: Sequence[str] = ()) -> bytes:
     """Train a SentencePiece model.
 
     Args:
         texts: normalised transcripts, which SentencePiece is told to leave as they are.
         size: number of pieces, SentencePiece's own three included.
         mode: `unigram` or `bpe`.
+        whole: symbols that are pieces whatever the texts are, and are never cut.
 
     Returns:
         The serialised model.
@@ -67,6 +70,7 @@ def train_bpe(texts: Sequence[str], size: int, mode: str) -> bytes:
             model_type=mode,
             character_coverage=1.0,
             normalization_rule_name="identity",
+            user_defined_symbols=list(whole),
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -94,6 +98,9 @@ def pieces(model: bytes) -> list[str]:
 def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mode: str) -> int:
     """Write `tokens.txt`, and `bpe.model` for BPE, into a folder that appears whole.
 
+    Where texts begin with language tokens, ESPnet's tokeniser of characters wants these in a file
+    of their own, `nlsyms.txt`.
+
     Args:
         out: the folder.
         texts: normalised transcripts.
@@ -106,12 +113,20 @@ def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mo
     Raises:
         MlmaError: see `train_bpe`.
     """
-    model = train_bpe(texts, size, mode) if token_type == "bpe" else b""
-    tokens = [BLANK, UNKNOWN, *(pieces(model) if model else characters(texts)), SOS_EOS]
+    languages, texts = zip(*map(split_language, texts), strict=True)
+    whole = [language_token(language) for language in sorted(set(languages) - {None})]
+    if token_type == "bpe":
+        model = train_bpe(texts, size, mode, whole)
+        written = pieces(model)
+    else:
+        model, written = b"", [*whole, *characters(texts)]
+    tokens = [BLANK, UNKNOWN, *written, SOS_EOS]
 
     def fill(new: Path) -> None:
         if model:
             (new / "bpe.model").write_bytes(model)
+        if whole:
+            (new / "nlsyms.txt").write_text("\n".join(whole) + "\n", encoding="utf-8")
         (new / "tokens.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
 
     replace_folder(out, fill)

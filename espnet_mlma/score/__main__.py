@@ -85,7 +85,18 @@ def _row(
         for unit in ("wer", "cer", "ter")
     )
     first, missing = utterances[0], sum(utterance.missing for utterance in utterances)
-    return Row(first.lang, first.corpus, name, len(utterances), missing, words, chars, tokens)
+    has_languages = all(u.heard is not None for u in utterances)
+    return Row(
+        lang=first.lang,
+        corpus=first.corpus,
+        test_set=name,
+        sentences=len(utterances),
+        missing=missing,
+        words=words,
+        chars=chars,
+        tokens=tokens,
+        languages=sum(u.heard == u.lang for u in utterances) if has_languages else None,
+    )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ class Utterance:
 
     Args:
         missing: there is no hypothesis; the empty one then stands for it.
+        heard: the language it was taken for; empty: none; None: decoding wrote no languages.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Utterance:
     reference: str
     hypothesis: str
     missing: bool
+    heard: str | None = None
 
 
 def join(data: Path, hypotheses: Path) -> list[Utterance]:
@@ -43,6 +45,8 @@ def join(data: Path, hypotheses: Path) -> list[Utterance]:
     names = ("text", "utt2spk", "utt2lang", "utt2category")
     text, speaker, lang, corpus = (read(data / name, "stage 3") for name in names)
     recognised = read(hypotheses, "stage 12")
+    languages = hypotheses.with_name("utt2lang")
+    heard = read(languages, "stage 12") if languages.exists() else None
     for table, name in ((speaker, names[1]), (lang, names[2]), (corpus, names[3])):
         unknown = next((id_ for id_ in text if id_ not in table), None)
         if unknown is not None:
@@ -61,6 +65,7 @@ def join(data: Path, hypotheses: Path) -> list[Utterance]:
             reference=normalise(reference, lang[id_]),
             hypothesis=normalise(recognised.get(id_, ""), lang[id_]),
             missing=id_ not in recognised,
+            heard=None if heard is None else heard.get(id_, ""),
         )
         for id_, reference in sorted(text.items())
     ]

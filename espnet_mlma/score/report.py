@@ -29,6 +29,7 @@ class Row:
         words: errors in words.
         chars: errors in characters.
         tokens: errors in the tokens of the model.
+        languages: how many were taken for their language; None: not known.
     """
 
     lang: str
@@ -39,10 +40,12 @@ class Row:
     words: Errors
     chars: Errors
     tokens: Errors
+    languages: int | None = None
 
 
 def add(rows: Sequence[Row], lang: str, corpus: str) -> Row:
     """The micro average: one row with the counts of all."""
+    languages = [row.languages for row in rows]
     return Row(
         lang,
         corpus,
@@ -52,6 +55,7 @@ def add(rows: Sequence[Row], lang: str, corpus: str) -> Row:
         total_errors(row.words for row in rows),
         total_errors(row.chars for row in rows),
         total_errors(row.tokens for row in rows),
+        None if None in languages else sum(languages),
     )
 
 
@@ -83,8 +87,13 @@ def section(rows: Sequence[Row], tag: str, scorer: str) -> str:
         micro.append(add(own, lang, "all"))
         if len(own) > 1:
             lines.append(_cells(micro[-1]))
-    lines.append(_cells(add(micro, "all", "micro average")))
-    lines.append(_macro(micro))
+    total = add(micro, "all", "micro average")
+    lines += [_cells(total), _macro(micro)]
+    if total.languages is not None:
+        shares = (
+            f"{row.lang} {100 * row.languages / row.sentences:.1f}" for row in (*micro, total)
+        )
+        lines += ["", f"Utterances taken for their language, per cent: {', '.join(shares)}."]
     return "\n".join(lines) + "\n"
 
 

@@ -156,3 +156,29 @@ def test_stage_12_writes_the_four_files(experiment, utterances, tmp_path):
     done = subprocess.run([*command, "--config", config], capture_output=True, text=True)
     assert done.returncode == 1
     assert "unknown option 'beam_size'" in done.stderr.splitlines()[-1]
+
+
+def test_language_tokens_name_the_language_and_are_no_text(make_experiment, utterances):
+    from espnet2.tasks.asr import ASRTask
+
+    folder = make_experiment(
+        ASRTask,
+        encoder="conmamba",
+        encoder_conf={"output_size": 16, "num_blocks": 2, "linear_units": 32},
+        token_list=["<blank>", "<unk>", "<it>", "<nl>", "<space>", *"abcdef", "<sos/eos>"],
+        token_type="char",
+        model_conf={"ctc_weight": 1.0},
+        frontend_conf={"fs": "16k", "hop_length": 160, "center": False},
+        normalize=None,
+    )
+    recogniser = espnet_mlma.load(folder, device="cpu")
+    with torch.no_grad():  # as much of the languages as of the letters
+        recogniser.model.ctc.ctc_lo.bias[2:4] += 1
+    found = recogniser.transcribe_batch(utterances)
+    assert any(transcript.language for transcript in found)
+    for transcript in found:
+        named = [token.text[1:-1] for token in transcript.tokens if token.id in (2, 3)]
+        if named:
+            assert transcript.language == named[0]
+        letters = [token.text for token in transcript.tokens if token.id not in (2, 3)]
+        assert transcript.text == " ".join("".join(letters).replace("<space>", " ").split())

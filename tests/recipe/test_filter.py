@@ -34,6 +34,9 @@ def test_a_filtered_folder_agrees_in_all_its_tables(make_data, tmp_path: Path) -
     assert counts == {"kept": 3, "empty_text": 1, "too_many_symbols": 1}
     tables = ("wav.scp", "text", "utt2spk", "utt2num_samples", "utt2category", "utt2dataset")
     assert {tuple(datadir.read(out / name, "")) for name in tables} == {tuple(list(texts)[2:])}
+    spoken = datadir.read(out / "utt2lang", "")
+    expected = {id_: f"<{spoken[id_]}> {text}" for id_, text in list(texts.items())[2:]}
+    assert datadir.read(out / "text_lang", "") == expected
     dropped = (out / "dropped.tsv").read_text().splitlines()[1:]
     assert dropped[0] == f"{first}\tempty_text\tno words"
     assert (out / "audio_format").read_text() == "flac.ark\n"

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+from espnet2.text.build_tokenizer import build_tokenizer
 
+from espnet_mlma.decode.words import text_of
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.recipe.tokens import (
     characters,
@@ -31,6 +33,25 @@ def test_the_list_has_blank_first_unknown_second_and_the_end_last(tmp_path: Path
     assert (tokens[0], tokens[1], tokens[-1]) == ("<blank>", "<unk>", "<sos/eos>")
     assert len(tokens) == len(set(tokens)) == count
     assert set("".join(TEXTS)) - {" "} < set(tokens)
+
+
+def test_language_tokens_are_symbols_for_espnets_tokenisers(tmp_path: Path) -> None:
+    languages = ["it", "de", "fr", "es", "en"] * 8
+    texts = [f"<{lang}> {text}" for lang, text in zip(languages, TEXTS, strict=True)]
+    for token_type, size in (("char", 0), ("bpe", 40)):
+        folder = tmp_path / token_type
+        write_tokens(folder, texts, token_type, size, "unigram")
+        symbols = (folder / "nlsyms.txt").read_text().split()
+        assert symbols == ["<de>", "<en>", "<es>", "<fr>", "<it>"]
+        tokens = (folder / "tokens.txt").read_text().splitlines()
+        assert tokens[2:7] == symbols and len(tokens) == len(set(tokens))
+        nlsyms = {"non_linguistic_symbols": symbols} if token_type == "char" else {}
+        tokeniser = build_tokenizer(token_type, bpemodel=folder / "bpe.model", **nlsyms)
+        written = [token for token in tokeniser.text2tokens(texts[0]) if token in tokens]
+        assert "<it>" in written[:2] and not set("<>") & set(written)
+        assert text_of(written[written.index("<it>") + 1 :], token_type) == TEXTS[0]
+    write_tokens(tmp_path / "char", TEXTS, "char", 0, "unigram")
+    assert not (tmp_path / "char" / "nlsyms.txt").exists()
 
 
 @pytest.mark.parametrize("mode", ["unigram", "bpe"])

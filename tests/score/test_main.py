@@ -81,6 +81,19 @@ def test_results_have_a_row_per_language_and_corpus_and_the_averages(work):
     assert "`decode_ctc_best_path`, model: `valid.cer_ctc.ave`" in text
 
 
+def test_languages_are_counted_where_decoding_wrote_them(work):
+    decoded = work / "exp" / "asr_x" / TAG
+    results = work / "exp" / "asr_x" / "RESULTS.md"
+    run(work)
+    assert "taken for their language" not in results.read_text(encoding="utf-8")
+    (decoded / "test_ls_en" / "utt2lang").write_text("ls_en_1-a en\nls_en_2-a nl\n")
+    (decoded / "test_cv_en" / "utt2lang").write_text("")
+    (decoded / "test_cv_fr" / "utt2lang").write_text("cv_fr_1-a fr\ncv_fr_1-b\n")
+    run(work)
+    line = "Utterances taken for their language, per cent: en 33.3, fr 50.0, all 40.0."
+    assert line in results.read_text(encoding="utf-8").splitlines()
+
+
 def test_every_set_gets_its_files_and_a_second_run_the_same(work):
     first = run(work)
     for name in UTTERANCES:

@@ -34,6 +34,7 @@ max_wav_duration=20          # seconds; longer ones are not trained on
 token_type=bpe               # char or bpe
 nbpe=30                      # BPE pieces
 bpemode=unigram              # unigram or bpe
+lang_tokens=false            # train on texts that begin with their language's token, as <it>
 bpe_train_text=              # text files of the token list; the training set's by default
 lm_train_text=               # text files of the n-gram model; the training set's by default
 use_lm=false                 # a neural language model is not offered
@@ -119,13 +120,19 @@ name_folders() {
     local of_lang="" suffix
     [ "${lang}" = noinfo ] || of_lang=${lang}_
     suffix=${of_lang}${token_type}$([ "${token_type}" = char ] || echo "${nbpe}")
-    local sp=${speed_perturb_factors:+_sp}
+    local sp=${speed_perturb_factors:+_sp} of_text=""
+    text_file=text nlsyms=none
+    if [ "${lang_tokens}" = true ]; then
+        of_text=_lang text_file=text_lang suffix+=_lang
+    fi
     tokens=data/${of_lang}token_list/${token_type}
     bpemodel=none
     if [ "${token_type}" = bpe ]; then
         tokens=${tokens}_${bpemode}${nbpe}
-        bpemodel=${tokens}/bpe.model
+        bpemodel=${tokens}${of_text}/bpe.model
     fi
+    tokens+=${of_text}
+    [ "${lang_tokens}" = false ] || nlsyms=${tokens}/nlsyms.txt
     token_list=${tokens}/tokens.txt
     data_feats=${dumpdir}/raw
     if [ -z "${asr_tag}" ]; then
@@ -239,7 +246,7 @@ stage_4() {
 }
 
 stage_5() { # shellcheck disable=SC2086
-    python3 -m espnet_mlma.recipe.tokens --text ${bpe_train_text:-${data_feats}/${train_set}/text} \
+    python3 -m espnet_mlma.recipe.tokens --text ${bpe_train_text:-${data_feats}/${train_set}/${text_file}} \
         --out "${tokens}" --token_type "${token_type}" --nbpe "${nbpe}" --bpemode "${bpemode}"
 }
 
@@ -262,14 +269,14 @@ train_options() {
     model_options=(
         --config "${asr_config}" --frontend_conf "fs=${fs}" --use_preprocessor true
         --token_type "${token_type}" --token_list "${token_list}" --bpemodel "${bpemodel}"
-        --non_linguistic_symbols none --cleaner none --g2p none
+        --non_linguistic_symbols "${nlsyms}" --cleaner none --g2p none
     )
     local part
     for part in train valid; do
         local set=${part}_set
         model_options+=(
             "--${part}_data_path_and_name_and_type" "${data_feats}/${!set}/wav.scp,speech,kaldi_ark"
-            "--${part}_data_path_and_name_and_type" "${data_feats}/${!set}/text,text,text"
+            "--${part}_data_path_and_name_and_type" "${data_feats}/${!set}/${text_file},text,text"
         )
     done
 }

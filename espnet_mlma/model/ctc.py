@@ -1,0 +1,163 @@
+"""MlmaCTCModel, the class ESPnet builds from `model: mlma_ctc`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.asr.specaug.specaug import SpecAug
+from espnet2.torch_utils.device_funcs import force_gatherable
+from torch import Tensor, nn
+
+from espnet_mlma.text.language import language_of_token
+
+
+class TwoViews(nn.Module):
+    """SpecAugment of a batch whose second half is its first: warped alike, masked differently.
+
+    Time is warped once, so that the frames of both views say the same.
+
+    Args:
+        specaug: ESPnet's, with its options.
+    """
+
+    def __init__(self, specaug: SpecAug):
+        super().__init__()
+        self.specaug = specaug
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """features (2 * batch, time, bins), lengths (2 * batch,)."""
+        if self.specaug.time_warp is not None:
+            half = len(features) // 2
+            warped, _ = self.specaug.time_warp(features[:half], lengths[:half])
+            features = warped.repeat(2, 1, 1)
+        for mask in (self.specaug.freq_mask, self.specaug.time_mask):
+            if mask is not None:
+                features, lengths = mask(features, lengths)
+        return features, lengths
+
+
+def consistency_loss(log_probs: Tensor, lengths: Tensor) -> Tensor:
+    """How far two views' posteriors are apart, each pulled towards the other one as it stands.
+
+    Args:
+        log_probs: (2 * batch, frames, vocabulary), the second view after the first.
+        lengths: frames of each row, (2 * batch,).
+
+    Returns:
+        Kullback-Leibler divergence, summed over frames, mean of the rows; nats.
+
+    Source: Yao et al., CR-CTC, arXiv 2410.05101, equation 4.
+    """
+    log_probs = log_probs.float()
+    target = log_probs.detach().roll(len(log_probs) // 2, dims=0)
+    divergence = (target.exp() * (target - log_probs)).sum(-1)
+    frames = torch.arange(divergence.size(1), device=lengths.device)
+    return divergence.masked_fill(frames >= lengths[:, None], 0).sum() / len(log_probs)
+
+
+class MlmaCTCModel(ESPnetASRModel):
+    """ESPnet's ASR model with CTC alone, and two more objectives.
+
+    Args:
+        cr_ctc_weight: of the consistency between two masked views of each utterance; 0 trains on
+            one view. Twice the frames go through the encoder for each utterance.
+        language_layers: 1-based blocks, of `interctc_layer_idx`, whose intermediate CTC is to
+            write the language alone, which is the first symbol of each text (`--lang_tokens true`
+            of the recipe). With `interctc_use_conditioning` the blocks above are told it.
+        espnet: what ESPnetASRModel takes; `ctc_weight` has to be 1.
+
+    Raises:
+        ValueError: options do not go together, naming them.
+
+    Source: Yao et al., CR-CTC, arXiv 2410.05101; intermediate targets: Sanabria and Metze,
+        Hierarchical multitask learning with CTC, SLT 2018.
+    """
+
+    def __init__(self, cr_ctc_weight: float = 0.0, language_layers: Sequence[int] = (), **espnet):
+        if espnet.get("ctc_weight") != 1.0:
+            raise ValueError(f"mlma_ctc has no decoder: ctc_weight is {espnet.get('ctc_weight')}")
+        if espnet.get("aux_ctc"):
+            raise ValueError("mlma_ctc takes language_layers in place of aux_ctc")
+        super().__init__(**espnet)
+        heads = getattr(self.encoder, "interctc_layer_idx", ())
+        missing = [layer for layer in language_layers if layer not in heads]
+        if missing or (language_layers and not self.interctc_weight):
+            raise ValueError(
+                f"language_layers {list(language_layers)} must be among the encoder's "
+                f"interctc_layer_idx {list(heads)}, and interctc_weight above 0"
+            )
+        languages = [i for i, token in enumerate(self.token_list) if language_of_token(token)]
+        if language_layers and not languages:
+            raise ValueError(
+                "language_layers want language tokens, as `<it>`, in the token list; "
+                "make it with --lang_tokens true"
+            )
+        if cr_ctc_weight > 0:
+            if not isinstance(self.specaug, SpecAug):
+                raise ValueError("cr_ctc_weight above 0 needs `specaug: specaug`")
+            self.specaug = TwoViews(self.specaug)
+        self.cr_ctc_weight = cr_ctc_weight
+        self.language_layers = frozenset(language_layers)
+        self.register_buffer("languages", torch.tensor(languages), persistent=False)
+
+    def forward(
+        self, speech: Tensor, speech_lengths: Tensor, text: Tensor, text_lengths: Tensor, **_
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss of a batch.
+
+        Args:
+            speech: (batch, samples).
+            speech_lengths: (batch,).
+            text: token ids (batch, symbols).
+            text_lengths: (batch,).
+
+        Returns:
+            The loss, mean of the utterances; figures for the log; the number of utterances.
+        """
+        batch, text = len(speech), text[:, : text_lengths.max()]
+        is_twice = self.training and self.cr_ctc_weight > 0
+        if is_twice:
+            speech, text = speech.repeat(2, 1), text.repeat(2, 1)
+            speech_lengths, text_lengths = speech_lengths.repeat(2), text_lengths.repeat(2)
+        encoded, lengths = self.encode(speech, speech_lengths)
+        encoded, intermediate = encoded if isinstance(encoded, tuple) else (encoded, [])
+
+        loss, cer = self._calc_ctc_loss(encoded, lengths, text, text_lengths)
+        stats = {"loss_ctc": loss.detach(), "cer_ctc": cer}
+        if not self.training and len(self.languages):
+            stats["acc_language"] = self._language_accuracy(encoded, lengths, text)
+        losses = []
+        for layer, hidden in intermediate if self.interctc_weight else []:
+            is_language = layer in self.language_layers
+            if is_language:
+                target, target_lengths = text[:, :1], torch.ones_like(text_lengths)
+            else:
+                target, target_lengths = text, text_lengths
+            one, cer = self._calc_ctc_loss(hidden, lengths, target, target_lengths)
+            losses.append(one)
+            stats[f"loss_interctc_layer{layer}"] = one.detach()
+            if not is_language:
+                stats[f"cer_interctc_layer{layer}"] = cer
+            elif not self.training:
+                accuracy = self._language_accuracy(hidden, lengths, text)
+                stats[f"acc_language_layer{layer}"] = accuracy
+        if losses:
+            mean = torch.stack(losses).mean()
+            loss = (1 - self.interctc_weight) * loss + self.interctc_weight * mean
+        if is_twice:
+            consistency = consistency_loss(self.ctc.log_softmax(encoded), lengths)
+            stats["loss_cr"] = consistency.detach()
+            loss = loss + self.cr_ctc_weight * consistency
+        stats["loss"] = loss.detach()
+        return force_gatherable((loss, stats, batch), loss.device)
+
+    def _language_accuracy(self, hidden: Tensor, lengths: Tensor, text: Tensor) -> Tensor:
+        """Share of utterances whose most probable language token is that of their text."""
+        log_probs = self.ctc.log_softmax(hidden)[:, :, self.languages]
+        frames = torch.arange(hidden.size(1), device=lengths.device)
+        padding = (frames >= lengths[:, None])[:, :, None]
+        # A language is written in one frame or a few: the best frame of each speaks for it.
+        best = log_probs.masked_fill(padding, -torch.inf).amax(1).argmax(1)
+        return (self.languages[best] == text[:, 0]).float().mean()
