@@ -9,13 +9,13 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from espnet_mlma.cli import align, bench, demo, info, stream, transcribe
+from espnet_mlma.cli import align, bench, compare, demo, info, report, stream, transcribe
 from espnet_mlma.cli.parser import BROKEN_PIPE, Parser, UsageError
 from espnet_mlma.errors import run_cli
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.version import __version__
 
-COMMANDS = (transcribe, align, stream, info, bench, demo)
+COMMANDS = (transcribe, align, stream, info, bench, compare, demo, report)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from espnet_mlma.cli import model
 from espnet_mlma.cli.parser import add_command, add_model_options
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import write
 
 
 def add_to(commands) -> None:
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output is None:
         print(contents, end="")
     else:
-        formats.write(arguments.output, contents)
+        write(arguments.output, contents)
 
 
 def read_text(path: Path) -> str:

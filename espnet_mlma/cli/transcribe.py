@@ -20,6 +20,7 @@ from espnet_mlma.cli.parser import (
 )
 from espnet_mlma.cli.progress import Progress
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import write
 
 if TYPE_CHECKING:
     from espnet_mlma.decode import Recogniser
@@ -184,7 +185,7 @@ def write_files(
         transcript = recogniser.transcribe(audio_of(sound), vad=vad, progress=progress)
     source = formats.Source("stdin" if sound == STDIN else str(sound), model_name)
     for name, file in files.items():
-        formats.write(file, formats.FORMATS[name].render(transcript, source))
+        write(file, formats.FORMATS[name].render(transcript, source))
     return transcript.duration
 
 

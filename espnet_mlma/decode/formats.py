@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_mlma.decode.transcript import Transcript, Word
-from espnet_mlma.errors import MlmaError
 
 SCHEMA = "espnet-mlma/transcript/1"
 # What subtitle makers agree on, more or less; BBC Subtitle Guidelines, Netflix Timed Text Style.
@@ -259,20 +257,3 @@ FORMATS = {
     "tsv": Format(".tsv", tsv),
     "textgrid": Format(".TextGrid", textgrid),
 }
-
-
-def write(path: Path, contents: str) -> None:
-    """Write a file whole or not at all, in UTF-8; makes its folder.
-
-    Raises:
-        MlmaError: it cannot be written.
-    """
-    new = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(contents, encoding="utf-8", newline="\n")
-        os.replace(new, path)
-    except OSError as error:
-        raise MlmaError(
-            f"cannot write {path}: {error.strerror}; make room or choose another place with -o"
-        ) from None

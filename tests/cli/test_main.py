@@ -12,8 +12,9 @@ from espnet_mlma.version import __version__
 NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
 
 
-def test_the_six_commands_are_there(mlma):
-    assert sorted(NAMES) == ["align", "bench", "demo", "info", "stream", "transcribe"]
+def test_the_commands_are_there(mlma):
+    expected = ["align", "bench", "compare", "demo", "info", "report", "stream", "transcribe"]
+    assert sorted(NAMES) == expected
     code, out, _ = mlma("--help")
     assert code == 0
     assert all(name in out for name in NAMES)

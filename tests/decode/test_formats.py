@@ -13,6 +13,7 @@ from espnet_mlma.decode import formats
 from espnet_mlma.decode.formats import FORMATS, Source, cues
 from espnet_mlma.decode.transcript import Token, Transcript, Word
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import write
 
 SOURCE = Source("calls/monday talk.mp3", "exp/asr_mini")
 SCHEMA = Path(formats.__file__).with_name("transcript.schema.json")
@@ -171,7 +172,7 @@ def test_json_is_as_its_schema_says(said):
 
 def read_textgrid(said, folder):
     file = folder / "talk.TextGrid"
-    formats.write(file, FORMATS["textgrid"].render(said, SOURCE))
+    write(file, FORMATS["textgrid"].render(said, SOURCE))
     return textgrid.openTextgrid(str(file), includeEmptyIntervals=True)
 
 
@@ -211,4 +212,4 @@ def test_tiers_have_no_gap_and_no_empty_span(said, tmp_path_factory):
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(MlmaError, match=r"cannot write .*taken/talk\.srt: .*-o"):
-        formats.write(tmp_path / "taken" / "talk.srt", "1\n")
+        write(tmp_path / "taken" / "talk.srt", "1\n")

@@ -212,3 +212,25 @@ def test_trained_models_load(make_experiment):
     )
     recogniser = espnet_mlma.load(folder, device="cpu")
     assert recogniser.transcribe(torch.zeros(16000)).duration == 1.0
+
+
+def _train_one_step(rank: int, folder: str) -> None:
+    store = torch.distributed.FileStore(f"{folder}/store", 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    model = build("mlma_ctc", encoder_conf=WITH_HEADS, interctc_weight=0.3, cr_ctc_weight=0.2)
+    parallel = torch.nn.parallel.DistributedDataParallel(model.train())
+    torch.manual_seed(rank)
+    speech = torch.randn(3, int(LENGTHS.max())) * 0.1
+    with parallel.no_sync():  # as ESPnet accumulates gradients
+        parallel(speech, LENGTHS, TEXT.clone(), TEXT_LENGTHS)[0].backward()
+    parallel(speech, LENGTHS, TEXT.clone(), TEXT_LENGTHS)[0].backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    torch.save(gradients, f"{folder}/{rank}.pt")
+
+
+def test_processes_share_their_gradients(tmp_path):
+    torch.multiprocessing.spawn(_train_one_step, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in first.values())
+    torch.testing.assert_close(first, second)
+    assert any(gradient.abs().max() > 0 for gradient in first.values())

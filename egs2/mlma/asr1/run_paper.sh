@@ -1,0 +1,142 @@
+#!/usr/bin/env bash
+# Train and score the models of a table of the MLMA paper, one after the other.
+#
+#   ./run_paper.sh --table 3 --db_root /corpora                  3, 4, 5, 6 or 7
+#   ./run_paper.sh --table 7 --db_root /corpora --dry_run true   print the commands only
+#
+# --ngpu 1, 2, 4, 8 or 16; all by default. Each GPU takes the batch of the configuration, and the more
+# there are, the fewer batches make an update: it always hears the same amount of speech.
+# All other options are asr.sh's, such as `--stop_stage 5`. A run that was stopped goes on when it is
+# given again; a model that has its RESULTS.md is not touched. When all have, `mlma compare` prints
+# the paper's figures beside them.
+set -euo pipefail
+
+die() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+# quoted: the table's models as espnet_mlma/compare/published.yaml calls them.
+quoted() {
+    case $1 in
+        3) echo mlma-conmamba-ls960,mlma-conformer-ls960 ;;
+        4) echo mlma-conmamba-3334h,mlma-conformer-3334h ;;
+        5) echo mlma-conmamba-11840h ;;
+        6) echo mlma-conmamba-31.6m,mlma-conmamba-42m ;;
+        7) echo mlma-conmamba-710h,mlma-conmamba-1210h,mlma-conmamba-3334h ;;
+    esac
+}
+
+# rows: of the table, a line per model: its name, the mixture, the configuration and options of it.
+rows() {
+    local hours
+    local conmamba="conf/train_asr_conmamba.yaml"
+    local large="conf/train_asr_conmamba_42m.yaml"
+    # With our front-end it has the size of the paper's; with ESPnet's own it is larger.
+    local conformer="conf/train_asr_conformer.yaml --encoder conformer_cnn4"
+    case $1 in
+        3) echo "conmamba ls960 ${conmamba}" && echo "conformer ls960 ${conformer}" ;;
+        4) echo "conmamba bi3334 ${conmamba}" && echo "conformer bi3334 ${conformer}" ;;
+        5) echo "conmamba mlma11840 ${conmamba}" ;;
+        # The paper does not name the training set, but calls it bilingual.
+        6) echo "conmamba bi3334 ${conmamba}" && echo "conmamba_42m bi3334 ${large}" ;;
+        7) for hours in 710 1210 3334; do echo "conmamba bi${hours} ${conmamba}"; done ;;
+        *) die "--table '$1': the paper's tables of results are 3, 4, 5, 6 and 7" ;;
+    esac
+}
+
+table=
+dry_run=false
+ngpu=
+asr_args=
+sp=
+dumpdir=dump
+options=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        -h | --help)
+            sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+            exit
+            ;;
+        --mixture | --lang | --asr[_-]config | --asr[_-]tag | --asr[_-]exp | --expdir | \
+            --asr[_-]stats[_-]dir | --token[_-]type | --lang[_-]tokens)
+            die "$1: the table says it; for a model of your own use run.sh" ;;
+    esac
+    [ $# -ge 2 ] || die "$1 needs a value"
+    case $1 in
+        --table) table=$2 ;;
+        --dry_run | --dry-run) dry_run=$2 ;;
+        --ngpu) ngpu=$2 ;;
+        --asr_args | --asr-args) asr_args=" $2" ;;
+        --db_root | --db-root) options+=(--db_root "$(realpath -m "$2")") ;;
+        --dumpdir) options+=("$1" "$2") && dumpdir=$2 ;;
+        --speed_perturb_factors | --speed-perturb-factors) options+=("$1" "$2") && sp=_sp ;;
+        *) options+=("$1" "$2") ;;
+    esac
+    shift 2
+done
+[[ ${dry_run} =~ ^(true|false)$ ]] || die "--dry_run ${dry_run}: true or false"
+models=$(rows "${table}")
+ngpu=${ngpu:-$( (nvidia-smi -L 2>/dev/null || true) | wc -l)}
+[[ ${ngpu} =~ ^(0|1|2|4|8|16)$ ]] || die "--ngpu ${ngpu}: 1, 2, 4, 8 or 16; 0 trains on the CPU"
+
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+# batches CONFIG: the options that give each GPU a whole batch.
+batches() {
+    local gpus=$((ngpu > 1 ? ngpu : 1)) name value
+    for name in batch_bins max_batch_size accum_grad num_iters_per_epoch; do
+        value=$(sed -n "s/^${name}:[[:space:]]*\([0-9]*\).*/\1/p" "$1")
+        case ${name} in
+            batch_bins | max_batch_size) value=$((value * gpus)) ;;
+            *) value=$((value / gpus)) ;;
+        esac
+        echo -n "--${name} ${value} "
+    done
+}
+
+# run_model NAME MIXTURE CONFIG OPTION...: unless it is done.
+run_model() {
+    local config=$3 tag=paper_$1_$2${sp} stats=exp/asr_stats_raw_$2_char${sp} command
+    echo "$1 on $2: exp/asr_${tag}"
+    if [ -e "exp/asr_${tag}/RESULTS.md" ]; then
+        echo "  is done; without its RESULTS.md it would be trained further and scored again"
+        return
+    fi
+    command=(./run.sh --mixture "$2" --asr_config "${config}" --asr_tag "${tag}" --ngpu "${ngpu}"
+        --asr_args "$(batches "${config}")${*:4}${asr_args}")
+    # An earlier model of the same mixture has made the data, and their statistics last of all.
+    if [[ " ${ready} " == *" $2 "* ]] || [ -e "${stats}/valid/text_shape.char" ]; then
+        command+=(--stage 11)
+    fi
+    ready+=" $2"
+    command+=("${options[@]}")
+    if [ "${dry_run}" = true ]; then
+        echo "  ${command[*]@Q}"
+    else
+        "${command[@]}"
+    fi
+}
+
+# compare_models: ours, each in its newest decoding, with the paper's; nothing while one is missing.
+compare_models() {
+    local name mixture experiment folder newest systems=()
+    while read -r name mixture _; do
+        experiment=exp/asr_paper_${name}_${mixture}${sp} newest=
+        [ -e "${experiment}/RESULTS.md" ] || return 0
+        for folder in "${experiment}"/*_asr_model_*/; do
+            [[ ${folder} -nt ${newest} ]] && newest=${folder%/}
+        done
+        systems+=("${name}_${mixture}=${newest}")
+    done <<<"${models}"
+    # shellcheck source-path=SCRIPTDIR
+    . ./path.sh
+    python3 -m espnet_mlma.cli compare "${systems[@]}" --dump "${dumpdir}/raw" \
+        --published "$(quoted "${table}")"
+}
+
+ready=
+while read -r -a row; do
+    run_model "${row[@]}" </dev/null
+done <<<"${models}"
+[ "${dry_run}" = true ] || compare_models

@@ -1,0 +1,110 @@
+"""`mlma compare`: systems side by side, with what others published."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from espnet_mlma.cli.parser import UsageError, add_command
+from espnet_mlma.files import write
+
+if TYPE_CHECKING:
+    from espnet_mlma.compare.comparison import Comparison
+
+NORMALISERS = {"ours": ("ours",), "whisper": ("whisper",), "both": ("ours", "whisper")}
+
+
+def add_to(commands) -> None:
+    """Add the command's parser."""
+    parser = add_command(
+        commands,
+        "compare",
+        run,
+        "put decoded systems and published figures side by side, with tests of significance",
+        "mlma compare small=exp/asr_small/decode_a large=exp/asr_large/decode_a "
+        "--published owsm-ctc,mlma --format html -o comparison.html\n"
+        "  writes tables and plots of two models, OWSM-CTC and the paper; p-values for the two",
+    )
+    parser.add_argument(
+        "systems",
+        nargs="*",
+        type=named_folder,
+        metavar="NAME=DECODE_FOLDER",
+        help="what stage 12 wrote; without any, published figures alone. A NAME that is a "
+        "published system's, such as owsm-ctc-v3.1, takes its caveats",
+    )
+    parser.add_argument(
+        "--published",
+        default="all",
+        metavar="LIST|all|none",
+        help="whose published figures to quote: names, or beginnings of names such as owsm, parted "
+        "by commas (default: all, on the languages and corpora that were decoded)",
+    )
+    parser.add_argument(
+        "--normaliser",
+        choices=tuple(NORMALISERS),
+        default="ours",
+        help="of references and hypotheses; Whisper's needs espnet-mlma[compare] (default: ours)",
+    )
+    parser.add_argument(
+        "--format", choices=("md", "json", "html"), default="md", help="(default: md)"
+    )
+    parser.add_argument(
+        "-o", dest="output", type=Path, metavar="FILE", help="write it there (default: print it)"
+    )
+    parser.add_argument(
+        "--dump",
+        type=Path,
+        metavar="FOLDER",
+        help="the references, dump/raw (default: that of the recipe a decoding is in)",
+    )
+
+
+def named_folder(text: str) -> tuple[str, Path]:
+    """A name and a folder, of which one may be empty only by mistake."""
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DECODE_FOLDER")
+    return name, Path(folder)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Compare, and print or write the result."""
+    names = [name for name, _ in arguments.systems]
+    if len(set(names)) < len(names):
+        raise UsageError("two systems have one name; give each its own")
+    if not names and arguments.published == "none":
+        raise UsageError("nothing to compare; name decoding folders or published systems")
+
+    from espnet_mlma.compare import published as quoted
+    from espnet_mlma.compare import systems
+    from espnet_mlma.compare.comparison import compare
+
+    published = quoted.load()
+    chosen = {"all": list(published.systems), "none": []}
+    figures = published.choose(
+        chosen.get(arguments.published, [n.strip() for n in arguments.published.split(",")])
+    )
+    by = NORMALISERS[arguments.normaliser]
+    measured = [
+        systems.load(name, folder, arguments.dump, by, published)
+        for name, folder in arguments.systems
+    ]
+    contents = render(compare(measured, by, published, figures), arguments.format)
+    if arguments.output is None:
+        print(contents, end="")
+    else:
+        write(arguments.output, contents)
+
+
+def render(comparison: Comparison, form: str) -> str:
+    """The comparison as md, json or html."""
+    if form == "json":
+        from espnet_mlma.compare.comparison import as_json
+
+        return json.dumps(as_json(comparison), ensure_ascii=False, indent=1) + "\n"
+    from espnet_mlma.compare import html, markdown
+
+    return {"md": markdown, "html": html}[form].render(comparison)

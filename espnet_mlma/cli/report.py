@@ -1,0 +1,89 @@
+"""`mlma report`: a page about what an experiment gets wrong."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from espnet_mlma.cli import model
+from espnet_mlma.cli.parser import add_command, natural
+from espnet_mlma.files import write
+
+_MEGA = 1_000_000
+
+
+def add_to(commands) -> None:
+    """Add the command's parser."""
+    parser = add_command(
+        commands,
+        "report",
+        run,
+        "write a page with an experiment's errors: tables, worst utterances, confusions, training",
+        "mlma report exp/asr_train_asr_conmamba_mini_raw_mini_char --worst 20 -o errors.html\n"
+        "  writes one file that a browser opens without network: open errors.html",
+    )
+    parser.add_argument(
+        "experiment", type=Path, metavar="EXP", help="exp/asr_*, decoded by stage 12"
+    )
+    parser.add_argument(
+        "--decoding", metavar="NAME", help="folder of stage 12 in it (default: the only one)"
+    )
+    parser.add_argument(
+        "--dump",
+        type=Path,
+        metavar="DIR",
+        help="references and audio of stage 3 (default: dump/raw of the experiment's recipe)",
+    )
+    parser.add_argument(
+        "--worst",
+        type=natural,
+        default=50,
+        metavar="N",
+        help="utterances to list and to hear, languages in turn (default: 50)",
+    )
+    parser.add_argument(
+        "--audio-mb",
+        type=megabytes,
+        default=8.0,
+        metavar="MB",
+        help="most audio in the page, as MP3 in base64; 0: none (default: 8)",
+    )
+    parser.add_argument(
+        "-o",
+        dest="output",
+        type=Path,
+        metavar="FILE",
+        help="write it there (default: EXP/DECODING/report.html)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read, align, write the page and say what is in it."""
+    model.import_espnet()
+
+    from espnet_mlma.report.data import load
+    from espnet_mlma.report.page import render
+    from espnet_mlma.report.training import read_epochs
+
+    decoded = load(arguments.experiment, arguments.decoding, arguments.dump)
+    page = render(
+        decoded,
+        read_epochs(arguments.experiment),
+        arguments.worst,
+        round(_MEGA * arguments.audio_mb),
+    )
+    output = arguments.output or decoded.experiment / decoded.decoding / "report.html"
+    write(output, page.html)
+    size = len(page.html.encode()) / _MEGA
+    print(f"wrote {output}, {size:.1f} MB: {page.listed} of the worst utterances")
+    for reason, count in page.silent.items():
+        print(f"  {count} without audio: {reason}")
+
+
+def megabytes(text: str) -> float:
+    """A number of 0 or more."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 0 or more")
+    return number

@@ -1,0 +1,1 @@
+"""Systems side by side: ours, other models on the same audio, and published figures."""

@@ -1,0 +1,301 @@
+"""Decode test sets with any CTC model of ESPnet's, and measure what that takes.
+
+Time is the wall clock's while sets are decoded: reading of audio, features, encoder, search. Memory
+is the most that this process holds meanwhile, model and libraries included; on a GPU, what tensors
+take there. Imports, loading, a first utterance that warms up and the writing of results count for
+neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.files import write
+from espnet_mlma.recipe.datadir import read
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from espnet_mlma.decode import Recogniser, Transcript
+
+FILE = "measured.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What decoding took; the contents of `measured.json`.
+
+    Attributes:
+        system: the model's name.
+        parameters: how many.
+        training_hours: of audio; None: unknown.
+        audio_seconds: that were decoded.
+        seconds: that it took.
+        rtf: seconds per second of audio.
+        peak_bytes: most memory; None: the system does not tell.
+        machine: processor and threads, or GPU, and PyTorch.
+        usd_per_machine_hour: what the machine costs; None: unknown.
+    """
+
+    system: str
+    parameters: int
+    training_hours: float | None
+    audio_seconds: float
+    seconds: float
+    rtf: float
+    peak_bytes: int | None
+    machine: str
+    usd_per_machine_hour: float | None
+
+
+@dataclass(frozen=True)
+class Windowed:
+    """A recogniser whose model hears windows of one length, for utterances of any.
+
+    A short utterance costs as much as a window, so they are what a batch is counted in, and what
+    is longer than one is cut.
+    """
+
+    recogniser: Recogniser
+
+    def transcribe_batch(self, utterances: Sequence[np.ndarray]) -> list[Transcript]:
+        """As of `Recogniser`."""
+        from espnet_mlma.corpora.audio import SAMPLE_RATE
+
+        window = self.recogniser.acoustic.window_seconds
+        at_once = max(1, int(self.recogniser.batch_seconds // window))
+        whole = [samples for samples in utterances if len(samples) <= window * SAMPLE_RATE]
+        batches = (whole[i : i + at_once] for i in range(0, len(whole), at_once))
+        heard = (found for batch in batches for found in self.recogniser.transcribe_batch(batch))
+        return [
+            next(heard)
+            if len(samples) <= window * SAMPLE_RATE
+            else self.recogniser.transcribe(samples)
+            for samples in utterances
+        ]
+
+
+def main() -> None:
+    """Decode the sets named on the command line; write their folders, then `measured.json`."""
+    args = _parse()
+    sets = _by_name(args.data)
+
+    from espnet_mlma.decode import load
+    from espnet_mlma.memory import keep_freed_memory
+
+    keep_freed_memory()
+    recogniser = load(args.model, device=args.device, batch_seconds=args.batch_seconds)
+    languages = {name: args.language or language_of(folder) for name, folder in sets.items()}
+    told = {language: tell(recogniser, language) for language in set(languages.values())}
+    warm_up(told.values())
+    (args.out / FILE).unlink(missing_ok=True)
+    audio, seconds, peak = decode(
+        {name: (folder, told[languages[name]]) for name, folder in sets.items()},
+        args.out,
+        args.batch_seconds,
+        recogniser.acoustic.device,
+    )
+    measured = Measured(
+        system=_name(args.model),
+        parameters=parameters(recogniser.model),
+        training_hours=args.training_hours,
+        audio_seconds=audio,
+        seconds=seconds,
+        rtf=seconds / audio,
+        peak_bytes=peak,
+        machine=machine(recogniser.acoustic.device),
+        usd_per_machine_hour=args.usd_per_hour,
+    )
+    _write(args.out / FILE, measured)
+    print(f"{measured.system}: {audio:.0f} s of audio in {seconds:.1f} s, {audio / seconds:.1f} x")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet_mlma.compare.measure", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--model", required=True, metavar="PATH|ZIP|HUB_ID")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, metavar="SET", help="dump/raw/<set>"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="gets a folder per set, and " + FILE
+    )
+    parser.add_argument(
+        "--language", metavar="CODE", help="what is spoken; without it what a set's utt2lang says"
+    )
+    parser.add_argument("--device", help="cpu, cuda, ...; without it a GPU where there is one")
+    parser.add_argument(
+        "--batch_seconds", type=float, default=60.0, help="of audio at once (default: 60)"
+    )
+    parser.add_argument("--training_hours", type=float, metavar="H", help="the model's")
+    parser.add_argument("--usd_per_hour", type=float, metavar="X", help="what the machine costs")
+    return parser.parse_args()
+
+
+def _by_name(folders: Sequence[Path]) -> dict[str, Path]:
+    sets: dict[str, Path] = {}
+    for folder in folders:
+        name = folder.resolve().name
+        if name in sets:
+            raise MlmaError(f"{folder}: {sets[name]} has the same name; measure one by itself")
+        sets[name] = folder
+    return sets
+
+
+def language_of(folder: Path) -> str | None:
+    """The language of a set's utterances; None: they have several.
+
+    Raises:
+        MlmaError: the set does not tell languages.
+    """
+    languages = set(read(folder / "utt2lang", "stage 3").values())
+    return languages.pop() if len(languages) == 1 else None
+
+
+def tell(recogniser: Recogniser, language: str | None) -> Recogniser | Windowed:
+    """The recogniser of utterances in a language, with the same model.
+
+    Args:
+        recogniser: of any model; those that take no language remain as they are.
+        language: None: the model finds out.
+
+    Raises:
+        MlmaError: the model does not know the language.
+    """
+    from espnet_mlma.decode import Recogniser
+    from espnet_mlma.decode.owsm import SpeechToTextModel
+
+    acoustic, config = recogniser.acoustic, recogniser.config
+    if not isinstance(acoustic, SpeechToTextModel):
+        return recogniser
+    told = SpeechToTextModel(acoustic.model, config, acoustic.device, language)
+    return Windowed(
+        Recogniser(
+            told,
+            config,
+            recogniser.decoding,
+            recogniser.calibration,
+            batch_seconds=recogniser.batch_seconds,
+        )
+    )
+
+
+def warm_up(recognisers: Iterable[Recogniser | Windowed]) -> None:
+    """Recognise a second of silence with each."""
+    import numpy as np
+
+    from espnet_mlma.corpora.audio import SAMPLE_RATE
+
+    for recogniser in recognisers:
+        recogniser.transcribe_batch([np.zeros(SAMPLE_RATE, np.float32)])
+
+
+def decode(
+    sets: dict[str, tuple[Path, Recogniser | Windowed]],
+    out: Path,
+    batch_seconds: float,
+    device: str,
+) -> tuple[float, float, int | None]:
+    """Decode sets as stage 12 does.
+
+    Args:
+        sets: of each name the data folder, and what recognises it.
+        out: gets a folder per set.
+        batch_seconds: most audio in a batch, padding included.
+        device: where the models are.
+
+    Returns:
+        Seconds of audio, seconds that it took, and the most memory in bytes.
+
+    Raises:
+        MlmaError: a set cannot be read, or has no audio.
+    """
+    from espnet_mlma.decode.__main__ import decode_folder, write_results
+
+    audio = seconds = 0.0
+    forget_peak(device)
+    for name, (folder, recogniser) in sets.items():
+        start = time.perf_counter()
+        results = decode_folder(recogniser, folder, batch_seconds)
+        seconds += time.perf_counter() - start
+        if not results:
+            raise MlmaError(f"{folder}: the set has no utterance; run stage 3 again")
+        audio += sum(transcript.duration for transcript in results.values())
+        write_results(results, out / name)
+    return audio, seconds, peak_bytes(device)
+
+
+def parameters(model: torch.nn.Module) -> int:
+    """How many a model has; in a layer packed for recognition they are no parameters any more."""
+    from espnet_mlma.decode.precision import PackedLinear
+
+    packed = (layer for layer in model.modules() if isinstance(layer, PackedLinear))
+    tensors = [tensor for layer in packed for tensor in (layer.weight, layer.bias)]
+    return sum(t.numel() for t in (*model.parameters(), *tensors) if t is not None)
+
+
+def forget_peak(device: str) -> None:
+    """Have `peak_bytes` count from here."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        # What loading freed must not count.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        return  # no Linux, or no glibc: loading counts
+
+
+def peak_bytes(device: str) -> int | None:
+    """Most memory since `forget_peak`: of the process, or on a GPU; None: the system has no /proc.
+
+    Source: proc(5), clear_refs and VmHWM.
+    """
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+
+
+def machine(device: str) -> str:
+    """What computes: the same text on the same machine with the same settings."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    cpu = next(names, platform.machine())
+    return f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def _name(model: str) -> str:
+    """A hub id as it is, of a path the last part."""
+    path = Path(model)
+    return path.resolve().name if path.exists() else model
+
+
+def _write(path: Path, measured: Measured) -> None:
+    write(path, json.dumps(asdict(measured), indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    run_cli(main)

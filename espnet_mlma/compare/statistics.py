@@ -1,0 +1,147 @@
+"""Is one system better than another on the same utterances, or could that be chance?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 1000
+SEED = 0
+_BOUNDARY = 2  # words right in both systems that part two segments
+_DRAWN_AT_ONCE = 4_000_000  # utterances in the memory of the bootstrap
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """What resampling says of the difference of two error rates.
+
+    Attributes:
+        difference: rate of the first system less that of the second, in points of per cent.
+        low, high: the middle 95 % of the differences on resampled utterances.
+        p: two-sided.
+
+    Of one utterance the last three are nan.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Mapsswe:
+    """The matched pairs sentence-segment word error test.
+
+    Attributes:
+        segments: how many there are.
+        z: above 0 where the first system has more errors; nan where all segments differ alike.
+        p: two-sided, by the normal distribution.
+    """
+
+    segments: int
+    z: float
+    p: float
+
+
+def bootstrap(
+    first: Sequence[int],
+    second: Sequence[int],
+    reference: Sequence[int],
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Bootstrap:
+    """Compare two error rates by drawing utterances, both systems' together, with replacement.
+
+    Args:
+        first: errors of the first system (utterance,).
+        second: errors of the second on the same utterances (utterance,).
+        reference: reference tokens (utterance,), at least one in all.
+        resamples: how often as many utterances as there are get drawn.
+        seed: of the draw.
+
+    Source: Bisani and Ney, Bootstrap estimates for confidence intervals in ASR performance
+        evaluation, ICASSP 2004.
+    """
+    errors = np.subtract(first, second, dtype=np.int64)
+    tokens = np.asarray(reference, dtype=np.int64)
+    rng = np.random.default_rng(seed)
+    count = len(tokens)
+    difference = float(100 * errors.sum() / tokens.sum())
+    if count == 1:
+        return Bootstrap(difference, math.nan, math.nan, math.nan)
+    at_once = max(1, _DRAWN_AT_ONCE // count)
+    differences = []
+    for start in range(0, resamples, at_once):
+        drawn = rng.integers(count, size=(min(at_once, resamples - start), count))
+        # Draws of nothing but empty references have no rate; they say nothing either way.
+        differences.append(100 * errors[drawn].sum(1) / np.maximum(tokens[drawn].sum(1), 1))
+    resampled = np.concatenate(differences)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    # The sample itself counts as one draw: p is never 0 for want of draws.
+    tail = min((resampled <= 0).sum(), (resampled >= 0).sum()) + 1
+    p = min(1.0, 2 * tail / (resamples + 1))
+    return Bootstrap(difference, float(low), float(high), float(p))
+
+
+def slots(alignment: Iterable[tuple[str | None, str | None]]) -> tuple[int, ...]:
+    """Where the errors are: (2 x words + 1,).
+
+    An odd place is 1 where its reference word is wrong; an even one has the number of words that
+    were inserted before the next, or at the end.
+
+    Args:
+        alignment: pairs of `score.align`.
+    """
+    places = [0]
+    for spoken, recognised in alignment:
+        if spoken is None:
+            places[-1] += 1
+        else:
+            places += [int(spoken != recognised), 0]
+    return tuple(places)
+
+
+def segments(first: Sequence[int], second: Sequence[int]) -> list[tuple[int, int]]:
+    """Errors of both systems in each segment of an utterance that has some.
+
+    Two words that both have right, with nothing inserted between them, part segments.
+
+    Args:
+        first: `slots` of the first system.
+        second: those of the second on the same reference.
+    """
+    found = []
+    errors, right = (0, 0), 0
+    for place, (a, b) in enumerate(zip(first, second, strict=True)):
+        if a or b:
+            errors, right = (errors[0] + a, errors[1] + b), 0
+        elif place % 2:
+            right += 1
+            if right == _BOUNDARY and any(errors):
+                found.append(errors)
+                errors = (0, 0)
+    return [*found, errors] if any(errors) else found
+
+
+def mapsswe(pairs: Iterable[tuple[Sequence[int], Sequence[int]]]) -> Mapsswe:
+    """The test over utterances, as NIST's sc_stats does it.
+
+    Args:
+        pairs: `slots` of both systems, by utterance.
+
+    Source: Gillick and Cox, Some statistical issues in the comparison of speech recognition
+        algorithms, ICASSP 1989; boundaries of two words as in NIST's SCTK.
+    """
+    differences = np.array([a - b for pair in pairs for a, b in segments(*pair)])
+    count = len(differences)
+    if not differences.any():
+        return Mapsswe(count, 0.0, 1.0)
+    deviation = differences.std(ddof=1) if count > 1 else 0.0
+    if deviation == 0:
+        return Mapsswe(count, math.nan, math.nan)
+    z = float(differences.mean() / (deviation / math.sqrt(count)))
+    return Mapsswe(count, z, math.erfc(abs(z) / math.sqrt(2)))

@@ -1,0 +1,200 @@
+"""Systems measured here: folders that decoding wrote, scored utterance by utterance."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import yaml
+
+from espnet_mlma.compare import normalisers
+from espnet_mlma.compare.measure import FILE, Measured
+from espnet_mlma.compare.published import ALL, Published
+from espnet_mlma.compare.statistics import slots
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.recipe.datadir import read
+from espnet_mlma.score.align import Errors, align, count_errors, count_pairs
+from espnet_mlma.score.join import characters, join
+
+# ESPnet's and our recipe name a decoding folder by configuration and language model.
+# The two test sets of LibriSpeech have a column each where a system decoded both.
+_LIBRISPEECH = {"test_ls_en": "ls-clean", "test_lsother_en": "ls-other"}
+_LANGUAGE_MODEL = re.compile(r"(^|_)(lm|\d*gram|ngram)(_|$)")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An utterance, by one normaliser.
+
+    Attributes:
+        lang, corpus: of it.
+        reference: what was said, normalised.
+        words, chars: errors.
+        slots: where the words' errors are; see `statistics.slots`.
+        missing: there is no hypothesis; all its words count as deleted.
+    """
+
+    lang: str
+    corpus: str
+    reference: str
+    words: Errors
+    chars: Errors
+    slots: tuple[int, ...]
+    missing: bool
+
+
+@dataclass(frozen=True)
+class System:
+    """A system measured here.
+
+    Attributes:
+        name: as the user calls it.
+        folder: what decoding wrote.
+        utterances: by normaliser, then by test set and id.
+        measured: what decoding took, if that was measured.
+        caveats: keys of caveats by corpus; `all` are those of every corpus.
+    """
+
+    name: str
+    folder: Path
+    utterances: Mapping[str, Mapping[tuple[str, str], Scored]]
+    measured: Measured | None
+    caveats: Mapping[str, tuple[str, ...]]
+
+    def caveats_on(self, corpus: str) -> tuple[str, ...]:
+        """Keys of the caveats that a figure of this system on a corpus carries."""
+        return self.caveats.get(ALL, ()) + self.caveats.get(corpus, ())
+
+
+def load(
+    name: str, folder: Path, dump: Path | None, by: Sequence[str], published: Published
+) -> System:
+    """Score a decoding folder.
+
+    Args:
+        name: as the user calls it; a key of a published system gives that one's caveats.
+        folder: `exp/<experiment>/<decoding>`, with a folder for each test set.
+        dump: `dump/raw`, the references; None: that of the recipe the folder is in.
+        by: normalisers, of `normalisers.NAMES`.
+        published: knows the caveats.
+
+    Raises:
+        MlmaError: a folder or file is missing, or they do not belong together.
+    """
+    sets = sorted(path.parent.name for path in folder.glob("*/text"))
+    if not sets:
+        raise MlmaError(f"{folder}: no set is decoded in it; name a folder that stage 12 wrote")
+    references = dump or folder.resolve().parents[2] / "dump" / "raw"
+    if not references.is_dir():
+        raise MlmaError(f"{references}: no such folder; name that of the references with --dump")
+    columns = _LIBRISPEECH if set(_LIBRISPEECH) <= set(sets) else {}
+    utterances: dict[str, dict[tuple[str, str], Scored]] = {
+        normaliser: {
+            (set_, id_): scored
+            for set_ in sets
+            for id_, scored in score(
+                references / set_, folder / set_ / "text", normaliser, columns.get(set_)
+            ).items()
+        }
+        for normaliser in by
+    }
+    corpora = {scored.corpus for scored in utterances[by[0]].values()}
+    measured = read_measured(folder / FILE)
+    caveats = published_caveats(name, measured, published) or own_caveats(folder, corpora)
+    return System(name, folder, utterances, measured, caveats)
+
+
+def score(
+    data: Path, hypotheses: Path, normaliser: str, corpus: str | None = None
+) -> dict[str, Scored]:
+    """The utterances of a test set by id.
+
+    Args:
+        data: `dump/raw/<set>`.
+        hypotheses: the `text` that decoding wrote.
+        normaliser: of `normalisers.NAMES`.
+        corpus: in place of that of the utterances.
+
+    Raises:
+        MlmaError: a file is missing, or ids do not belong together.
+    """
+    normalise = normalisers.find(normaliser)
+    joined = join(data, hypotheses)
+    said, heard = read(data / "text", "stage 3"), read(hypotheses, "stage 12")
+    found = {}
+    for utterance in joined:
+        reference = normalise(said[utterance.id], utterance.lang)
+        hypothesis = normalise(heard.get(utterance.id, ""), utterance.lang)
+        alignment = align(reference.split(), hypothesis.split())
+        found[utterance.id] = Scored(
+            utterance.lang,
+            corpus or utterance.corpus,
+            reference,
+            count_pairs(alignment),
+            count_errors(characters(reference), characters(hypothesis)),
+            slots(alignment),
+            utterance.missing,
+        )
+    return found
+
+
+def read_measured(path: Path) -> Measured | None:
+    """What decoding took; None without the file.
+
+    Raises:
+        MlmaError: the file holds something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        return Measured(**{field.name: contents[field.name] for field in fields(Measured)})
+    except (ValueError, TypeError, KeyError) as error:
+        raise MlmaError(f"{path}: not what measuring writes ({error}); measure again") from None
+
+
+def published_caveats(
+    name: str, measured: Measured | None, published: Published
+) -> Mapping[str, tuple[str, ...]]:
+    """Caveats of the published system of that name, which this one is; empty if there is none."""
+    keys = (name, measured.system if measured else "")
+    known = next((published.systems[key] for key in keys if key in published.systems), None)
+    return known.caveats if known else {}
+
+
+def own_caveats(folder: Path, corpora: set[str]) -> dict[str, tuple[str, ...]]:
+    """Caveats of a model that our recipe trained, by its configuration and training set.
+
+    Args:
+        folder: of the decoding.
+        corpora: what was decoded.
+    """
+    caveats: dict[str, tuple[str, ...]] = {}
+    tag, is_recipe, _ = folder.resolve().name.partition("_asr_model_")
+    if is_recipe:
+        caveats[ALL] = ("lm" if _LANGUAGE_MODEL.search(tag) else "no-lm",)
+    seen = training_corpora(folder.resolve().parent)
+    if seen:
+        unseen = (corpus for corpus in corpora if corpus.partition("-")[0] not in seen)
+        caveats |= {corpus: ("unseen",) for corpus in unseen}
+        caveats |= {"fl": ("fleurs-seen",)} if "fl" in seen else {}
+    return caveats
+
+
+def training_corpora(experiment: Path) -> set[str]:
+    """The corpora a model was trained on; empty where the training set is not here."""
+    if not (experiment / "config.yaml").is_file():
+        return set()
+    config = yaml.safe_load((experiment / "config.yaml").read_text(encoding="utf-8"))
+    rows = config.get("train_data_path_and_name_and_type") or ()
+    recipe = experiment.parents[1]
+    tables = [recipe / Path(path).parent / "utt2category" for path in {row[0] for row in rows}]
+    found = set()
+    for table in tables:
+        if table.is_file():
+            with open(table, encoding="utf-8") as lines:
+                found |= {line.split()[1] for line in lines}
+    return found

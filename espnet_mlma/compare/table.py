@@ -1,0 +1,412 @@
+"""The comparison as tables, which Markdown and HTML both print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from espnet_mlma.compare.comparison import Comparison, Pair, Score
+from espnet_mlma.compare.normalisers import NAMES as NORMALISERS
+from espnet_mlma.compare.published import ALL, ANY, METRICS, Figure, QuotedSystem
+from espnet_mlma.compare.statistics import Bootstrap
+from espnet_mlma.compare.systems import System
+from espnet_mlma.text import LANGUAGES
+
+LANGUAGE_NAMES = dict(
+    zip(LANGUAGES, ("English", "Italian", "French", "Spanish", "German", "Dutch"), strict=True)
+)
+# Column and meaning, in the order of the columns.
+CORPORA = {
+    "ls": ("LS", "LibriSpeech, of which test sets the recipe or the source decides"),
+    "ls-clean": ("LS clean", "LibriSpeech test-clean"),
+    "ls-other": ("LS other", "LibriSpeech test-other"),
+    "cv": ("CV", "Common Voice"),
+    "vp": ("VP", "VoxPopuli"),
+    "mls": ("MLS", "Multilingual LibriSpeech"),
+    "fl": ("FL", "FLEURS"),
+    "mini": ("mini", "the demonstration's eSpeak voices"),
+    "ami": ("AMI", "AMI meetings"),
+    "earnings22": ("E22", "Earnings-22"),
+    "gigaspeech": ("Giga", "GigaSpeech"),
+    "spgispeech": ("SPGI", "SPGISpeech"),
+    "tedlium": ("TED", "TED-LIUM"),
+    "wsj": ("WSJ", "Wall Street Journal"),
+    "swbd": ("SWBD", "Switchboard"),
+}
+ITS_OWN = "its own"  # the normaliser of a quoted figure
+_GIB = 2**30
+_HOW_TESTED = (
+    "differences are in percentage points. The 95 % interval is of 1000 resamplings of the "
+    "utterances, both systems' together, and too narrow where there are few; p is two-sided, and "
+    "not corrected for the number of rows. MAPSSWE is NIST's matched pairs sentence-segment word "
+    "error test; with fewer than about 50 segments its normal distribution is rough."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and keys of the caveats it carries."""
+
+    text: str
+    caveats: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table.
+
+    Attributes:
+        key: what it is about: `wer` and a language, `pair` and its names, `counts`, ...
+        title: of it.
+        note: a sentence or two below the title.
+        columns: heads.
+        names: how many of the columns are texts; the others are numbers.
+        rows: as many cells as columns each.
+        row_systems: what system each row is about, for plots; empty where it is none.
+    """
+
+    key: tuple[str, ...]
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    names: int
+    rows: tuple[tuple[Cell, ...], ...]
+    row_systems: tuple[str, ...] = ()
+
+
+@dataclass
+class Notes:
+    """Letters of caveats and numbers of sources, in the order they are first asked for."""
+
+    caveats: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+    def letters(self, keys: Iterable[str]) -> list[str]:
+        """The marks of caveats: a to z, then aa."""
+        return [self._letter(_place(self.caveats, key)) for key in keys]
+
+    def number(self, source: str) -> int:
+        """The number of a source, from 1."""
+        return _place(self.sources, source) + 1
+
+    def _letter(self, place: int) -> str:
+        return "abcdefghijklmnopqrstuvwxyz"[place % 26] * (place // 26 + 1)
+
+
+def _place(keys: list[str], key: str) -> int:
+    if key not in keys:
+        keys.append(key)
+    return keys.index(key)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A system's row in the table of a language.
+
+    Attributes:
+        label: by it plots know its mark; the same for a system that two sources quote.
+        system: name.
+        caveats: of the system; those of a corpus are in `values`.
+        source: key; None: measured here.
+        size_source: key of where parameters and hours are from; None: measured here, or not known.
+        values: WER and caveats by corpus.
+    """
+
+    label: str
+    system: str
+    normaliser: str
+    parameters: int | None
+    training_hours: float | None
+    caveats: tuple[str, ...]
+    source: str | None
+    size_source: str | None
+    values: Mapping[str, tuple[float, tuple[str, ...]]]
+
+
+def lines(comparison: Comparison, lang: str) -> list[Line]:
+    """The rows of a language: what was measured here, then what is quoted."""
+    return [*_own_lines(comparison, lang), *_quoted_lines(comparison, lang)]
+
+
+def _own_lines(comparison: Comparison, lang: str) -> Iterator[Line]:
+    several = len(comparison.normalisers) > 1
+    for system in comparison.systems:
+        quoted = comparison.published.systems.get(system.name)
+        for normaliser in comparison.normalisers:
+            values = {
+                score.corpus: (score.words.rate, system.caveats.get(score.corpus, ()))
+                for score in comparison.scores
+                if (score.system, score.normaliser, score.lang) == (system.name, normaliser, lang)
+                and score.corpus != ALL
+            }
+            if values:
+                yield Line(
+                    f"{system.name}, {normaliser}" if several else system.name,
+                    system.name,
+                    normaliser,
+                    *_size(system, quoted),
+                    caveats=system.caveats.get(ALL, ()),
+                    source=None,
+                    size_source=None,
+                    values=values,
+                )
+
+
+def _size(system: System, quoted: QuotedSystem | None) -> tuple[int | None, float | None]:
+    measured = system.measured
+    parameters = measured.parameters if measured else quoted.parameters if quoted else None
+    hours = measured.training_hours if measured else None
+    return parameters, hours or (quoted.training_hours if quoted else None)
+
+
+def _quoted_lines(comparison: Comparison, lang: str) -> Iterator[Line]:
+    figures = [f for f in comparison.figures if f.metric == "wer" and f.lang == lang]
+    by_row: dict[tuple[str, str], list[Figure]] = {}
+    for figure in figures:
+        by_row.setdefault((figure.system, figure.source), []).append(figure)
+    for (key, source), of_row in by_row.items():
+        system = comparison.published.systems[key]
+        of_corpora = {c for corpus, keys in system.caveats.items() if corpus != ALL for c in keys}
+        common = [
+            caveat
+            for caveat in of_row[0].caveats
+            if caveat not in of_corpora and all(caveat in figure.caveats for figure in of_row)
+        ]
+        yield Line(
+            system.name,
+            system.name,
+            ITS_OWN,
+            system.parameters,
+            system.training_hours,
+            tuple(common),
+            source,
+            system.source,
+            {f.corpus: (f.value, tuple(c for c in f.caveats if c not in common)) for f in of_row},
+        )
+
+
+def grids(comparison: Comparison, notes: Notes) -> Iterator[Grid]:
+    """All tables, in the order they are printed.
+
+    Args:
+        comparison: what is put side by side.
+        notes: gets the sources that are cited; caveats get theirs when cells are printed.
+    """
+    for lang in LANGUAGES:
+        if rows := lines(comparison, lang):
+            yield language_grid(comparison, lang, rows, notes)
+    if comparison.scores:
+        yield counts_grid(comparison.scores)
+    for names, pairs in groupby(comparison.pairs, key=lambda p: (p.first, p.second, p.normaliser)):
+        yield pairs_grid(names, list(pairs))
+    if comparison.systems:
+        yield cost_grid(comparison.systems)
+    if others := [figure for figure in comparison.figures if figure.metric != "wer"]:
+        yield others_grid(comparison, others, notes)
+
+
+def language_grid(comparison: Comparison, lang: str, rows: Sequence[Line], notes: Notes) -> Grid:
+    """WER of all systems by corpus."""
+    corpora = in_order({corpus for line in rows for corpus in line.values})
+    known = [corpus for corpus in corpora if corpus in CORPORA]
+    meanings = "; ".join("{} is {}".format(*CORPORA[corpus]) for corpus in known)
+    return Grid(
+        ("wer", lang),
+        f"{LANGUAGE_NAMES[lang]} ({lang}), WER (%)",
+        f"{meanings}.",
+        ("System", "Normaliser", "Source", "M", "Hours", *map(head, corpora)),
+        3,
+        tuple(
+            (
+                Cell(line.system, line.caveats),
+                Cell(line.normaliser),
+                Cell(_cited(line, notes)),
+                Cell("" if line.parameters is None else f"{line.parameters / 1e6:.4g}"),
+                Cell("" if line.training_hours is None else f"{line.training_hours:.0f}"),
+                *(_wer(line, corpus) for corpus in corpora),
+            )
+            for line in rows
+        ),
+        tuple(line.label for line in rows),
+    )
+
+
+def _cited(line: Line, notes: Notes) -> str:
+    if line.source is None:
+        return "here"
+    cited = f"[{notes.number(line.source)}]"
+    if line.size_source in (None, line.source):
+        return cited
+    return f"{cited}, size [{notes.number(line.size_source)}]"
+
+
+def _wer(line: Line, corpus: str) -> Cell:
+    if corpus not in line.values:
+        return Cell("")
+    value, caveats = line.values[corpus]
+    return Cell(rate(value) if line.source is None else as_printed(value), caveats)
+
+
+def counts_grid(scores: Sequence[Score]) -> Grid:
+    """Substitutions, deletions and insertions of what was measured here."""
+    return Grid(
+        ("counts",),
+        "Counts of what was measured here",
+        "Sub, Del and Ins are words. A missing hypothesis counts as deletions.",
+        ("System", "Normaliser", "Language", "Corpus", "WER", "CER", "Sub", "Del", "Ins")
+        + ("Words", "Utterances", "Missing"),
+        4,
+        tuple(
+            tuple(map(Cell, (s.system, s.normaliser, s.lang, head(s.corpus))))
+            + (Cell(rate(s.words.rate)), Cell(rate(s.chars.rate)))
+            + tuple(
+                Cell(str(n))
+                for n in (s.words.sub, s.words.del_, s.words.ins, s.words.reference)
+                + (s.sentences, s.missing)
+            )
+            for s in scores
+        ),
+    )
+
+
+def pairs_grid(names: tuple[str, str, str], pairs: Sequence[Pair]) -> Grid:
+    """Tests between two systems."""
+    first, second, normaliser = names
+    return Grid(
+        ("pair", *names),
+        f"{first} less {second}, normaliser: {normaliser}",
+        f"Below 0, {first} has fewer errors; {_HOW_TESTED}",
+        ("Language", "Corpus", "Utterances", f"WER {first}", f"WER {second}")
+        + ("ΔWER", "95 %", "p", "ΔCER", "95 %", "p")
+        + ("Segments", "MAPSSWE z", "p"),
+        2,
+        tuple(
+            tuple(
+                map(
+                    Cell,
+                    (pair.lang, head(pair.corpus), str(pair.sentences))
+                    + (rate(pair.first_wer), rate(pair.second_wer))
+                    + tuple(
+                        text
+                        for test in (pair.wer, pair.cer)
+                        for text in (
+                            f"{test.difference:+.2f}",
+                            _interval(test),
+                            probability(test.p),
+                        )
+                    )
+                    + (str(pair.mapsswe.segments), _z(pair.mapsswe.z), probability(pair.mapsswe.p)),
+                )
+            )
+            for pair in pairs
+        ),
+    )
+
+
+def cost_grid(systems: Sequence[System]) -> Grid:
+    """Size, speed, memory and money."""
+    machines = {system.measured.machine for system in systems if system.measured}
+    unlike = " They ran on different machines: speed and cost are not to be compared."
+    return Grid(
+        ("cost",),
+        "Size and cost of what was measured here",
+        "Empty where the decoding folder has no measured.json, or it does not say."
+        + (unlike if len(machines) > 1 else ""),
+        ("System", "Machine", "M", "Training hours", "Audio (s)", "RTF", "x real time")
+        + ("Peak memory (GiB)", "USD per hour of audio"),
+        2,
+        tuple(tuple(map(Cell, _cost(system))) for system in systems),
+    )
+
+
+def _cost(system: System) -> tuple[str, ...]:
+    measured = system.measured
+    if measured is None:
+        return (system.name, *[""] * 8)
+    hours, peak, price = measured.training_hours, measured.peak_bytes, measured.usd_per_machine_hour
+    return (
+        system.name,
+        measured.machine,
+        f"{measured.parameters / 1e6:.4g}",
+        "" if hours is None else f"{hours:.0f}",
+        f"{measured.audio_seconds:.0f}",
+        f"{measured.rtf:.2g}",
+        f"{1 / measured.rtf:.3g}",
+        "" if peak is None else f"{peak / _GIB:.2f}",
+        "" if price is None else f"{price * measured.rtf:.2g}",
+    )
+
+
+def others_grid(comparison: Comparison, figures: Sequence[Figure], notes: Notes) -> Grid:
+    """Published figures that are no WER of one language and corpus."""
+    return Grid(
+        ("others",),
+        "Other published figures",
+        "",
+        ("System", "What", "Language", "Corpus", "Source", "Value"),
+        5,
+        tuple(
+            (
+                Cell(comparison.published.systems[figure.system].name),
+                Cell(METRICS[figure.metric]),
+                Cell(figure.lang),
+                Cell("" if figure.corpus == ANY else head(figure.corpus)),
+                Cell(f"[{notes.number(figure.source)}]"),
+                Cell(as_printed(figure.value), figure.caveats),
+            )
+            for figure in figures
+        ),
+    )
+
+
+def introduction(comparison: Comparison) -> list[str]:
+    """What a reader has to know before the tables."""
+    said = []
+    if comparison.systems:
+        said += [f"Normaliser {name} is {NORMALISERS[name]}." for name in comparison.normalisers]
+        said.append(
+            "References are those of the recipe, from which stage 1 has taken punctuation and case."
+        )
+    if comparison.figures:
+        said.append(
+            "Quoted figures are of whole test sets, by the normaliser of their source, and are no "
+            "part of any test of significance. A letter beside a name or figure is a caveat below."
+        )
+    return said
+
+
+def in_order(corpora: Iterable[str]) -> list[str]:
+    """Corpora in the order of the columns; those that are unknown come last."""
+    known = list(CORPORA)
+    return sorted(corpora, key=lambda c: (known.index(c) if c in known else len(known), c))
+
+
+def head(corpus: str) -> str:
+    """The short name of a corpus."""
+    return CORPORA[corpus][0] if corpus in CORPORA else corpus
+
+
+def rate(value: float) -> str:
+    """A rate in per cent."""
+    return "-" if math.isnan(value) else f"{value:.1f}"
+
+
+def as_printed(value: float) -> str:
+    """A published figure, with one decimal at least."""
+    text = f"{value:g}"
+    return text if "." in text else f"{text}.0"
+
+
+def probability(value: float) -> str:
+    """A p-value."""
+    return "-" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _interval(test: Bootstrap) -> str:
+    return "-" if math.isnan(test.low) else f"{test.low:+.2f} to {test.high:+.2f}"
+
+
+def _z(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:+.2f}"

@@ -1,0 +1,177 @@
+"""A decoding of an experiment, read from the folders of stages 3 and 12 and aligned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.recipe.datadir import read
+from espnet_mlma.score.align import Errors, align, count_pairs
+from espnet_mlma.score.join import Utterance, characters, join
+
+Pairs = list[tuple[str | None, str | None]]
+# ESPnet's own inference writes `tensor(-3.21)`.
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """An utterance, aligned.
+
+    Attributes:
+        test_set: the set it belongs to.
+        utterance: both texts, language, corpus and speaker.
+        seconds: of audio.
+        score: the decoder's log-probability for each symbol it wrote, natural logarithm; None
+            where decoding wrote none.
+        audio: the second column of `wav.scp`; None without a line there.
+        words, chars: pairs of what was said and what was recognised; None where a side has none.
+        word_errors, char_errors: what was counted on them.
+    """
+
+    test_set: str
+    utterance: Utterance
+    seconds: float
+    score: float | None
+    audio: str | None
+    words: Pairs
+    chars: Pairs
+    word_errors: Errors
+    char_errors: Errors
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What an experiment made of its test sets.
+
+    Attributes:
+        experiment: the folder.
+        decoding: name of the folder in it.
+        dump: where the references are.
+        utterances: of all the sets.
+    """
+
+    experiment: Path
+    decoding: str
+    dump: Path
+    utterances: list[Spoken]
+
+
+def load(experiment: Path, decoding: str | None = None, dump: Path | None = None) -> Decoded:
+    """Read and align everything that was decoded.
+
+    Args:
+        experiment: `exp/asr_*`, as stages 11 and 12 leave it.
+        decoding: a folder of stage 12 in it; None: the only one.
+        dump: the folder with the references of stage 3; None: `dump/raw` of the recipe that the
+            experiment lies in.
+
+    Raises:
+        MlmaError: a folder or file is missing, or there is more than one decoding.
+    """
+    folder = choose_decoding(experiment, decoding)
+    dump = dump or find_dump(experiment)
+    sets = sorted(path.parent for path in folder.glob("*/text") if path.parent.name[0] != ".")
+    utterances = [spoken for one in sets for spoken in read_set(dump / one.name, one)]
+    if not utterances:
+        raise MlmaError(f"{folder}: its sets hold no utterance; run stages 3 and 12 again")
+    return Decoded(experiment, folder.name, dump, utterances)
+
+
+def choose_decoding(experiment: Path, name: str | None) -> Path:
+    """The folder that stage 12 wrote.
+
+    Args:
+        experiment: holds it.
+        name: of the folder; None: the only one.
+
+    Raises:
+        MlmaError: there is none, none of this name, or more than one.
+    """
+    if not experiment.is_dir():
+        raise MlmaError(f"{experiment}: no such folder; give an experiment, as exp/asr_*")
+    found = sorted({path.parent.parent for path in experiment.glob("[!.]*/[!.]*/text")})
+    if not found:
+        raise MlmaError(
+            f"{experiment}: nothing is decoded; run `./run.sh --stage 12 --stop_stage 13` first"
+        )
+    named = [folder for folder in found if name in (None, folder.name)]
+    names = " ".join(folder.name for folder in found)
+    if not named:
+        raise MlmaError(f"{experiment}: no decoding {name!r}; there is {names}")
+    if len(named) > 1:
+        raise MlmaError(f"{experiment}: choose with --decoding one of {names}")
+    return named[0]
+
+
+def find_dump(experiment: Path) -> Path:
+    """`dump/raw` of the recipe that an experiment lies in.
+
+    Raises:
+        MlmaError: no folder above has one.
+    """
+    for parent in experiment.resolve().parents:
+        if (parent / "dump" / "raw").is_dir():
+            return parent / "dump" / "raw"
+    raise MlmaError(f"{experiment}: no dump/raw above it; give the references with --dump")
+
+
+def read_set(data: Path, decoded: Path) -> list[Spoken]:
+    """Join and align a test set.
+
+    Args:
+        data: `dump/raw/<set>`.
+        decoded: `<experiment>/<decoding>/<set>`.
+
+    Raises:
+        MlmaError: a table is missing, or the ids do not belong together.
+    """
+    audio = read(data / "wav.scp", "stage 3")
+    samples = read(data / "utt2num_samples", "stage 3")
+    scores = read_scores(decoded)
+    found = []
+    for utterance in join(data, decoded / "text"):
+        if utterance.id not in samples:
+            raise MlmaError(
+                f"{data / 'utt2num_samples'}: nothing about {utterance.id}; run stage 3 again"
+            )
+        words = paired(utterance.reference.split(), utterance.hypothesis.split())
+        chars = paired(characters(utterance.reference), characters(utterance.hypothesis))
+        found.append(
+            Spoken(
+                test_set=data.name,
+                utterance=utterance,
+                seconds=int(samples[utterance.id]) / SAMPLE_RATE,
+                score=scores.get(utterance.id),
+                audio=audio.get(utterance.id),
+                words=words,
+                chars=chars,
+                word_errors=count_pairs(words),
+                char_errors=count_pairs(chars),
+            )
+        )
+    return found
+
+
+def read_scores(decoded: Path) -> dict[str, float]:
+    """Log-probability per symbol by utterance; empty where decoding wrote no scores."""
+    if not ((decoded / "score").is_file() and (decoded / "token").is_file()):
+        return {}
+    scores, tokens = (read(decoded / name, "stage 12") for name in ("score", "token"))
+    numbers = {key: _NUMBER.search(text) for key, text in scores.items()}
+    return {
+        key: float(number[0]) / max(1, len(tokens.get(key, "").split()))
+        for key, number in numbers.items()
+        if number
+    }
+
+
+def paired(reference: Sequence[str], hypothesis: Sequence[str]) -> Pairs:
+    """`align`, at once where both are the same."""
+    if reference == hypothesis:
+        return [(token, token) for token in reference]
+    return align(reference, hypothesis)

@@ -1,0 +1,97 @@
+"""How training went, from ESPnet's logs.
+
+The logs hold every epoch's figures as text; the reporter's state is inside `checkpoint.pth`, which
+is as large as the model, its optimiser and its scheduler, and may have been removed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_EPOCH = re.compile(r" (\d+)epoch results: (.*)")
+_PART = re.compile(r"\[(\w+)\] ([^\[]*)")
+_VALUE = re.compile(r"(\w+)=(-?\d[\d.]*(?:e[+-]?\d+)?)(?=,|\s*$)")
+# Of all that ESPnet reports, what tells how well it learns. The learning rate is not among it: the
+# log has three decimals of it.
+_NAMES = {
+    "loss": "Loss",
+    "cer_ctc": "Character error rate of the best path",
+    "cer": "Character error rate of the decoder",
+    "wer": "Word error rate of the decoder",
+    "acc": "Accuracy of the decoder",
+}
+
+Epochs = dict[int, dict[str, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure over the epochs.
+
+    Attributes:
+        name: for people.
+        lines: for `train` and `valid`, pairs of epoch and value.
+    """
+
+    name: str
+    lines: dict[str, list[tuple[int, float]]]
+
+
+def read_epochs(experiment: Path) -> Epochs:
+    """Figures by epoch, by `train` or `valid`, by name; empty without a log.
+
+    Args:
+        experiment: holds `train.log`, and `train.1.log` and so on, older ones, where ESPnet's
+            launcher began a new log.
+    """
+    older = [path for path in experiment.glob("train.*.log") if path.suffixes[0][1:].isdigit()]
+    older.sort(key=lambda path: -int(path.suffixes[0][1:]))
+    epochs: Epochs = {}
+    for path in (*older, experiment / "train.log"):
+        if path.is_file():
+            with path.open(encoding="utf-8", errors="replace") as lines:
+                _add(epochs, lines)
+    return epochs
+
+
+def _add(epochs: Epochs, lines: Iterable[str]) -> None:
+    for line in lines:
+        match = _EPOCH.search(line)
+        if match:
+            number = int(match[1])
+            # Training that began again at an earlier epoch takes back what came after.
+            for later in [epoch for epoch in epochs if epoch > number]:
+                del epochs[later]
+            epochs[number] = {
+                part: {name: float(value) for name, value in _VALUE.findall(figures)}
+                for part, figures in _PART.findall(match[2])
+            }
+
+
+def curves(epochs: Epochs) -> list[Curve]:
+    """The figures worth a chart: loss, error rates, and the parts of the loss where it has some."""
+    keys = {key for parts in epochs.values() for values in parts.values() for key in values}
+    of_loss = sorted(key for key in keys if key.startswith("loss_") and key != "loss_scale")
+    found: list[Curve] = []
+    for key in (*_NAMES, *of_loss):
+        lines = _lines(epochs, key)
+        if lines and all(lines != other.lines for other in found):
+            found.append(Curve(_NAMES.get(key, key), lines))
+    return found
+
+
+def _lines(epochs: Epochs, key: str) -> dict[str, list[tuple[int, float]]]:
+    lines = {}
+    for part in ("train", "valid"):
+        values = {
+            number: parts.get(part, {}).get(key, math.nan) for number, parts in epochs.items()
+        }
+        points = [(number, values[number]) for number in sorted(values)]
+        points = [(number, value) for number, value in points if math.isfinite(value)]
+        if points:
+            lines[part] = points
+    return lines

@@ -1,0 +1,270 @@
+"""`mlma compare`: from decode folders to tables."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+TAG = "decode_ctc_best_path_asr_model_valid.cer_ctc.ave"
+# id, language, corpus, reference, and what the systems `good` and `bad` heard (None: nothing).
+UTTERANCES = {
+    "test_cv_it": [
+        ("cv_it_1-a", "it", "cv", "l'uomo va a casa", "l'uomo va a casa", "l uomo va casa"),
+        ("cv_it_2-a", "it", "cv", "il gatto dorme qui", "il gatto dorme qui", "il matto dorme qua"),
+    ],
+    "test_fl_en": [
+        ("fl_en_1-a", "en", "fl", "it is cold today", "it's cold today", "it is bold today"),
+        ("fl_en_2-a", "en", "fl", "a fox", "a fox", None),
+        ("fl_en_3-a", "en", "fl", "two|three", "two three", "two three four"),
+    ],
+}
+
+
+def write_table(path: Path, rows) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{id_} {value}\n" for id_, value in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    """A recipe with two decoded systems, one of them trained on Common Voice alone."""
+    for name, utterances in UTTERANCES.items():
+        data = tmp_path / "dump" / "raw" / name
+        for column, table in enumerate(("utt2lang", "utt2category", "text"), 1):
+            write_table(data / table, [(row[0], row[column]) for row in utterances])
+        write_table(data / "utt2spk", [(row[0], row[0].partition("-")[0]) for row in utterances])
+        for column, system in ((4, "good"), (5, "bad")):
+            heard = [(row[0], row[column]) for row in utterances if row[column] is not None]
+            write_table(tmp_path / "exp" / system / TAG / name / "text", heard)
+    write_table(tmp_path / "dump" / "raw" / "train" / "utt2category", [("u1", "cv"), ("u2", "cv")])
+    rows = [["dump/raw/train/wav.scp", "speech", "kaldi_ark"]]
+    config = {"train_data_path_and_name_and_type": rows}
+    (tmp_path / "exp" / "good" / "config.yaml").write_text(yaml.safe_dump(config))
+    return tmp_path
+
+
+def systems(recipe: Path) -> list[str]:
+    return [f"{name}={recipe / 'exp' / name / TAG}" for name in ("good", "bad")]
+
+
+def rows(markdown: str, title: str) -> dict[str, list[str]]:
+    """The rows of a table by their first cell without its marks."""
+    [table] = re.findall(rf"^## {re.escape(title)}[^|]*((?:^\|.*\n)+)", markdown, re.M)
+    cells = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_counts_are_by_language_and_corpus(mlma, recipe):
+    code, out, err = mlma("compare", *systems(recipe), "--format", "json")
+    assert (code, err) == (0, "")
+    contents = json.loads(out)
+    scores = {(s["system"], s["lang"], s["corpus"]): s for s in contents["scores"]}
+    assert set(scores) == {
+        (system, lang, corpus)
+        for system in ("good", "bad")
+        for lang, corpus in (("it", "cv"), ("en", "fl"), ("all", "all"))
+    }
+    assert scores["good", "it", "cv"]["wer"] == 0
+    assert scores["bad", "it", "cv"]["words"] == {"correct": 4, "sub": 3, "del": 1, "ins": 1}
+    bad = scores["bad", "en", "fl"]
+    assert bad["words"] == {"correct": 5, "sub": 1, "del": 2, "ins": 1}
+    assert (bad["wer"], bad["sentences"], bad["missing"]) == (50, 3, 1)
+    # "it's" for "it is" is a substitution and a deletion.
+    assert scores["good", "all", "all"]["wer"] == pytest.approx(100 * 2 / 16)
+    assert scores["bad", "all", "all"]["words"]["sub"] == 4
+
+
+def test_both_test_sets_of_librispeech_have_a_column_each(mlma, recipe):
+    for name in ("test_ls_en", "test_lsother_en"):
+        id_, data = f"ls_{name}", recipe / "dump" / "raw" / name
+        for table, value in (("utt2lang", "en"), ("utt2category", "ls"), ("text", "a fox")):
+            write_table(data / table, [(id_, value)])
+        write_table(data / "utt2spk", [(id_, "ls_1")])
+        write_table(recipe / "exp" / "good" / TAG / name / "text", [(id_, "a fox")])
+    published = ["--published", "mlma-conmamba-ls960"]
+    code, out, err = mlma("compare", systems(recipe)[0], "--format", "json", *published)
+    assert code == 0, err
+    found = json.loads(out)
+    assert {"ls-clean", "ls-other"} < {score["corpus"] for score in found["scores"]}
+    assert {figure["corpus"] for figure in found["quoted"]} == {"ls-clean", "ls-other"}
+
+
+def test_pairs_are_tested_on_the_utterances_of_both(mlma, recipe):
+    (recipe / "exp" / "bad" / TAG / "test_cv_it" / "text").unlink()
+    code, out, _ = mlma("compare", *systems(recipe), "--format", "json", "--published", "none")
+    assert code == 0
+    [pair] = json.loads(out)["pairs"]
+    assert (pair["first"], pair["second"]) == ("good", "bad")
+    assert (pair["lang"], pair["corpus"], pair["sentences"]) == ("en", "fl", 3)
+    assert pair["wer"]["difference"] == pytest.approx(100 * (2 - 4) / 8)
+    assert pair["wer"]["low"] < pair["wer"]["difference"] < pair["wer"]["high"]
+    assert pair["mapsswe"]["segments"] == 3
+
+
+def test_whispers_normaliser_gives_rows_of_its_own(mlma, recipe):
+    pytest.importorskip("whisper_normalizer")
+    code, out, err = mlma("compare", *systems(recipe), "--normaliser", "both", "--format", "json")
+    assert (code, err) == (0, "")
+    scores = {
+        (s["system"], s["normaliser"], s["lang"]): s["wer"] for s in json.loads(out)["scores"]
+    }
+    assert scores["good", "ours", "en"] == 25
+    assert scores["good", "whisper", "en"] == 0  # "it's" is "it is" there
+    assert scores["bad", "ours", "it"] == 62.5
+    assert scores["bad", "whisper", "it"] == pytest.approx(100 * 3 / 9)  # "l uomo" is right there
+
+
+def test_markdown_has_both_systems_the_published_and_their_caveats(mlma, recipe):
+    code, out, err = mlma("compare", *systems(recipe), "--published", "mlma,owsm-ctc")
+    assert (code, err) == (0, "")
+    english = rows(out, "English (en), WER (%)")
+    assert english["System"] == ["Normaliser", "Source", "M", "Hours", "FL"]
+    assert english["goodᵃ"] == ["ours", "here", "", "", "25.0ᵇ"]
+    assert english["badᵃ"][-1] == "50.0"  # nobody knows what it was trained on
+    italian = rows(out, "Italian (it), WER (%)")
+    assert italian["goodᵃ"][-1] == "0.0"
+    [six] = [row for name, row in italian.items() if name.startswith("MLMA ConMamba, six")]
+    assert six[3:] == ["11840", "13.0"]
+    caveats = dict(re.findall(r"^- (\w+): (.*)$", out, re.M))
+    assert caveats["a"] == "No language model in decoding."
+    assert caveats["b"] == "Nothing of this corpus was in the training data."
+    assert re.search(r"^1\. M\. Ali, .*, Table \d$", out, re.M)
+    assert "Zipformer" not in out
+
+
+def test_a_decoding_by_a_published_systems_name_has_its_caveats(mlma, recipe):
+    folder = recipe / "exp" / "bad" / TAG
+    code, out, _ = mlma("compare", f"owsm-ctc-v3.1={folder}", "--format", "json")
+    assert code == 0
+    caveats = {score["corpus"]: score["caveats"] for score in json.loads(out)["scores"]}
+    assert caveats["cv"] == ["no-lm", "cv-leak"]
+    assert caveats["fl"] == ["no-lm", "fleurs-seen"]
+
+
+def test_what_was_measured_is_in_the_table_of_costs(mlma, recipe):
+    measured = {
+        "system": "asr_good",
+        "parameters": 31_600_000,
+        "training_hours": 11840.0,
+        "audio_seconds": 3600.0,
+        "seconds": 36.0,
+        "rtf": 0.01,
+        "peak_bytes": 2**30,
+        "machine": "two cores",
+        "usd_per_machine_hour": 0.5,
+    }
+    path = recipe / "exp" / "good" / TAG / "measured.json"
+    path.write_text(json.dumps(measured))
+    code, out, _ = mlma("compare", *systems(recipe))
+    assert code == 0
+    cost = rows(out, "Size and cost of what was measured here")
+    assert cost["good"] == ["two cores", "31.6", "11840", "3600", "0.01", "100", "1.00", "0.005"]
+    assert set(cost["bad"]) == {""}
+    assert rows(out, "Italian (it), WER (%)")["goodᵃ"][2:4] == ["31.6", "11840"]
+    path.write_text(json.dumps(measured | {"parameters": 1}).replace("rtf", "speed"))
+    code, _, err = mlma("compare", *systems(recipe))
+    assert code == 1
+    assert err.startswith(f"error: {path}: not what measuring writes ('rtf')")
+
+
+class Page(HTMLParser):
+    """Counts what is open, and collects ids and addresses."""
+
+    VOID = {"meta", "br"}
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.ids, self.addresses = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, content in attributes:
+            if name == "id":
+                self.ids.append(content)
+            elif name in ("href", "src"):
+                self.addresses.append(content)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_needs_nothing_else_and_its_plots_have_all_figures(mlma, recipe):
+    odd = f"<b>&={recipe / 'exp' / 'bad' / TAG}"
+    code, text, err = mlma("compare", *systems(recipe)[:1], odd, "--format", "html")
+    assert (code, err) == (0, "")
+    page = Page(text)
+    assert page.open == []
+    assert all(address.startswith("#") for address in page.addresses)
+    assert {address[1:] for address in page.addresses if "caveat-" in address} <= set(page.ids)
+    assert "://" not in text and "@import" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert "&lt;b&gt;&amp;" in text and "<b>&" not in text
+    plots = [
+        ElementTree.fromstring(svg) for svg in re.findall(r"<svg class=\"plot\".*?</svg>", text)
+    ]
+    # English, Italian, kinds of errors, the pair.
+    assert len(plots) == 4
+    titles = [title.text for title in plots[0].iter("title")]
+    assert "good: 25" in titles and "<b>&: 50" in titles
+    assert "OWSM-CTC v4: 6.37" in titles
+    # A mark is one system's: no two names have one shape and colour and filling.
+    marks = re.findall(r'<td class="name"><svg class="key".*?<path (.*?)></path></svg>(.*?)<', text)
+    looks = {}
+    for look, name in marks:
+        assert looks.setdefault(look, name) == name
+
+
+def test_a_file_is_written_with_what_would_be_printed(mlma, recipe):
+    file = recipe / "new" / "comparison.md"
+    assert mlma("compare", *systems(recipe), "-o", file) == (0, "", "")
+    assert file.read_text(encoding="utf-8") == mlma("compare", *systems(recipe))[1]
+
+
+def test_without_systems_all_that_is_published_is_printed(mlma):
+    code, out, err = mlma("compare")
+    assert (code, err) == (0, "")
+    english = rows(out, "English (en), WER (%)")
+    assert any(name.startswith("ESPnet E-Branchformer-CTC, LS-100") for name in english)
+    assert "Earnings-22" in out
+    assert "## Other published figures" in out and "453.97" in out
+    assert "less" not in out.partition("## Caveats")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--published", "none"], 2, "nothing to compare"),
+        (["good"], 2, "'good' is not NAME=DECODE_FOLDER"),
+        (["a=b", "a=c"], 2, "two systems have one name"),
+        (["a=nowhere"], 1, "nowhere: no set is decoded in it"),
+        (["--published", "nobody"], 1, "no published system is 'nobody'"),
+    ],
+)
+def test_wrong_usage_is_one_line(mlma, arguments, code, message):
+    found, out, err = mlma("compare", *arguments)
+    assert (found, out) == (code, "")
+    assert message in err and err.count("\n") == 1
+
+
+def test_references_that_differ_or_are_not_there_are_named(mlma, recipe, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(recipe / "exp", other / "exp")
+    good, bad = systems(recipe)[0], systems(other)[1]
+    code, _, err = mlma("compare", good, bad)
+    assert code == 1
+    assert f"{other / 'dump' / 'raw'}: no such folder; name that of the references with" in err
+    assert mlma("compare", good, bad, "--dump", recipe / "dump" / "raw")[0] == 0
+    shutil.copytree(recipe / "dump", other / "dump")
+    assert mlma("compare", good, bad)[0] == 0
+    text = recipe / "dump" / "raw" / "test_cv_it" / "text"
+    text.write_text(text.read_text().replace("gatto", "cane"))
+    code, _, err = mlma("compare", good, bad)
+    assert code == 1
+    assert "test_cv_it/cv_it_2-a: good and bad have different references" in err

@@ -1,0 +1,178 @@
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from huggingface_hub import constants
+
+from espnet_mlma.compare import measure
+from espnet_mlma.compare.measure import Windowed, language_of, parameters, tell
+from espnet_mlma.decode import checkpoint, load
+from espnet_mlma.errors import MlmaError, run_cli
+
+# The tiny OWSM-CTC of the tests of decoding.
+_DECODE = Path(__file__).resolve().parents[1] / "decode" / "conftest.py"
+s2t_experiment = runpy.run_path(str(_DECODE))["s2t_experiment"]
+
+RATE = 16000
+# Seconds of each utterance of two sets; the last is longer than the window of 30 s.
+SETS = {"test_it": ("it", (1.0, 2.5)), "test_en": ("en", (0.7, 31.0))}
+
+
+def noise(seconds: float) -> np.ndarray:
+    samples = np.random.default_rng(round(10 * seconds)).normal(0, 0.1, round(seconds * RATE))
+    return samples.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """dump/raw with two sets of two languages."""
+    root = tmp_path_factory.mktemp("work") / "dump" / "raw"
+    for name, (language, durations) in SETS.items():
+        folder = root / name
+        folder.mkdir(parents=True)
+        tables: dict[str, list[str]] = {}
+        for number, seconds in enumerate(durations):
+            key, file = f"{language}_s-{number}", folder / f"{number}.wav"
+            soundfile.write(file, noise(seconds), RATE, subtype="FLOAT")
+            values = {"wav.scp": file, "utt2num_samples": round(seconds * RATE)}
+            values |= {"text": "a book", "utt2lang": language, "utt2spk": f"{language}_s"}
+            values["utt2category"] = "noise"
+            for table, value in values.items():
+                tables.setdefault(table, []).append(f"{key} {value}\n")
+        for table, lines in tables.items():
+            (folder / table).write_text("".join(lines), encoding="utf-8")
+    return root
+
+
+def start(monkeypatch, data: Path, model: Path | str, out: Path, *more: str) -> dict:
+    """Run the program in this process; what measured.json has."""
+    sets = [str(data / name) for name in SETS]
+    options = ["--model", str(model), "--data", *sets, "--out", str(out), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["measure", *options, *more])
+    measure.main()
+    return json.loads((out / "measured.json").read_text(encoding="utf-8"))
+
+
+def column(out: Path, file: str) -> dict[str, str]:
+    """What the decode folders have in a file of each utterance."""
+    lines = [line for name in SETS for line in (out / name / file).read_text().splitlines()]
+    return {key: value for key, _, value in (line.partition(" ") for line in lines)}
+
+
+def scored(data: Path, out: Path) -> str:
+    """RESULTS.md of decode folders."""
+    options = ["--dump", data, "--decode_dir", out, "--sets", " ".join(SETS)]
+    command = [sys.executable, "-m", "espnet_mlma.score", *map(str, options)]
+    subprocess.run([*command, "--token_type", "char"], check=True, capture_output=True)
+    return (out.parent / "RESULTS.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("model", ["s2t_experiment", "experiment"])
+def test_from_a_model_to_scores(monkeypatch, request, data, tmp_path, model):
+    folder, out = request.getfixturevalue(model), tmp_path / "exp" / "decode"
+    options = ["--batch_seconds", "60", "--training_hours", "3.5", "--usd_per_hour", "0.4"]
+    found = start(monkeypatch, data, folder, out, *options)
+    network, _ = checkpoint.build(folder)
+    assert found["system"] == folder.name
+    assert found["parameters"] == sum(p.numel() for p in network.parameters())
+    assert found["audio_seconds"] == pytest.approx(1 + 2.5 + 0.7 + 31)
+    assert found["rtf"] == pytest.approx(found["seconds"] / found["audio_seconds"])
+    assert found["seconds"] > 0 and found["peak_bytes"] > 10e6
+    assert f"{torch.get_num_threads()} threads" in found["machine"]
+    assert (found["training_hours"], found["usd_per_machine_hour"]) == (3.5, 0.4)
+    assert set(column(out, "text")) == {"it_s-0", "it_s-1", "en_s-0", "en_s-1"}
+    results = scored(data, out)
+    assert "| it | noise | test_it |" in results and "| en | noise | test_en |" in results
+
+
+@pytest.mark.parametrize("asked", [None, "de"])
+def test_a_set_is_decoded_in_its_language(monkeypatch, data, tmp_path, s2t_experiment, asked):
+    """And an utterance of 31 s is heard by windows, as transcribe hears it."""
+    start(monkeypatch, data, s2t_experiment, tmp_path, *(("--language", asked) if asked else ()))
+    texts, scores = column(tmp_path, "text"), column(tmp_path, "score")
+    for language, durations in SETS.values():
+        said = load(s2t_experiment, device="cpu", language=asked or language)
+        unknown = load(s2t_experiment, device="cpu")
+        for number, seconds in enumerate(durations):
+            expected, key = said.transcribe(noise(seconds)), f"{language}_s-{number}"
+            assert texts[key] == expected.text
+            assert float(scores[key]) == pytest.approx(expected.score, abs=2e-3)
+            other = unknown.transcribe(noise(seconds)).score
+            assert float(scores[key]) != pytest.approx(other, abs=2e-3)
+
+
+def test_short_utterances_count_as_windows(s2t_experiment, monkeypatch):
+    told = tell(load(s2t_experiment, device="cpu", batch_seconds=60), "it")
+    assert isinstance(told, Windowed)
+    encode, sizes = told.recogniser.acoustic.emissions, []
+
+    def counted(utterances):
+        sizes.append(len(utterances))
+        return encode(utterances)
+
+    monkeypatch.setattr(told.recogniser.acoustic, "emissions", counted)
+    durations = (1, 0.5, 1.5, 1, 2)
+    found = told.transcribe_batch([noise(s) for s in durations])
+    assert sizes == [2, 2, 1]
+    assert [transcript.duration for transcript in found] == list(durations)
+
+
+def test_a_set_of_two_languages_has_none(tmp_path):
+    (tmp_path / "utt2lang").write_text("a it\nb it\n")
+    assert language_of(tmp_path) == "it"
+    (tmp_path / "utt2lang").write_text("a it\nb en\n")
+    assert language_of(tmp_path) is None
+
+
+def test_packed_layers_have_their_parameters(make_experiment):
+    from espnet2.tasks.asr import ASRTask
+
+    folder = make_experiment(
+        ASRTask,
+        encoder="conmamba",
+        encoder_conf={"output_size": 64, "num_blocks": 1, "linear_units": 64},
+        token_list=["<blank>", "<unk>", "a", "<sos/eos>"],
+        token_type="char",
+        model_conf={"ctc_weight": 1.0},
+        normalize=None,
+    )
+    network, _ = checkpoint.build(folder)
+    expected = sum(p.numel() for p in network.parameters())
+    assert parameters(load(folder, device="cpu").model) == expected
+
+
+def test_what_is_wrong_is_said_before_decoding(monkeypatch, data, tmp_path, s2t_experiment):
+    out, again = tmp_path / "out", ["--data", *[str(data / "test_it")] * 2]
+    with pytest.raises(MlmaError, match="no language <pol>"):
+        start(monkeypatch, data, s2t_experiment, out, "--language", "pl")
+    with pytest.raises(MlmaError, match="test_it has the same name"):
+        start(monkeypatch, data, s2t_experiment, out, *again)
+    assert not out.exists()
+
+
+def test_a_run_that_fails_leaves_no_old_figures(monkeypatch, data, tmp_path, experiment):
+    start(monkeypatch, data, experiment, tmp_path)
+    silent = tmp_path / "test_silent"
+    silent.mkdir()
+    (silent / "utt2lang").write_text("a it\n")
+    with pytest.raises(MlmaError, match="wav.scp: no such file"):
+        start(monkeypatch, data, experiment, tmp_path, "--data", str(silent))
+    assert not (tmp_path / "measured.json").exists()
+
+
+def test_weights_that_are_nowhere_are_one_line(monkeypatch, capsys, data, tmp_path):
+    """As OWSM-CTC's, where there is no network."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(SystemExit) as end:
+        run_cli(lambda: start(monkeypatch, data, "espnet/owsm_ctc_v4_1B", tmp_path))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert end.value.code == 1
+    assert line.startswith("error: espnet/owsm_ctc_v4_1B: ")
+    assert "run `hf download espnet/owsm_ctc_v4_1B --local-dir FOLDER`" in line

@@ -1,0 +1,132 @@
+import math
+import random
+import re
+import subprocess
+
+import numpy as np
+import pytest
+
+from espnet_mlma.compare.statistics import bootstrap, mapsswe, segments, slots
+from espnet_mlma.score.align import align
+from espnet_mlma.score.result import Pair, find_sclite, score
+
+
+def test_the_same_errors_everywhere_leave_no_doubt():
+    found = bootstrap([2] * 50, [1] * 50, [10] * 50)
+    assert (found.difference, found.low, found.high) == (10, 10, 10)
+    assert found.p == pytest.approx(2 / 1001)
+    same = bootstrap([1, 2] * 20, [1, 2] * 20, [5] * 40)
+    assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+
+
+def test_the_interval_is_that_of_the_normal_distribution_for_many_utterances():
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(5, 30, 2000)
+    first, second = rng.binomial(tokens, 0.2), rng.binomial(tokens, 0.19)
+    found = bootstrap(first, second, tokens)
+    rest = (first - second) - tokens * (first - second).sum() / tokens.sum()
+    deviation = 100 * math.sqrt((rest**2).sum()) / tokens.sum()
+    assert found.difference == pytest.approx(100 * (first - second).sum() / tokens.sum())
+    assert found.low == pytest.approx(found.difference - 1.96 * deviation, abs=0.3 * deviation)
+    assert found.high == pytest.approx(found.difference + 1.96 * deviation, abs=0.3 * deviation)
+    p = math.erfc(abs(found.difference) / deviation / math.sqrt(2))
+    assert found.p == pytest.approx(p, abs=0.05)
+
+
+def test_the_draw_is_of_utterances_and_the_same_each_time():
+    first, second, tokens = [9, 0, 0, 1], [0, 1, 0, 0], [10, 20, 30, 40]
+    found = bootstrap(first, second, tokens)
+    assert found == bootstrap(first, second, tokens)
+    assert found != bootstrap(first, second, tokens, seed=1)
+    # Exchanging the systems turns the interval round.
+    turned = bootstrap(second, first, tokens)
+    assert (turned.low, turned.high, turned.p) == pytest.approx((-found.high, -found.low, found.p))
+
+
+def test_one_utterance_says_nothing_about_others():
+    found = bootstrap([3], [1], [10])
+    assert found.difference == 20
+    assert all(map(math.isnan, (found.low, found.high, found.p)))
+
+
+def words(text: str, other: str) -> tuple[int, ...]:
+    return slots(align(text.split(), other.split()))
+
+
+def test_slots_say_where_the_errors_are():
+    #                              a      b      c
+    assert words("a b c", "a b c") == (0, 0, 0, 0, 0, 0, 0)
+    assert words("a b c", "x a y c z") == (1, 0, 0, 1, 0, 0, 1)
+    assert words("", "x y") == (2,)
+
+
+def test_two_words_that_both_have_right_part_segments():
+    said = "a b c d e f g h"
+    first, second = words(said, "x b c d e f g x"), words(said, "a b c d e f g h")
+    assert segments(first, second) == [(1, 0), (1, 0)]
+    # One word right in between does not, nor two of which one system has one wrong.
+    assert segments(words(said, "x b x d e f g h"), second) == [(2, 0)]
+    assert segments(words(said, "x b c x e f g h"), words(said, "a x c d e f g h")) == [(2, 1)]
+    # Nor do two with an insertion between them.
+    assert segments(words(said, "x b i c x e f g h"), second) == [(3, 0)]
+    assert segments(words(said, f"{said} i"), second) == [(1, 0)]
+    assert segments(second, second) == []
+
+
+def test_the_test_of_equal_or_alike_systems():
+    right, wrong = words("a b c", "a b c"), words("a b c", "x b c")
+    assert mapsswe([(right, right)] * 3) == (mapsswe([]))
+    assert mapsswe([(wrong, wrong)] * 3).p == 1
+    always = mapsswe([(wrong, right)] * 3)
+    assert always.segments == 3
+    assert math.isnan(always.z) and math.isnan(always.p)
+
+
+def corrupted(text: list[str], vocabulary: list[str], rate: float, rng: random.Random) -> list[str]:
+    heard = []
+    for word in text:
+        kind = rng.random()
+        if kind < rate / 3:
+            continue
+        heard.append(rng.choice(vocabulary) if kind < 2 * rate / 3 else word)
+        if kind > 1 - rate / 3:
+            heard.append(rng.choice(vocabulary))
+    return heard
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nists_program_finds_the_same(tmp_path, seed):
+    sclite = find_sclite()
+    if sclite is None or not (sclite.parent / "sc_stats").is_file():
+        pytest.skip("NIST's sclite and sc_stats are not installed")
+    rng = random.Random(seed)
+    vocabulary = [f"w{n}" for n in range(rng.choice([3, 6, 20]))]
+    said = [[rng.choice(vocabulary) for _ in range(rng.randint(1, 25))] for _ in range(40)]
+    systems = {
+        name: [corrupted(text, vocabulary, rate, rng) for text in said]
+        for name, rate in (("one", 0.15), ("two", 0.25))
+    }
+    aligned = ""
+    for name, heard in systems.items():
+        pairs = [
+            Pair(f"u{n}", f"s{n % 3}", *texts)
+            for n, texts in enumerate(zip(said, heard, strict=True))
+        ]
+        score(pairs, tmp_path / name, sclite)
+        files = ["-r", "ref.trn", "trn", "-h", "hyp.trn", "trn", name]
+        options = ["-i", "rm", "-s", "-o", "sgml", "stdout"]
+        done = subprocess.run(
+            [sclite, *files, *options], cwd=tmp_path / name, capture_output=True, text=True
+        )
+        aligned += done.stdout
+    command = [sclite.parent / "sc_stats", "-p", "-t", "mapsswe", "-v", "-n", "out", "-O", "."]
+    subprocess.run(command, cwd=tmp_path, input=aligned, text=True, capture_output=True, check=True)
+    report = (tmp_path / "out.stats.mapsswe").read_text()
+    expected = re.search(r"# segs: (\d+).*\(Z Stat: +([-\d.]+)\)", report)
+    found = mapsswe(
+        (slots(align(text, one)), slots(align(text, two)))
+        for text, one, two in zip(said, *systems.values(), strict=True)
+    )
+    assert found.segments == int(expected[1])
+    assert found.z == pytest.approx(float(expected[2]), abs=6e-4)
+    assert found.p == pytest.approx(math.erfc(abs(float(expected[2])) / math.sqrt(2)), abs=1e-3)
