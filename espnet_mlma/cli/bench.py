@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from espnet_mlma.cli import model
 from espnet_mlma.cli.parser import add_command, add_model_options, natural, positive
+from espnet_mlma.host import import_espnet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +47,7 @@ def add_to(commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load, recognise each length once to warm up and then three times; print medians."""
     start = time.perf_counter()
-    model.import_espnet()
+    import_espnet()
 
     import torch
 

@@ -6,6 +6,7 @@ import argparse
 
 from espnet_mlma.cli import model
 from espnet_mlma.cli.parser import DEFAULT_MODEL, UsageError, add_command, natural, positive
+from espnet_mlma.host import import_espnet
 
 
 def add_to(commands) -> None:
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = arguments.model or [model.choose(None)]
     if len(names) > 2:
         raise UsageError(f"--model names {len(names)} models; the page compares two")
-    model.import_espnet()
+    import_espnet()
 
     from espnet_mlma.demo import launch
 

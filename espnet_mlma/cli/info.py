@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from espnet_mlma.cli import model
 from espnet_mlma.cli.parser import DEFAULT_MODEL, add_command
+from espnet_mlma.host import import_espnet
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +36,7 @@ def add_to(commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print a line for each fact."""
     name = model.choose(arguments.model)
-    model.import_espnet()
+    import_espnet()
 
     from espnet_mlma.decode import checkpoint
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import io
 import os
 from collections.abc import Mapping
-from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.host import import_espnet
 
 if TYPE_CHECKING:
     from espnet_mlma.decode import Recogniser
@@ -39,12 +37,6 @@ def choose(named: str | None) -> str:
         "no model: give --model or set MLMA_MODEL, or train the demonstration's in ten minutes "
         "with `make demo` in a checkout of espnet-mlma"
     )
-
-
-def import_espnet() -> None:
-    """Import what models are made of, without a word; without Flash Attention ESPnet has some."""
-    with redirect_stderr(io.StringIO()):
-        importlib.import_module("espnet2.tasks.asr")
 
 
 def load(

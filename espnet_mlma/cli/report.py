@@ -6,9 +6,9 @@ import argparse
 import math
 from pathlib import Path
 
-from espnet_mlma.cli import model
 from espnet_mlma.cli.parser import add_command, natural
 from espnet_mlma.files import write
+from espnet_mlma.host import import_espnet
 
 _MEGA = 1_000_000
 
@@ -60,7 +60,7 @@ def add_to(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read, align, write the page and say what is in it."""
-    model.import_espnet()
+    import_espnet()
 
     from espnet_mlma.report.data import load
     from espnet_mlma.report.page import render

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import write
+from espnet_mlma.host import import_espnet
 from espnet_mlma.recipe.datadir import read
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def main() -> None:
     """Decode the sets named on the command line; write their folders, then `measured.json`."""
     args = _parse()
     sets = _by_name(args.data)
+
+    import_espnet()
 
     from espnet_mlma.decode import load
     from espnet_mlma.memory import keep_freed_memory

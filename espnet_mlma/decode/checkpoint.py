@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import is_zipfile
 
 import torch
 import yaml
@@ -202,7 +203,9 @@ def _task_class(task: Task):
 
 
 def _load_parameters(model: torch.nn.Module, model_file: Path, config: Path) -> None:
-    state = torch.load(model_file, map_location="cpu", weights_only=True)
+    # Mapped, a billion parameters are not in memory twice; files of PyTorch before 1.6 cannot be.
+    is_mapped = is_zipfile(model_file)
+    state = torch.load(model_file, map_location="cpu", weights_only=True, mmap=is_mapped)
     result = model.load_state_dict(state, strict=False)
     for kind, keys in (("lacks", result.missing_keys), ("has unknown", result.unexpected_keys)):
         if keys:

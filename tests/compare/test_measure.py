@@ -1,5 +1,4 @@
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +13,6 @@ from espnet_mlma.compare import measure
 from espnet_mlma.compare.measure import Windowed, language_of, parameters, tell
 from espnet_mlma.decode import checkpoint, load
 from espnet_mlma.errors import MlmaError, run_cli
-
-# The tiny OWSM-CTC of the tests of decoding.
-_DECODE = Path(__file__).resolve().parents[1] / "decode" / "conftest.py"
-s2t_experiment = runpy.run_path(str(_DECODE))["s2t_experiment"]
 
 RATE = 16000
 # Seconds of each utterance of two sets; the last is longer than the window of 30 s.

@@ -1,0 +1,288 @@
+"""Train and score small models that differ in one thing, and say by how much.
+
+    python benchmarks/ablation.py --db_root CORPORA [--rows NAME ...] [--jobs 2] [--json FILE]
+
+The rows are those of ablation.yaml. Each is trained and decoded by the recipe on the data of stages
+1 to 4, which are made if they are not there; what is done stays done, and a run that was stopped
+goes on when it is given again. Rates are those of all utterances of the test sets together, mean
+of the seeds; intervals are those of resampled utterances, of the difference to the twin likewise.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from common import ROOT, arguments, report
+
+from espnet_mlma.compare.statistics import Bootstrap, bootstrap
+from espnet_mlma.score.align import count_errors
+from espnet_mlma.score.join import Utterance, characters, join
+
+RECIPE = ROOT / "egs2" / "mlma" / "asr1"
+EXPERIMENTS = Path("exp") / "ablation"  # below the recipe
+EPOCHS = 10
+DECODING = "decode_ctc_best_path_asr_model_valid.cer_ctc.ave"
+VARIANTS = "conmamba_"  # encoders of variants.py; they recognise as conmamba does
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the grid.
+
+    Attributes:
+        name: unique.
+        updates: of the parameters.
+        seeds: one training each.
+        config: the training configuration.
+        recipe: options of run.sh.
+        twin: the row to compare with; None: none.
+    """
+
+    name: str
+    updates: int
+    seeds: tuple[int, ...]
+    config: Mapping[str, object]
+    recipe: tuple[str, ...] = ()
+    twin: str | None = None
+
+    def folder(self, seed: int) -> Path:
+        """Of the experiment, below the recipe."""
+        letters = "".join(c if c.isalnum() else "_" for c in self.name.lower())
+        return EXPERIMENTS / f"{letters}_seed{seed}"
+
+
+def read_grid(path: Path) -> tuple[dict, list[Row]]:
+    """The grid's own settings, and its rows with their whole configurations."""
+    grid = yaml.safe_load(path.read_text(encoding="utf-8"))
+    base = yaml.safe_load((ROOT / grid["base"]).read_text(encoding="utf-8"))
+    rows = []
+    for name, given in grid.pop("rows").items():
+        updates = grid["budgets"][given["budget"]]
+        config = _sized(_merged(base, given.get("config", {})), updates)
+        recipe = tuple(given.get("recipe", "").split())
+        rows.append(Row(name, updates, tuple(given["seeds"]), config, recipe, given.get("twin")))
+    return grid, rows
+
+
+def _merged(base: Mapping, changes: Mapping) -> dict:
+    """`base` with some of its values changed, inner tables likewise."""
+    base = dict(base)
+    encoder = str(changes.get("encoder", "conmamba"))
+    if not encoder.startswith("conmamba"):
+        base.pop("encoder_conf")
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        base[key] = _merged(base[key], value) if both else value
+    return base
+
+
+def _sized(config: dict, updates: int) -> dict:
+    """A configuration of so many updates, with its schedule."""
+    schedule = config["scheduler_conf"] | {"max_steps": updates}
+    steps = {"max_epoch": EPOCHS, "num_iters_per_epoch": updates // EPOCHS}
+    return config | steps | {"scheduler_conf": schedule}
+
+
+def run(grid: dict, row: Row, seed: int, db_root: Path, threads: int) -> None:
+    """Train, decode and score one row with one seed, as far as that is not done.
+
+    Raises:
+        subprocess.CalledProcessError: the recipe failed; its log is `run.log` of the experiment.
+    """
+    folder = RECIPE / row.folder(seed)
+    if (folder / "done").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "ablation.yaml"
+    config.write_text(yaml.safe_dump(dict(row.config)), encoding="utf-8")
+    more = [*row.recipe, "--asr_config", config, "--asr_exp", row.folder(seed), "--ngpu", 0]
+    if str(row.config["encoder"]).startswith(VARIANTS):
+        more += ["--python", f"python3 {ROOT / 'benchmarks' / 'variants.py'}"]
+    started = time.perf_counter()
+    log = folder / "run.log"
+    _recipe(grid, db_root, [11, 11], [*more, "--asr_args", f"--seed {seed}"], log, threads)
+    _decode_as_conmamba(folder / "config.yaml")
+    _recipe(grid, db_root, [12, 13], more, log, threads)
+    (folder / "done").write_text(f"{time.perf_counter() - started:.0f} s\n")
+
+
+def prepare(grid: dict, rows: Iterable[Row], db_root: Path, threads: int) -> None:
+    """Stages 1 to 4 once, and 5 to 10 for each way of cutting texts into tokens."""
+    done = RECIPE / EXPERIMENTS / "data.done"
+    done.parent.mkdir(parents=True, exist_ok=True)
+    if not done.exists():
+        _recipe(grid, db_root, [1, 4], [], done.with_suffix(".log"), threads)
+        done.touch()
+    for options in sorted({row.recipe for row in rows}):
+        done = RECIPE / EXPERIMENTS / f"tokens{'_'.join(options).replace('-', '')}.done"
+        if not done.exists():
+            more = [*options, "--asr_config", ROOT / grid["base"]]
+            _recipe(grid, db_root, [5, 10], more, done.with_suffix(".log"), threads)
+            done.touch()
+
+
+def _recipe(
+    grid: dict, db_root: Path, stages: list[int], more: Iterable, log: Path, threads: int
+) -> None:
+    command = [RECIPE / "run.sh", "--mixture", grid["mixture"], "--db_root", db_root]
+    command += ["--stage", stages[0], "--stop_stage", stages[1], *more]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    with log.open("a") as file:
+        subprocess.run(
+            list(map(str, command)), env=environment, stdout=file, stderr=file, check=True
+        )
+
+
+def _decode_as_conmamba(config: Path) -> None:
+    """Put `conmamba` for a variant of it: alone an utterance has no padding to leak."""
+    written = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if str(written["encoder"]).startswith(VARIANTS):
+        config.write_text(yaml.safe_dump(written | {"encoder": "conmamba"}), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the finished seeds of a row got wrong on all utterances of its test sets.
+
+    Attributes:
+        errors: by unit, `WER` or `CER`, of each seed and utterance, (seeds, utterances).
+        sizes: by unit, reference words or characters of each utterance, (utterances,).
+        languages: share of the utterances taken for their language, of each seed.
+    """
+
+    errors: Mapping[str, np.ndarray]
+    sizes: Mapping[str, np.ndarray]
+    languages: Sequence[float]
+
+    def rates(self, unit: str) -> np.ndarray:
+        """Per cent, of each seed."""
+        return 100 * self.errors[unit].sum(1) / self.sizes[unit].sum()
+
+    def against(self, twin: Score | None, unit: str) -> Bootstrap:
+        """The rate less that of the twin, or the rate itself; the mean of the seeds."""
+        of_twin = np.zeros_like(self.errors[unit][:1]) if twin is None else twin.errors[unit]
+        ours, theirs = len(self.errors[unit]), len(of_twin)
+        # Whole numbers: both sides as often as the other one has seeds.
+        first, second = self.errors[unit].sum(0) * theirs, of_twin.sum(0) * ours
+        return bootstrap(first, second, self.sizes[unit] * ours * theirs)
+
+
+def score(grid: dict, row: Row) -> Score | None:
+    """Of the seeds that are done; None: none is."""
+    folders = [RECIPE / row.folder(seed) for seed in row.seeds]
+    seeds = [list(_utterances(grid, f / DECODING)) for f in folders if (f / "done").exists()]
+    if not seeds:
+        return None
+    cut = {"WER": str.split, "CER": characters}
+    errors = {
+        unit: np.array(
+            [[count_errors(of(u.reference), of(u.hypothesis)).total for u in one] for one in seeds]
+        )
+        for unit, of in cut.items()
+    }
+    sizes = {unit: np.array([len(of(u.reference)) for u in seeds[0]]) for unit, of in cut.items()}
+    return Score(errors, sizes, [np.mean([u.heard == u.lang for u in one]) for one in seeds])
+
+
+def _utterances(grid: dict, decoded: Path) -> Iterator[Utterance]:
+    for corpus in grid["test_sets"]:
+        for folder in sorted(decoded.glob(f"test_{corpus}_*")):
+            yield from join(RECIPE / "dump" / "raw" / folder.name, folder / "text")
+
+
+def table(rows: Sequence[Row], scores: Mapping[str, Score]) -> list[list[object]]:
+    """A line for each row that is done."""
+    lines = []
+    for row in (row for row in rows if row.name in scores):
+        one, twin = scores[row.name], scores.get(row.twin)
+        cer = one.against(None, "CER")
+        cells = [row.name, row.updates, len(one.languages)]
+        cells += [f"{one.rates('WER').mean():.1f}"]
+        cells += [f"{cer.difference:.1f} ({cer.low:.1f} to {cer.high:.1f})"]
+        cells += [" ".join(f"{rate:.1f}" for rate in one.rates("CER"))]
+        if twin is None:
+            cells += ["", "", ""]
+        else:
+            gain = one.against(twin, "CER")
+            relative = 100 * gain.difference / twin.rates("CER").mean()
+            interval = f"{gain.difference:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+            cells += [row.twin, interval, f"{relative:+.1f}"]
+        lines.append([*cells, f"{100 * np.mean(one.languages):.1f}"])
+    return lines
+
+
+def plot(rows: Sequence[Row], scores: Mapping[str, Score], file: Path) -> None:
+    """CER of each row with its interval, and each seed's."""
+    import matplotlib.pyplot as plt
+
+    done = [row for row in rows if row.name in scores][::-1]
+    figure, axes = plt.subplots(figsize=(7, 1 + 0.35 * len(done)), layout="constrained")
+    for place, row in enumerate(done):
+        cer = scores[row.name].against(None, "CER")
+        axes.plot([cer.low, cer.high], [place, place], color="#0072B2", linewidth=2)
+        seeds = scores[row.name].rates("CER")
+        axes.plot(seeds, [place] * len(seeds), "o", color="#D55E00", markersize=5)
+    axes.set_yticks(range(len(done)), [f"{row.name}, {row.updates}" for row in done])
+    axes.set_xlabel("CER (%), each seed, and 95 % of resampled utterances")
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(file)
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--grid", type=Path, default=Path(__file__).with_suffix(".yaml"))
+    parser.add_argument("--db_root", type=Path, help="the corpora; without it only the table")
+    parser.add_argument("--rows", nargs="*", help="names; all without it")
+    parser.add_argument("--jobs", type=int, default=1, help="rows trained side by side")
+    parser.add_argument("--threads", type=int, default=2, help="of all rows together")
+    parser.add_argument("--plot", type=Path, help="write a plot here, such as ablation.svg")
+    args = parser.parse_args()
+    grid, rows = read_grid(args.grid)
+    unknown = set(args.rows or ()) - {row.name for row in rows}
+    if unknown:
+        parser.error(f"{args.grid} has no row {unknown.pop()!r}")
+    if args.db_root is not None:
+        wanted = [row for row in rows if not args.rows or row.name in args.rows]
+        train(grid, wanted, args.db_root.absolute(), args.jobs, args.threads)
+    scores = {row.name: found for row in rows if (found := score(grid, row)) is not None}
+    header = ["row", "updates", "seeds", "WER (%)", "CER (%), 95 %", "each seed's", "twin"]
+    header += ["CER less its (95 %)", "relative (%)", "language right (%)"]
+    title = f"Ablation, {grid['mixture']}, {' and '.join(grid['test_sets'])} test sets"
+    report(title, header, table(rows, scores), args)
+    if args.plot is not None:
+        plot(rows, scores, args.plot)
+
+
+def train(grid: dict, rows: Sequence[Row], db_root: Path, jobs: int, threads: int) -> None:
+    """Bring rows to their ends, first seeds first; what fails is named, the rest goes on.
+
+    Raises:
+        SystemExit: 1 where a row failed.
+    """
+    prepare(grid, rows, db_root, threads)
+    runs = [(row, row.seeds[i]) for i in range(3) for row in rows if i < len(row.seeds)]
+    failed = 0
+    with ThreadPoolExecutor(jobs) as pool:
+        started = [pool.submit(run, grid, *one, db_root, max(1, threads // jobs)) for one in runs]
+        for (row, seed), running in zip(runs, started, strict=True):
+            try:
+                running.result()
+                print(f"{row.name}, seed {seed}: done", flush=True)
+            except subprocess.CalledProcessError:
+                failed += 1
+                log = RECIPE / row.folder(seed) / "run.log"
+                print(f"error: {row.name}, seed {seed}: the recipe failed; see {log}", flush=True)
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The grid of benchmarks/ablation.py: what is compared is alike in all but what is named."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from espnet2.tasks import asr
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from ablation import Row, Score, read_grid, table  # noqa: E402
+from variants import VARIANTS, LeakingConMamba, XavierConMamba  # noqa: E402
+
+GRID, ROWS = read_grid(ROOT / "benchmarks" / "ablation.yaml")
+TOKENS = ["<blank>", "<unk>", "<it>", *map(chr, range(97, 167)), "<sos/eos>"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered():
+    known = dict(asr.encoder_choices.classes)
+    asr.encoder_choices.classes.update(VARIANTS)
+    yield
+    asr.encoder_choices.classes.clear()
+    asr.encoder_choices.classes.update(known)
+
+
+def build(row: Row) -> torch.nn.Module:
+    arguments = vars(asr.ASRTask.get_parser().parse_args(["--output_dir", "unused"]))
+    arguments |= {"token_list": TOKENS, "token_type": "char", "normalize": None}
+    torch.manual_seed(0)
+    return asr.ASRTask.build_model(Namespace(**arguments | dict(row.config)))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_row_builds_with_as_many_parameters_and_trains(row):
+    model = build(row).train()
+    encoder = sum(p.numel() for p in model.encoder.parameters())
+    # Separate directions have projections of their own; that is what they are about.
+    assert 2.3e6 < encoder < (3.2e6 if row.name == "separate directions" else 2.5e6)
+    assert row.config["scheduler_conf"]["max_steps"] == row.updates
+    assert row.config["max_epoch"] * row.config["num_iters_per_epoch"] == row.updates
+    text = torch.tensor([[2, 3, 4], [2, 5, -1]])
+    lengths = torch.tensor([16000, 9000])
+    loss, _, _ = model(0.1 * torch.randn(2, 16000), lengths, text, torch.tensor([3, 2]))
+    loss.backward()
+    assert loss.isfinite()
+
+
+def test_twins_are_rows_with_as_many_updates():
+    rows = {row.name: row for row in ROWS}
+    assert len({str(row.folder(1)) for row in ROWS}) == len(ROWS)
+    for row in ROWS:
+        if row.twin is not None:
+            assert rows[row.twin].updates == row.updates
+
+
+def test_variants_do_what_they_are_called():
+    sizes = {"input_size": 80, "output_size": 16, "num_blocks": 2, "linear_units": 32}
+    features, lengths = torch.randn(2, 80, 80), torch.tensor([80, 40])
+    torch.manual_seed(0)
+    leaking = LeakingConMamba(**sizes).eval()
+    frames, found, _ = leaking(features, lengths)
+    assert found.tolist() == [20, 10]
+    alone, _, _ = leaking(features[1:, :40], lengths[1:])
+    assert (frames[1, :10] - alone[0]).abs().max() > 1e-3
+    torch.manual_seed(0)
+    overwritten = XavierConMamba(**sizes)
+    own, xavier = (
+        torch.cat([p.flatten() for n, p in e.named_parameters() if n.endswith("A_log")])
+        for e in (leaking, overwritten)
+    )
+    assert own.std() > 3 * xavier.std()
+
+
+def test_the_table_has_rates_and_the_difference_to_the_twin():
+    def scored(errors):
+        sizes = {unit: np.full(50, 10) for unit in ("WER", "CER")}
+        return Score({unit: np.array(errors) for unit in sizes}, sizes, [0.5] * len(errors))
+
+    one = scored([[4] * 50, [2] * 50])
+    other = scored([[6] * 50])
+    rows = [Row("a", 10, (1, 2), {}), Row("b", 10, (1,), {}, twin="a")]
+    first, second = table(rows, {"a": one, "b": other})
+    assert first == ["a", 10, 2, "30.0", "30.0 (30.0 to 30.0)", "40.0 20.0", "", "", "", "50.0"]
+    assert second[6:9] == ["a", "+30.0 (+30.0 to +30.0)", "+100.0"]
