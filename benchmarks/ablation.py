@@ -15,7 +15,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,8 @@ from espnet_mlma.score.join import Utterance, characters, join
 RECIPE = ROOT / "egs2" / "mlma" / "asr1"
 EXPERIMENTS = Path("exp") / "ablation"  # below the recipe
 EPOCHS = 10
-DECODING = "decode_ctc_best_path_asr_model_valid.cer_ctc.ave"
+MODEL = "valid.cer_ctc.ave"
+DECODING = f"decode_ctc_best_path_asr_model_{MODEL}"
 VARIANTS = "conmamba_"  # encoders of variants.py; they recognise as conmamba does
 
 
@@ -44,6 +45,8 @@ class Row:
         config: the training configuration.
         recipe: options of run.sh.
         twin: the row to compare with; None: none.
+        first: a mixture on which the same model is trained for as many updates before; only its
+            encoder is kept.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Row:
     config: Mapping[str, object]
     recipe: tuple[str, ...] = ()
     twin: str | None = None
+    first: str | None = None
 
     def folder(self, seed: int) -> Path:
         """Of the experiment, below the recipe."""
@@ -68,7 +72,8 @@ def read_grid(path: Path) -> tuple[dict, list[Row]]:
         updates = grid["budgets"][given["budget"]]
         config = _sized(_merged(base, given.get("config", {})), updates)
         recipe = tuple(given.get("recipe", "").split())
-        rows.append(Row(name, updates, tuple(given["seeds"]), config, recipe, given.get("twin")))
+        seeds, others = tuple(given["seeds"]), (given.get("twin"), given.get("first"))
+        rows.append(Row(name, updates, seeds, config, recipe, *others))
     return grid, rows
 
 
@@ -103,42 +108,55 @@ def run(grid: dict, row: Row, seed: int, db_root: Path, threads: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "ablation.yaml"
     config.write_text(yaml.safe_dump(dict(row.config)), encoding="utf-8")
-    more = [*row.recipe, "--asr_config", config, "--asr_exp", row.folder(seed), "--ngpu", 0]
+    options = [*row.recipe, "--asr_config", config, "--ngpu", 0]
     if str(row.config["encoder"]).startswith(VARIANTS):
-        more += ["--python", f"python3 {ROOT / 'benchmarks' / 'variants.py'}"]
+        options += ["--python", f"python3 {ROOT / 'benchmarks' / 'variants.py'}"]
+    training = [*options, "--asr_args", f"--seed {seed}"]
+    recipe = Recipe(grid["mixture"], db_root, folder / "run.log", threads)
     started = time.perf_counter()
-    log = folder / "run.log"
-    _recipe(grid, db_root, [11, 11], [*more, "--asr_args", f"--seed {seed}"], log, threads)
+    if row.first is not None:
+        before = row.folder(seed).with_name(row.folder(seed).name + "_first")
+        replace(recipe, mixture=row.first)([11, 11], [*training, "--asr_exp", before])
+        training += ["--pretrained_model", before / f"{MODEL}.pth:encoder:encoder"]
+    recipe([11, 11], [*training, "--asr_exp", row.folder(seed)])
     _decode_as_conmamba(folder / "config.yaml")
-    _recipe(grid, db_root, [12, 13], more, log, threads)
+    recipe([12, 13], [*options, "--asr_exp", row.folder(seed)])
     (folder / "done").write_text(f"{time.perf_counter() - started:.0f} s\n")
 
 
 def prepare(grid: dict, rows: Iterable[Row], db_root: Path, threads: int) -> None:
-    """Stages 1 to 4 once, and 5 to 10 for each way of cutting texts into tokens."""
-    done = RECIPE / EXPERIMENTS / "data.done"
-    done.parent.mkdir(parents=True, exist_ok=True)
-    if not done.exists():
-        _recipe(grid, db_root, [1, 4], [], done.with_suffix(".log"), threads)
-        done.touch()
-    for options in sorted({row.recipe for row in rows}):
-        done = RECIPE / EXPERIMENTS / f"tokens{'_'.join(options).replace('-', '')}.done"
-        if not done.exists():
-            more = [*options, "--asr_config", ROOT / grid["base"]]
-            _recipe(grid, db_root, [5, 10], more, done.with_suffix(".log"), threads)
-            done.touch()
+    """Stages 1 to 4 once a mixture, and 5 to 10 for each way of cutting texts into tokens."""
+    (RECIPE / EXPERIMENTS).mkdir(parents=True, exist_ok=True)
+    wanted = {(grid["mixture"], row.recipe) for row in rows}
+    wanted |= {(row.first, row.recipe) for row in rows if row.first is not None}
+    for mixture, options in sorted(wanted):
+        letters = "_".join(options).replace("-", "")
+        for name, stages in ((mixture, [1, 4]), (f"{mixture}_tokens{letters}", [5, 10])):
+            done = RECIPE / EXPERIMENTS / f"{name}.done"
+            if not done.exists():
+                recipe = Recipe(mixture, db_root, done.with_suffix(".log"), threads)
+                recipe(stages, [*options, "--asr_config", ROOT / grid["base"]])
+                done.touch()
 
 
-def _recipe(
-    grid: dict, db_root: Path, stages: list[int], more: Iterable, log: Path, threads: int
-) -> None:
-    command = [RECIPE / "run.sh", "--mixture", grid["mixture"], "--db_root", db_root]
-    command += ["--stage", stages[0], "--stop_stage", stages[1], *more]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    with log.open("a") as file:
-        subprocess.run(
-            list(map(str, command)), env=environment, stdout=file, stderr=file, check=True
-        )
+@dataclass(frozen=True)
+class Recipe:
+    """run.sh on a mixture."""
+
+    mixture: str
+    db_root: Path
+    log: Path
+    threads: int
+
+    def __call__(self, stages: Sequence[int], options: Iterable[object]) -> None:
+        """Run the stages from the first to the last."""
+        command = [RECIPE / "run.sh", "--mixture", self.mixture, "--db_root", self.db_root]
+        command += ["--stage", stages[0], "--stop_stage", stages[1], *options]
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
+        with self.log.open("a") as file:
+            subprocess.run(
+                list(map(str, command)), env=environment, stdout=file, stderr=file, check=True
+            )
 
 
 def _decode_as_conmamba(config: Path) -> None:

@@ -19,7 +19,8 @@ from common import prepare, report, timed_arguments
 
 import espnet_mlma
 from espnet_mlma.corpora.audio import SAMPLE_RATE
-from espnet_mlma.corpora.mini import BASE_VOICES, SPLITS, Espeak, Line, Size, _finish, plan
+from espnet_mlma.corpora.espeak import BASE_VOICES, SPLITS, Espeak, Line, finish
+from espnet_mlma.corpora.mini import Size, plan
 from espnet_mlma.decode.recogniser import Recogniser
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.decode.words import token_groups
@@ -70,7 +71,7 @@ class Voice(Espeak):
         self.events.clear()
         voice = self.say(line)
         loud = np.flatnonzero(np.abs(voice) > 0.02 * np.abs(voice).max())
-        samples = _finish(voice, SNR, rng).astype(np.float32)
+        samples = finish(voice, SNR, rng).astype(np.float32)
         shift = EDGE_SECONDS - loud[0] / SAMPLE_RATE
         limits = EDGE_SECONDS, shift + (loud[-1] + 1) / SAMPLE_RATE
         words, spans = line.text.split(), self.spans(line.text)

@@ -9,7 +9,7 @@ set -euo pipefail
 . ./db.sh
 
 roots=()
-for corpus in librispeech commonvoice voxpopuli mls fleurs; do
+for corpus in librispeech commonvoice voxpopuli mls fleurs synthetic; do
     variable=${corpus^^}
     if [ -n "${!variable:-}" ]; then
         roots+=(--root "${corpus}=${!variable}")

@@ -27,6 +27,7 @@ CORPORA = {
     "mls": ("MLS", "Multilingual LibriSpeech"),
     "fl": ("FL", "FLEURS"),
     "mini": ("mini", "the demonstration's eSpeak voices"),
+    "syn": ("synthetic", "free text spoken by eSpeak"),
     "ami": ("AMI", "AMI meetings"),
     "earnings22": ("E22", "Earnings-22"),
     "gigaspeech": ("Giga", "GigaSpeech"),

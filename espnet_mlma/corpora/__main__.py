@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 
 from espnet_mlma.corpora.filters import HeldOut
@@ -15,6 +16,8 @@ from espnet_mlma.corpora.mixtures import CORPORA, Mixture, Source, load
 from espnet_mlma.corpora.utterance import Utterance
 from espnet_mlma.corpora.writer import write_set
 from espnet_mlma.errors import MlmaError, run_cli
+
+_SPOKEN_HERE = ("mini", "synthetic")  # made when they are first asked for
 
 
 def main() -> None:
@@ -28,10 +31,9 @@ def main() -> None:
     if args.db_root is None:
         raise MlmaError("--db_root is needed: the folder that the corpora lie in")
     roots = _roots(args.db_root, args.root)
-    if "mini" in mixture.corpora:
-        from espnet_mlma.corpora import mini
-
-        mini.generate(roots["mini"], nj=args.nj)
+    for corpus in _SPOKEN_HERE:
+        if corpus in mixture.corpora:
+            import_module(f"espnet_mlma.corpora.{corpus}").generate(roots[corpus], nj=args.nj)
     make_sets(mixture, roots, args.out, args.nj)
 
 

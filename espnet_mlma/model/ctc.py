@@ -66,6 +66,7 @@ class MlmaCTCModel(ESPnetASRModel):
         language_layers: 1-based blocks, of `interctc_layer_idx`, whose intermediate CTC is to
             write the language alone, which is the first symbol of each text (`--lang_tokens true`
             of the recipe). With `interctc_use_conditioning` the blocks above are told it.
+        language_in_text: whether the other CTCs write the language too, before the words.
         espnet: what ESPnetASRModel takes; `ctc_weight` has to be 1.
 
     Raises:
@@ -75,7 +76,13 @@ class MlmaCTCModel(ESPnetASRModel):
         Hierarchical multitask learning with CTC, SLT 2018.
     """
 
-    def __init__(self, cr_ctc_weight: float = 0.0, language_layers: Sequence[int] = (), **espnet):
+    def __init__(
+        self,
+        cr_ctc_weight: float = 0.0,
+        language_layers: Sequence[int] = (),
+        language_in_text: bool = True,
+        **espnet,
+    ):
         if espnet.get("ctc_weight") != 1.0:
             raise ValueError(f"mlma_ctc has no decoder: ctc_weight is {espnet.get('ctc_weight')}")
         if espnet.get("aux_ctc"):
@@ -89,10 +96,10 @@ class MlmaCTCModel(ESPnetASRModel):
                 f"interctc_layer_idx {list(heads)}, and interctc_weight above 0"
             )
         languages = [i for i, token in enumerate(self.token_list) if language_of_token(token)]
-        if language_layers and not languages:
+        if (language_layers or not language_in_text) and not languages:
             raise ValueError(
-                "language_layers want language tokens, as `<it>`, in the token list; "
-                "make it with --lang_tokens true"
+                "language_layers and language_in_text: false want language tokens, as `<it>`, in "
+                "the token list; make it with --lang_tokens true"
             )
         if cr_ctc_weight > 0:
             if not isinstance(self.specaug, SpecAug):
@@ -100,6 +107,7 @@ class MlmaCTCModel(ESPnetASRModel):
             self.specaug = TwoViews(self.specaug)
         self.cr_ctc_weight = cr_ctc_weight
         self.language_layers = frozenset(language_layers)
+        self.language_in_text = language_in_text
         self.register_buffer("languages", torch.tensor(languages), persistent=False)
 
     def forward(
@@ -121,18 +129,19 @@ class MlmaCTCModel(ESPnetASRModel):
         if is_twice:
             speech, text = speech.repeat(2, 1), text.repeat(2, 1)
             speech_lengths, text_lengths = speech_lengths.repeat(2), text_lengths.repeat(2)
+        language, text, text_lengths = self._targets(text, text_lengths)
         encoded, lengths = self.encode(speech, speech_lengths)
         encoded, intermediate = encoded if isinstance(encoded, tuple) else (encoded, [])
 
         loss, cer = self._calc_ctc_loss(encoded, lengths, text, text_lengths)
         stats = {"loss_ctc": loss.detach(), "cer_ctc": cer}
-        if not self.training and len(self.languages):
-            stats["acc_language"] = self._language_accuracy(encoded, lengths, text)
+        if not self.training and len(self.languages) and self.language_in_text:
+            stats["acc_language"] = self._language_accuracy(encoded, lengths, language)
         losses = []
         for layer, hidden in intermediate if self.interctc_weight else []:
             is_language = layer in self.language_layers
             if is_language:
-                target, target_lengths = text[:, :1], torch.ones_like(text_lengths)
+                target, target_lengths = language, torch.ones_like(text_lengths)
             else:
                 target, target_lengths = text, text_lengths
             one, cer = self._calc_ctc_loss(hidden, lengths, target, target_lengths)
@@ -141,7 +150,7 @@ class MlmaCTCModel(ESPnetASRModel):
             if not is_language:
                 stats[f"cer_interctc_layer{layer}"] = cer
             elif not self.training:
-                accuracy = self._language_accuracy(hidden, lengths, text)
+                accuracy = self._language_accuracy(hidden, lengths, language)
                 stats[f"acc_language_layer{layer}"] = accuracy
         if losses:
             mean = torch.stack(losses).mean()
@@ -153,11 +162,18 @@ class MlmaCTCModel(ESPnetASRModel):
         stats["loss"] = loss.detach()
         return force_gatherable((loss, stats, batch), loss.device)
 
-    def _language_accuracy(self, hidden: Tensor, lengths: Tensor, text: Tensor) -> Tensor:
-        """Share of utterances whose most probable language token is that of their text."""
+    def _targets(self, text: Tensor, text_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The languages (batch, 1), and the texts that are written with their lengths."""
+        language = text[:, :1]
+        if self.language_in_text:
+            return language, text, text_lengths
+        return language, text[:, 1:], text_lengths - 1
+
+    def _language_accuracy(self, hidden: Tensor, lengths: Tensor, language: Tensor) -> Tensor:
+        """Share of utterances whose most probable language token is that of `language`."""
         log_probs = self.ctc.log_softmax(hidden)[:, :, self.languages]
         frames = torch.arange(hidden.size(1), device=lengths.device)
         padding = (frames >= lengths[:, None])[:, :, None]
         # A language is written in one frame or a few: the best frame of each speaks for it.
         best = log_probs.masked_fill(padding, -torch.inf).amax(1).argmax(1)
-        return (self.languages[best] == text[:, 0]).float().mean()
+        return (self.languages[best] == language[:, 0]).float().mean()

@@ -6,6 +6,7 @@ import pytest
 import soundfile
 
 from espnet_mlma.corpora import mini
+from espnet_mlma.corpora.espeak import Espeak, Line
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.text import LANGUAGES, alphabet, normalise
 
@@ -117,6 +118,6 @@ def test_a_split_that_was_not_made_is_named(tmp_path):
 
 @pytest.mark.parametrize("voice", ["fr-fr", "de+nobody", "nobody"])
 def test_a_voice_that_cannot_be_set_is_an_error(voice):
-    line = mini.Line("u", "s", "bonjour", voice, 140, 50, 30)
+    line = Line("u", "s", "bonjour", voice, 140, 50, 30)
     with pytest.raises(MlmaError, match="no voice"):
-        mini.Espeak().say(line)
+        Espeak().say(line)

@@ -169,6 +169,23 @@ def test_language_layers_write_the_language_alone(speech):
     torch.testing.assert_close(stats["loss_interctc_layer2"][0], upper.detach())
 
 
+def test_the_language_can_stay_out_of_the_text(speech):
+    model = build(
+        "mlma_ctc",
+        encoder_conf=WITH_HEADS,
+        interctc_weight=0.3,
+        language_layers=[1],
+        language_in_text=False,
+    ).eval()
+    _, stats, _ = run(model, speech)
+    encoded, lengths = model.encode(speech, LENGTHS)
+    lower = model.ctc(encoded[1][0][1], lengths, TEXT[:, :1], torch.ones(3, dtype=torch.long))
+    top = model.ctc(encoded[0], lengths, TEXT[:, 1:], TEXT_LENGTHS - 1)
+    torch.testing.assert_close(stats["loss_interctc_layer1"][0], lower.detach())
+    torch.testing.assert_close(stats["loss_ctc"][0], top.detach())
+    assert "acc_language" not in stats and "acc_language_layer1" in stats
+
+
 def test_accuracy_of_the_language_is_that_of_its_best_frame(speech):
     model = build("mlma_ctc", encoder_conf=WITH_HEADS, interctc_weight=0.3, language_layers=[1])
     model.eval()
