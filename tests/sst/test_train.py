@@ -133,8 +133,8 @@ def by_heart(config, data, tmp_path_factory):
         batches_per_update=1,
     )
     encoder = replace(config.encoder, options=config.encoder.options | {"dropout": 0.0})
-    long = StageConfig(1e-2, epochs=60)
-    config = replace(config, encoder=encoder, training=training, stage1=long, stage2=long)
+    stages = {"stage1": StageConfig(1e-2, epochs=60), "stage2": StageConfig(1e-2, epochs=30)}
+    config = replace(config, encoder=encoder, training=training, **stages)
     model = build(config)
     model.requires_grad_(True)
     batches = Batches(read_all([data], config.dialogue), model.dialogue, training)
@@ -159,14 +159,12 @@ def test_stage_1_learns_to_speak_to_a_model(by_heart, data, tmp_path):
     train(config, 1, [data], tmp_path)
     found = [line["loss"] for line in losses(tmp_path)]
     assert len(found) == 60
-    print(found)
     assert np.mean(found[-5:]) < 0.2 * found[0]
 
 
 def test_stage_2_learns_by_heart(by_heart, data, first_stage, tmp_path):
     train(by_heart[0], 2, [data], tmp_path, first_stage)
     found = [line["loss"] for line in losses(tmp_path)]
-    print(found)
     assert np.mean(found[-5:]) < 0.2 * found[0]
 
 
