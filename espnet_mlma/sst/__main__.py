@@ -1,0 +1,46 @@
+"""python -m espnet_mlma.sst COMMAND ...: simultaneous translation from corpus to scores."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from espnet_mlma.errors import run_cli
+
+# Name -> module with `add_arguments(parser)` and `run(args)`, and what it does.
+COMMANDS = {
+    "recordings": ("espnet_mlma.sst.recordings", "put a corpus's utterances back into recordings"),
+    "translate": ("espnet_mlma.sst.translate", "translate the sentences"),
+    "words": ("espnet_mlma.sst.words", "find when each word was said"),
+    "align": ("espnet_mlma.sst.align", "find which word each word of a translation stands for"),
+    "build": ("espnet_mlma.sst.segments", "cut recordings into segments with their turns"),
+    "train": ("espnet_mlma.sst.train", "train encoder and adapter, or LoRA"),
+    "stream": ("espnet_mlma.sst.stream", "translate talks as they are heard"),
+    "score": ("espnet_mlma.sst.score", "BLEU and StreamLAAL of translated talks"),
+}
+
+
+def main() -> None:
+    """Entry point; only the module of the command is imported."""
+    prog = "python -m espnet_mlma.sst"
+    names = argparse.ArgumentParser(
+        prog=prog,
+        description="commands:\n"
+        + "".join(f"  {n:12}{what}\n" for n, (_, what) in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    command = names.parse_args(sys.argv[1:2]).command
+    module = import_module(COMMANDS[command][0])
+    parser = argparse.ArgumentParser(
+        prog=f"{prog} {command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    module.run(parser.parse_args(sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    run_cli(main)

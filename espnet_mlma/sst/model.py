@@ -1,0 +1,308 @@
+"""Encoder, adapter and language model as one: trained in two stages, and loaded again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn import functional as F
+
+from espnet_mlma import files
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.host import import_espnet
+from espnet_mlma.sst import config as configuration
+from espnet_mlma.sst import llm as language_models
+from espnet_mlma.sst.config import Config, EncoderConfig
+from espnet_mlma.sst.dialogue import NO_TARGET, Dialogue, Example
+from espnet_mlma.sst.encoder import Adapter, ChunkEncoder
+from espnet_mlma.sst.extras import require
+from espnet_mlma.sst.languages import name_of
+from espnet_mlma.sst.llm import LanguageModel
+from espnet_mlma.sst.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
+from espnet_mlma.sst.weights import load_wav2vec2
+
+safetensors = require("safetensors.torch")
+
+Stage = Literal[1, 2]
+
+_CONFIG = "config.yaml"
+_SPEECH = "speech.safetensors"
+_LORA = "lora"
+_SPEECH_PARTS = ("encoder.", "adapter.")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Segments of one multiplier, padded at their ends.
+
+    Attributes:
+        speech: (segment, chunks * CHUNK_SAMPLES), whole blocks of the multiplier.
+        multiplier: chunks of a block and of a turn.
+        tokens: the dialogues, (segment, tokens); padding is neither speech nor a target.
+    """
+
+    speech: Tensor
+    multiplier: int
+    tokens: Example
+
+    @property
+    def targets(self) -> int:
+        """Tokens that are to be predicted."""
+        return int((self.tokens.labels != NO_TARGET).sum())
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        tokens = (self.tokens.ids, self.tokens.is_speech, self.tokens.labels)
+        moved = Example(*(tensor.to(device) for tensor in tokens))
+        return Batch(self.speech.to(device), self.multiplier, moved)
+
+
+class SpeechTranslator(nn.Module):
+    """A language model that hears: encoder and adapter give it vectors in place of words.
+
+    Args:
+        config: that it was built from.
+        encoder: of speech.
+        llm: that translates.
+
+    Attributes:
+        llm: with adapters in stage 2.
+
+    Source: CMU's IWSLT 2025 Simultaneous Speech Translation System, section 3.
+    """
+
+    def __init__(self, config: Config, encoder: ChunkEncoder, llm: LanguageModel):
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.adapter = Adapter(encoder.output_size, llm.hidden_size, encoder.chunk_frames)
+        self.llm = llm
+        self._llm = llm.model  # registered, so that it moves along
+
+    def dialogue(self, multiplier: int) -> Dialogue:
+        """How turns of so many chunks are written."""
+        options = self.config.dialogue
+        return Dialogue(
+            self.llm.tokenizer,
+            name_of(options.source),
+            name_of(options.target),
+            multiplier if options.names_latency else None,
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Cross-entropy of the answers, the sum over all targets, in nats; a scalar in float32."""
+        vectors = self.adapter(self.encoder(batch.speech, batch.multiplier))
+        heard = batch.tokens.is_speech.sum(1, keepdim=True)
+        is_heard = torch.arange(vectors.size(1), device=vectors.device) < heard
+        # Padding comes after all that is real, which does not look ahead: no mask is needed.
+        targets = batch.tokens.labels[:, 1:]
+        places = (targets != NO_TARGET).any(0).nonzero().flatten()
+        logits = self.llm.model(
+            inputs_embeds=self.llm.embed(batch.tokens, vectors[is_heard]),
+            logits_to_keep=places,
+            use_cache=False,
+        ).logits
+        return F.cross_entropy(
+            logits.float().flatten(0, 1),
+            targets[:, places].flatten(),
+            ignore_index=NO_TARGET,
+            reduction="sum",
+        )
+
+    def prepare(self, stage: Stage) -> None:
+        """Let parameters be trained or not: encoder and adapter in stage 1, LoRA in stage 2.
+
+        Where there are no adapters yet, stage 2 makes them.
+        """
+        is_first = stage == 1
+        if not is_first and not isinstance(self.llm.model, language_models.peft.PeftModel):
+            self._set_llm(language_models.add_lora(self.llm, **asdict(self.config.lora)))
+        self.encoder.requires_grad_(is_first)
+        self.adapter.requires_grad_(is_first)
+        if is_first:
+            self.llm.model.requires_grad_(False)
+        if self.config.llm.gradient_checkpointing:
+            self.llm.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def train(self, mode: bool = True) -> SpeechTranslator:
+        """An encoder that is not trained has no dropout either."""
+        super().train(mode)
+        is_trained = any(parameter.requires_grad for parameter in self.adapter.parameters())
+        for part in (self.encoder, self.adapter):
+            part.train(mode and is_trained)
+        return self
+
+    def _set_llm(self, llm: LanguageModel) -> None:
+        self.llm, self._llm = llm, llm.model
+
+    def speech_state(self) -> dict[str, Tensor]:
+        """Parameters and buffers of encoder and adapter."""
+        return {n: t for n, t in self.state_dict().items() if n.startswith(_SPEECH_PARTS)}
+
+    def load_speech(self, file: Path) -> None:
+        """Take over encoder and adapter from what `save_speech` wrote.
+
+        Raises:
+            MlmaError: it is missing or damaged, or of another encoder or language model.
+        """
+        try:
+            state = safetensors.load_file(file)
+        except Exception as error:  # it has its own
+            raise MlmaError(f"{file}: cannot be read ({error}); stage 1 writes it") from None
+        ours = self.speech_state()
+        wrong = sorted(
+            name
+            for name in ours.keys() | state.keys()
+            if name not in ours or name not in state or ours[name].shape != state[name].shape
+        )
+        if wrong:
+            raise MlmaError(
+                f"{file}: of another encoder or language model: {wrong[0]} and {len(wrong) - 1} "
+                "more are missing, unknown or of another shape; give the folder of its stage 1"
+            )
+        self.load_state_dict(state, strict=False)
+
+    def load_adapters(self, folder: Path, trainable: bool) -> None:
+        """Give the language model what stage 2 trained; as of `llm.load_lora`."""
+        self._set_llm(language_models.load_lora(self.llm, folder, trainable))
+
+
+def build(config: Config, device: torch.device | str = "cpu") -> SpeechTranslator:
+    """The translator that a configuration describes, not trained yet, in evaluation mode.
+
+    Args:
+        config: what it is made of.
+        device: where to put it.
+
+    Raises:
+        MlmaError: weights are missing or do not fit, or options do not go together.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        encoder = build_encoder(config.encoder)
+        # Random weights that are not trained must be the same whenever it is built.
+        torch.manual_seed(config.training.seed)
+        llm = language_models.load(
+            config.llm.name, device, getattr(torch, config.llm.dtype), config.llm.random
+        )
+        model = SpeechTranslator(config, encoder, llm)
+    return model.to(device).eval()
+
+
+def build_encoder(config: EncoderConfig) -> ChunkEncoder:
+    """The encoder of a configuration.
+
+    Raises:
+        MlmaError: as of `build`.
+    """
+    where = "encoder: options"
+    if config.kind == "wav2vec2":
+        options = configuration.fields_of(Wav2Vec2Config, config.options, where)
+        if config.weights is None:
+            return ChunkWav2Vec2(Wav2Vec2Config(**options))
+        return load_wav2vec2(Path(config.weights), **options)[0]
+    # ESPnet takes seconds to import.
+    import_espnet()
+    from espnet_mlma.sst.conmamba import ChunkConMamba, ConMambaConfig, load_conmamba
+
+    if config.weights is None:
+        return ChunkConMamba(configuration.make(ConMambaConfig, config.options, where))
+    if config.options:
+        raise MlmaError(f"{where}: the recogniser {config.weights} has its own; leave them out")
+    return load_conmamba(Path(config.weights))
+
+
+def load(folder: Path, device: torch.device | str = "cpu") -> SpeechTranslator:
+    """The translator that training wrote, in evaluation mode; LoRA is added to the weights.
+
+    Args:
+        folder: `--out` of stage 1 or 2.
+        device: where to put it.
+
+    Raises:
+        MlmaError: a file is missing or damaged, or the language model is not the one it was
+            trained with.
+    """
+    return continued(configuration.read(Path(folder) / _CONFIG), Path(folder), device)
+
+
+def continued(
+    config: Config, folder: Path, device: torch.device | str = "cpu", trainable: bool = False
+) -> SpeechTranslator:
+    """A translator with what earlier training wrote; its encoder is of the sizes found there.
+
+    Args:
+        config: the rest of it.
+        folder: `--out` of that training.
+        device: where to put it.
+        trainable: keep LoRA, where there is some, apart from the weights.
+
+    Raises:
+        MlmaError: as of `load`.
+    """
+    config = replace(config, encoder=configuration.read(folder / _CONFIG).encoder)
+    model = build(config, device)
+    model.load_speech(folder / _SPEECH)
+    if (folder / _LORA).is_dir():
+        model.load_adapters(folder / _LORA, trainable)
+    return model.eval()
+
+
+def save(
+    model: SpeechTranslator,
+    stage: Stage,
+    state: Mapping[str, Tensor],
+    folder: Path,
+    init: Path | None = None,
+) -> None:
+    """Write what a stage trained, and what it started from, so that the folder is a translator.
+
+    Args:
+        model: that was trained.
+        stage: that trained it.
+        state: all parameters that were trained and all buffers, whole and on the CPU.
+        folder: to write into; its config.yaml comes last.
+        init: what stage 2 started from.
+
+    Raises:
+        MlmaError: it cannot be written.
+    """
+    speech = {name: t.contiguous() for name, t in state.items() if name.startswith(_SPEECH_PARTS)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        new = folder / f".{_SPEECH}.new"
+        if stage == 1:
+            new.write_bytes(safetensors.save(speech))  # save_file lets nobody else read it
+        else:
+            shutil.copyfile(init / _SPEECH, new)
+        os.replace(new, folder / _SPEECH)
+    except OSError as error:
+        raise MlmaError(
+            f"cannot write {folder / _SPEECH}: {error.strerror or error}; make room or choose "
+            "another place"
+        ) from None
+    if stage == 2:
+        language_models.save_lora(_with_adapters(model, state), folder / _LORA)
+    sizes = asdict(model.encoder.config)
+    encoder = EncoderConfig(model.config.encoder.kind, None, sizes)
+    files.write(folder / _CONFIG, configuration.write(replace(model.config, encoder=encoder)))
+
+
+def _with_adapters(model: SpeechTranslator, state: Mapping[str, Tensor]) -> LanguageModel:
+    """The language model, or where its weights are shared out, one without any; with LoRA whole."""
+    if not any(isinstance(parameter, DTensor) for parameter in model.llm.model.parameters()):
+        return model.llm
+    options = model.config.llm
+    with torch.device("meta"):
+        empty = language_models.load(options.name, "meta", random=options.random or {})
+        empty = language_models.add_lora(empty, **asdict(model.config.lora))
+    names = {name.removeprefix("_llm."): t for name, t in state.items() if name.startswith("_llm.")}
+    empty.model.load_state_dict(names, strict=False, assign=True)
+    return empty

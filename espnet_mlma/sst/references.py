@@ -1,0 +1,124 @@
+"""The reference sentences of talks: where in the talk each is, and its translation.
+
+Either as IWSLT and MuST-C have them, a YAML list of segments (`wav`, `offset`, `duration`) with a
+text file of as many lines, or as the sentence records of `records.py` with their translations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.sst import shards
+from espnet_mlma.sst.logs import talk_name
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A sentence of a talk.
+
+    Attributes:
+        talk: its name, as `logs.talk_name` gives it.
+        start: in the talk, in seconds.
+        duration: in seconds.
+        text: the translation.
+        source: what was said; empty where that is not known.
+    """
+
+    talk: str
+    start: float
+    duration: float
+    text: str
+    source: str = ""
+
+
+def read_segments(segments: Path, texts: Path, sources: Path | None = None) -> list[Reference]:
+    """Read a list of segments and the lines that belong to them.
+
+    Args:
+        segments: YAML or JSON; `wav`, `offset` and `duration` in seconds.
+        texts: a translation a line.
+        sources: what was said, a line a segment.
+
+    Raises:
+        MlmaError: a file cannot be read, lines and segments are not as many, or a segment is
+            broken; with its number.
+    """
+    try:
+        entries = yaml.load(_read(segments), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise MlmaError(f"{segments}: no readable YAML ({reason}); mend it") from None
+    if not isinstance(entries, list) or not entries:
+        raise MlmaError(f"{segments}: needs a list of segments with wav, offset and duration")
+    lines = {path: _lines(path, len(entries), segments) for path in (texts, sources) if path}
+    references = []
+    for number, entry in enumerate(entries):
+        where = f"{segments}: segment {number + 1}"
+        if not isinstance(entry, dict) or not isinstance(entry.get("wav"), str):
+            raise MlmaError(f"{where}: wav is missing; mend it")
+        start, duration = (_seconds(where, entry, key) for key in ("offset", "duration"))
+        source = lines[sources][number] if sources else ""
+        talk = talk_name(entry["wav"])
+        references.append(_reference(where, talk, start, duration, lines[texts][number], source))
+    return references
+
+
+def read_sentences(path: Path) -> list[Reference]:
+    """Read sentence records that have a translation, from a file or all its shards.
+
+    Raises:
+        MlmaError: a record is broken or has no translation.
+    """
+    references = []
+    for sentence in shards.read_sentences(path):
+        where = f"{path}: sentence {sentence.id}"
+        if sentence.translation is None:
+            raise MlmaError(f"{where}: no translation; give the file that stage translate wrote")
+        start, duration = sentence.start, sentence.end - sentence.start
+        talk = talk_name(sentence.recording)
+        references.append(
+            _reference(where, talk, start, duration, sentence.translation, sentence.text)
+        )
+    if not references:
+        raise MlmaError(f"{path}: no sentence in it; give the sentences of the test set")
+    return references
+
+
+def _reference(
+    where: str, talk: str, start: float, duration: float, text: str, source: str
+) -> Reference:
+    if duration <= 0:
+        raise MlmaError(f"{where}: lasts {duration:g} s; a sentence needs more than 0")
+    return Reference(talk, start, duration, text.strip(), source.strip())
+
+
+def _seconds(where: str, entry: Mapping[str, Any], key: str) -> float:
+    value = entry.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+        raise MlmaError(f"{where}: {key}: {value!r} is not a time in seconds; mend it")
+    return float(value)
+
+
+def _lines(path: Path, count: int, segments: Path) -> list[str]:
+    lines = _read(path).removesuffix("\n").split("\n")
+    if len(lines) != count:
+        raise MlmaError(
+            f"{path}: {len(lines)} lines for the {count} segments of {segments}; "
+            "give the texts of that list"
+        )
+    return lines
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise MlmaError(f"cannot read {path}: {error.strerror}; name a file that exists") from None
+    except UnicodeDecodeError:
+        raise MlmaError(f"{path}: not UTF-8; convert it") from None

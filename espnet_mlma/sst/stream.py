@@ -1,0 +1,156 @@
+"""Translate talks as they are heard: files, or bare samples from the standard input.
+
+    python -m espnet_mlma.sst stream --model exp/stage2 --wav talk.wav --log instances.log
+    arecord -q -f S16_LE -r 16000 -c 1 | python -m espnet_mlma.sst stream --model exp/stage2 --live
+
+Text is printed as it is said, and figures after each talk on the standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from espnet_mlma.decode.audio import audio_blocks, pcm_blocks
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.memory import keep_freed_memory
+from espnet_mlma.sst import model as models
+from espnet_mlma.sst.agent import Translator
+from espnet_mlma.sst.generate import Decoding
+from espnet_mlma.sst.grid import CHUNK_SECONDS, SAMPLE_RATE
+from espnet_mlma.sst.logs import Emission, Talk, write_simuleval, write_simulstream
+from espnet_mlma.sst.quality import unit_and_tokeniser
+
+_LIVE_SECONDS = 0.1
+_WRITERS = {"simuleval": write_simuleval, "simulstream": write_simulstream}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of the command, and of every command that makes a translator."""
+    add_translator_arguments(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--wav", type=Path, nargs="+", help="talks, of any format and length")
+    source.add_argument(
+        "--live", action="store_true", help="16-bit little-endian samples of one channel on stdin"
+    )
+    parser.add_argument("--rate", type=int, default=SAMPLE_RATE, help="of --live, in Hz")
+    parser.add_argument(
+        "--realtime", action="store_true", help="hear files no faster than they were spoken"
+    )
+    parser.add_argument("--log", type=Path, help="write what was said when, for `score`")
+    parser.add_argument("--log_format", choices=_WRITERS, default="simuleval")
+
+
+def add_translator_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `translator` reads."""
+    parser.add_argument("--model", type=Path, required=True, help="folder of stage 1 or 2")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--multiplier", type=int, default=2, help="chunks of 0.96 s in a turn")
+    parser.add_argument("--beams", type=int, default=Decoding.beams)
+    parser.add_argument(
+        "--exempt_eos",
+        action="store_true",
+        help="no repetition penalty on the end of a turn, which InfiniSST penalises",
+    )
+    parser.add_argument(
+        "--max_tokens", type=int, default=1000, help="of the language model's memory"
+    )
+    parser.add_argument(
+        "--keep_tokens", type=int, help="how many it forgets down to; --max_tokens without it"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Translate, one talk after the other, and write the log of all."""
+    keep_freed_memory()
+    listener = translator(args)
+    unit, _ = unit_and_tokeniser(listener.model.config.dialogue.target)
+    if args.live:
+        sources: dict[str, Iterable[np.ndarray]] = {
+            "live": pcm_blocks(sys.stdin.buffer, args.rate, seconds=_LIVE_SECONDS)
+        }
+    else:
+        sources = {str(path): audio_blocks(path, _LIVE_SECONDS) for path in args.wav}
+    talks = []
+    for name, blocks in sources.items():
+        talks.append(translate(listener, name, paced(blocks) if args.realtime else blocks))
+        listener.reset()
+    if args.log is not None:
+        _WRITERS[args.log_format](args.log, talks, unit)
+
+
+def translator(args: argparse.Namespace) -> Translator:
+    """A translator by the options of a command.
+
+    Raises:
+        MlmaError: the model cannot be loaded, or an option is out of its range.
+    """
+    if args.beams < 1:
+        raise MlmaError(f"--beams {args.beams}: give 1 or more")
+    decoding = Decoding(beams=args.beams, penalize_eos=not args.exempt_eos)
+    model = models.load(args.model, args.device)
+    return Translator(model, args.multiplier, decoding, args.max_tokens, args.keep_tokens)
+
+
+def translate(listener: Translator, name: str, blocks: Iterable[np.ndarray]) -> Talk:
+    """Print one talk's translation as it comes.
+
+    Args:
+        listener: at the beginning of a talk.
+        name: of the talk.
+        blocks: its samples (time,) at 16 kHz.
+    """
+    emissions: list[Emission] = []
+    samples = 0
+
+    def heard() -> Iterator[Emission]:
+        nonlocal samples
+        for block in blocks:
+            samples += len(block)
+            yield from listener.hear(block)
+        yield from listener.hear_end()
+
+    for emission in heard():
+        emissions.append(emission)
+        print(listener.spaced(emission.text), end="", flush=True)
+    print(flush=True)
+    seconds = samples / SAMPLE_RATE
+    print(summary(name, emissions, seconds, listener.multiplier), file=sys.stderr)
+    return Talk(name, tuple(emissions), seconds)
+
+
+def paced(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Blocks (time,) at 16 kHz, each no sooner than its last sample would have been spoken."""
+    started, samples = time.perf_counter(), 0
+    for block in blocks:
+        samples += len(block)
+        time.sleep(max(0.0, started + samples / SAMPLE_RATE - time.perf_counter()))
+        yield block
+
+
+def summary(name: str, emissions: list[Emission], seconds: float, multiplier: int) -> str:
+    """A line of figures on one talk.
+
+    Args:
+        name: of the talk.
+        emissions: its turns.
+        seconds: of audio.
+        multiplier: chunks of a turn.
+    """
+    spent = sorted(emission.compute_seconds for emission in emissions)
+    if not spent:
+        return f"{name}: no audio"
+    spoken = sum(bool(emission.text) for emission in emissions)
+    late = sum(one > multiplier * CHUNK_SECONDS for one in spent)
+    nearly_all = spent[int(0.95 * (len(spent) - 1))]
+    return (
+        f"{name}: {seconds:.1f} s of audio, {seconds / sum(spent):.1f} x real time; {spoken} of "
+        f"{len(spent)} turns said something; a turn took {statistics.median(spent):.2f} s (19 of "
+        f"20 at most {nearly_all:.2f}, all at most {spent[-1]:.2f}), {late} longer than its audio"
+    )

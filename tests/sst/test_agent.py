@@ -1,0 +1,177 @@
+"""A talk is translated as it is heard, however it is cut, and forgotten by `reset`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_SECONDS, SAMPLE_RATE
+
+pytest.importorskip("transformers")
+
+from espnet_mlma.sst import config as configuration  # noqa: E402
+from espnet_mlma.sst import model as models  # noqa: E402
+from espnet_mlma.sst.__main__ import main  # noqa: E402
+from espnet_mlma.sst.agent import Translator  # noqa: E402
+from espnet_mlma.sst.generate import Conversation, Decoding  # noqa: E402
+from espnet_mlma.sst.logs import read_log  # noqa: E402
+
+SIZES = {
+    "conv_channels": [16] * 7,
+    "d_model": 32,
+    "num_layers": 2,
+    "num_heads": 2,
+    "linear_units": 48,
+    "window_chunks": 3,
+}
+QUICK = Decoding(beams=2)
+SECONDS = 9.3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, make_model, chatml_tokenizer) -> Path:
+    """What stage 1 would write, untrained."""
+    root = tmp_path_factory.mktemp("translator")
+    make_model().save_pretrained(root / "llm")
+    chatml_tokenizer.save_pretrained(root / "llm")
+    values = {
+        "encoder": {"kind": "wav2vec2", "options": SIZES},
+        "llm": {"name": str(root / "llm"), "dtype": "float32"},
+    }
+    model = models.build(configuration.make(configuration.Config, values, "test"))
+    models.save(model, 1, model.speech_state(), root / "stage1")
+    return root / "stage1"
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> models.SpeechTranslator:
+    return models.load(folder)
+
+
+@pytest.fixture(scope="module")
+def talk() -> np.ndarray:
+    return (0.1 * np.random.default_rng(0).normal(size=int(SECONDS * SAMPLE_RATE))).astype("f4")
+
+
+def translated(translator: Translator, talk: np.ndarray, sizes: list[int]) -> str:
+    """All of a talk, pushed in pieces of these sizes by turns."""
+    said, start, number = "", 0, 0
+    while start < len(talk):
+        size = sizes[number % len(sizes)]
+        said += translator.push(talk[start : start + size])
+        start, number = start + size, number + 1
+    return said + translator.finish()
+
+
+@pytest.mark.parametrize("multiplier", [1, 3])
+def test_turns_are_those_of_the_whole_talk_in_blocks(model, talk, multiplier):
+    block = multiplier * CHUNK_SAMPLES
+    padded = torch.zeros(-(-len(talk) // block) * block)
+    padded[: len(talk)] = torch.from_numpy(talk)
+    with torch.no_grad():
+        vectors = model.adapter(model.encoder(padded[None], multiplier))[0]
+    conversation = Conversation(model.llm, model.dialogue(multiplier), QUICK)
+    turns = [conversation.turn(v).text for v in vectors.split(12 * multiplier)]
+    assert len(turns) == len(padded) // block and any(turns)
+    expected = " ".join(text for text in turns if text)
+    translator = Translator(model, multiplier, QUICK)
+    for sizes in ([len(talk)], [1600], [1, 40000, 777]):
+        assert translated(translator, talk, sizes) == expected
+        translator.reset()
+
+
+def test_a_talk_repeated_is_translated_alike_past_what_is_remembered(model, talk):
+    translator = Translator(model, 1, QUICK, max_tokens=160, keep_tokens=120)
+    long = np.tile(talk, 2)
+    first = translated(translator, long, [16000])
+    bytes_then = translator.conversation.cache.nbytes
+    translator.reset()
+    assert translated(translator, long, [5000]) == first
+    assert translator.conversation.cache.nbytes == bytes_then
+
+
+def test_listeners_of_one_model_do_not_disturb_each_other(model, talk):
+    one, other = Translator(model, 1, QUICK), Translator(model, 2, QUICK)
+    alone = [translated(t, talk, [8000]) for t in (one, other)]
+    for translator in (one, other):
+        translator.reset()
+    together = ["", ""]
+    for start in range(0, len(talk), 8000):
+        for number, translator in enumerate((one, other)):
+            together[number] += translator.push(talk[start : start + 8000])
+    assert [one.finish(), other.finish()] == [
+        whole.removeprefix(part) for whole, part in zip(alone, together, strict=True)
+    ]
+
+
+def test_emissions_say_what_was_heard_by_then(model, talk):
+    translator = Translator(model, 2, QUICK)
+    emissions = [*translator.hear(talk), *translator.hear_end()]
+    ends = [2 * CHUNK_SECONDS * k for k in range(1, 5)] + [SECONDS]
+    assert [e.audio_seconds for e in emissions] == pytest.approx(ends)
+    assert all(e.compute_seconds > 0 for e in emissions)
+    with pytest.raises(ValueError, match="finished"):
+        translator.push(talk)
+    translator.reset()
+    assert list(translator.hear(talk[:100])) == [] and len(list(translator.hear_end())) == 1
+    translator.reset()
+    assert translator.finish() == ""
+
+
+def test_what_is_no_sound_is_refused(model):
+    translator = Translator(model, 1, QUICK)
+    for wrong, why in ((np.zeros((2, 9), "f4"), "one channel"), ([1, 2], "int64")):
+        with pytest.raises(MlmaError, match=why):
+            translator.push(wrong)
+    loud = translator.push(np.full(2 * CHUNK_SAMPLES, 32767, np.int16))
+    translator.reset()
+    assert translator.push(np.full(2 * CHUNK_SAMPLES, 32767 / 32768, np.float32)) == loud
+    with pytest.raises(MlmaError, match="multiplier is 0"):
+        Translator(model, 0)
+
+
+def stream(monkeypatch, *options: object) -> None:
+    monkeypatch.setattr("sys.argv", ["sst", "stream", *map(str, options)])
+    main()
+
+
+@pytest.mark.parametrize("log_format", ["simuleval", "simulstream"])
+def test_files_are_translated_and_logged(
+    folder, model, talk, tmp_path, monkeypatch, capsys, log_format
+):
+    soundfile.write(tmp_path / "a.flac", talk, SAMPLE_RATE)
+    soundfile.write(tmp_path / "b.wav", talk[: 8 * SAMPLE_RATE : 2], SAMPLE_RATE // 2)
+    wavs = [tmp_path / "a.flac", tmp_path / "b.wav"]
+    log = tmp_path / "log"
+    options = ["--model", folder, "--beams", 2, "--log", log, "--log_format", log_format]
+    stream(monkeypatch, *options, "--multiplier", 1, "--wav", *wavs)
+    printed = capsys.readouterr()
+    first, second = printed.out.removesuffix("\n").split("\n")
+    quantised = soundfile.read(tmp_path / "a.flac", dtype="float32")[0]
+    assert first == translated(Translator(model, 1, QUICK), quantised, [1600]) != ""
+    talks = read_log(log, "word")
+    assert [t.name for t in talks] == ["a", "b"]
+    assert [t.source_seconds for t in talks] == pytest.approx([SECONDS, 8.0], abs=0.02)
+    for talk_read, line in zip(talks, (first, second), strict=True):
+        assert " ".join(e.text for e in talk_read.emissions if e.text) == " ".join(line.split())
+    assert "9.3 s of audio" in printed.err and "10 turns said something" in printed.err
+
+
+def test_samples_come_from_the_standard_input(folder, talk, monkeypatch, capsys):
+    class Stdin:
+        def __init__(self):
+            from io import BytesIO
+
+            self.buffer = BytesIO((talk * 32768).astype("<i2").tobytes())
+
+    monkeypatch.setattr("sys.stdin", Stdin())
+    stream(monkeypatch, "--model", folder, "--beams", 1, "--live")
+    assert "live: 9.3 s of audio" in capsys.readouterr().err
+
+
+def test_a_log_of_no_model_is_one_line(tmp_path, monkeypatch):
+    with pytest.raises(MlmaError, match=r"config\.yaml"):
+        stream(monkeypatch, "--model", tmp_path, "--live")

@@ -1,0 +1,75 @@
+import json
+import re
+
+import pytest
+
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.sst.references import Reference, read_segments, read_sentences
+
+SEGMENT = {"wav": "talk.wav", "offset": 1.5, "duration": 2, "speaker_id": "a"}
+
+
+def segments(folder, entries, texts="eins\n", sources=None):
+    (folder / "a.yaml").write_text(entries if isinstance(entries, str) else json.dumps(entries))
+    (folder / "a.de").write_text(texts)
+    if sources is not None:
+        (folder / "a.en").write_text(sources)
+    source = None if sources is None else folder / "a.en"
+    return read_segments(folder / "a.yaml", folder / "a.de", source)
+
+
+def test_segments_and_their_lines(tmp_path):
+    found = segments(tmp_path, [SEGMENT, SEGMENT], " eins\u2028zwei\n\n", "one\ntwo\n")
+    assert found == [
+        Reference("talk", 1.5, 2.0, "eins\u2028zwei", "one"),
+        Reference("talk", 1.5, 2.0, "", "two"),
+    ]
+    assert segments(tmp_path, "- {wav: a/b.c.wav, offset: 0, duration: 1.25}\n")[0].talk == "b.c"
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ("[", "a.yaml: no readable YAML"),
+        ("{}", "a.yaml: needs a list of segments"),
+        ([SEGMENT, SEGMENT], "a.de: 1 lines for the 2 segments"),
+        ([{}], "segment 1: wav is missing"),
+        ([SEGMENT | {"offset": "1"}], "segment 1: offset: '1' is not a time"),
+        ([SEGMENT | {"offset": -1}], "segment 1: offset: -1 is not a time"),
+        ([SEGMENT | {"duration": 0}], "segment 1: lasts 0 s"),
+        ([SEGMENT | {"duration": True}], "segment 1: duration: True is not a time"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, entries, message):
+    with pytest.raises(MlmaError, match=f"^{re.escape(str(tmp_path))}.*") as error:
+        segments(tmp_path, entries)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(MlmaError, match="cannot read .*: No such file"):
+        read_segments(tmp_path / "none.yaml", tmp_path / "a.de")
+
+
+def test_sentence_records(tmp_path):
+    path = tmp_path / "sentences.jsonl"
+    record = {
+        "id": "talk-1",
+        "recording": "2022.acl-long.110",
+        "audio": "2022.acl-long.110.wav",
+        "offset": 0.5,
+        "start": 0.5,
+        "end": 3.0,
+        "speaker": "a",
+        "text": "one",
+        "target": "de",
+        "translation": "eins",
+    }
+    path.write_text(json.dumps(record) + "\n")
+    assert read_sentences(path) == [Reference("2022.acl-long.110", 0.5, 2.5, "eins", "one")]
+    path.write_text(json.dumps(record | {"translation": None}) + "\n")
+    with pytest.raises(MlmaError, match="sentence talk-1: no translation"):
+        read_sentences(path)
+    path.write_text(json.dumps(record | {"end": 0.5}) + "\n")
+    with pytest.raises(MlmaError, match="sentence talk-1: lasts 0 s"):
+        read_sentences(path)
+    path.write_text("")
+    with pytest.raises(MlmaError, match="no sentence in it"):
+        read_sentences(path)
