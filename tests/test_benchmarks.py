@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-HELPERS = ("common.py", "encoders.py", "peaky.py", "variants.py")
+HELPERS = ("common.py", "encoders.py", "free_text.py", "peaky.py", "variants.py")
 SCRIPTS = sorted(p.name for p in BENCHMARKS.glob("*.py") if p.name not in HELPERS)
 
 
