@@ -200,7 +200,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layer", type=int, default=LAYER, help="of the encoder (default: 8)")
     parser.add_argument("--device", help="cpu, cuda, ...; without it a GPU where there is one")
     parser.add_argument(
-        "--at-once", type=natural, default=64, help="sentences of a batch (default: 64)"
+        "--at_once", type=natural, default=64, help="sentences of a batch (default: 64)"
     )
 
 

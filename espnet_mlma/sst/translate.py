@@ -94,10 +94,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preceding", type=int, default=PRECEDING, help="sentences shown before it (default: 3)"
     )
     parser.add_argument(
-        "--max-tokens", type=natural, default=512, help="of a translation (default: 512)"
+        "--max_tokens", type=natural, default=512, help="of a translation (default: 512)"
     )
     parser.add_argument(
-        "--at-once", type=natural, default=32, help="requests or sentences of a batch (default: 32)"
+        "--at_once", type=natural, default=32, help="requests or sentences of a batch (default: 32)"
     )
     parser.add_argument(
         "--retries", type=natural, default=6, help="of a request, over a minute (default: 6)"

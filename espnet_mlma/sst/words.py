@@ -126,7 +126,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds that words last longer than the model says (default: %(default)s)",
     )
     parser.add_argument(
-        "--least-score",
+        "--least_score",
         type=float,
         default=LEAST_SCORE,
         help="mean log-probability of a text's symbols (default: %(default)s)",

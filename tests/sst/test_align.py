@@ -158,7 +158,7 @@ def test_the_stage(encoder, tmp_path):
     parser = ArgumentParser()
     align.add_arguments(parser)
     files = ["--sentences", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")]
-    options = ["--encoder", str(encoder), "--layer", "1", "--at-once", "2", "--device", "cpu"]
+    options = ["--encoder", str(encoder), "--layer", "1", "--at_once", "2", "--device", "cpu"]
     align.run(parser.parse_args([*files, *options]))
     found = read_sentences(tmp_path / "out.jsonl")
     assert [s.id for s in found] == [s.id for s in rows]

@@ -143,7 +143,7 @@ def test_up_to_three_sentences_before_of_the_same_recording():
 
 def test_a_server_translates_all(tmp_path, forty, serve):
     server = serve()
-    found = run(tmp_path, "--server", server.url, "--at-once", 8)
+    found = run(tmp_path, "--server", server.url, "--at_once", 8)
     assert [s.id for s in found] == [s.id for s in forty]
     assert [s.translation for s in found] == [f"Auf Deutsch: {s.text}" for s in forty]
     assert len(server.asked) == 40
@@ -151,18 +151,18 @@ def test_a_server_translates_all(tmp_path, forty, serve):
     assert {body["temperature"] for body in server.asked} == {0}
     # Done is done: not even looked whether the server is there.
     server.stop()
-    assert run(tmp_path, "--server", server.url, "--at-once", 8) == found
+    assert run(tmp_path, "--server", server.url, "--at_once", 8) == found
 
 
 def test_a_server_that_dies_half_way_costs_nothing(tmp_path, forty, serve):
     dying = serve(lives=17)
     with pytest.raises(MlmaError, match="no answer .* 3 times") as caught:
-        run(tmp_path, "--server", dying.url, "--retries", 2, "--at-once", 4, "--model", "qwen")
+        run(tmp_path, "--server", dying.url, "--retries", 2, "--at_once", 4, "--model", "qwen")
     assert "the 17 sentences done are kept" in str(caught.value)
     assert not (tmp_path / "de.jsonl").exists()
     # It comes back elsewhere, and the same command goes on.
     second = serve()
-    found = run(tmp_path, "--server", second.url, "--retries", 2, "--at-once", 4, "--model", "qwen")
+    found = run(tmp_path, "--server", second.url, "--retries", 2, "--at_once", 4, "--model", "qwen")
     assert [s.id for s in found] == [s.id for s in forty]
     assert all(s.translation == f"Auf Deutsch: {s.text}" for s in found)
     assert dying.answered + second.answered == 40
@@ -177,11 +177,11 @@ def test_a_server_that_dies_half_way_costs_nothing(tmp_path, forty, serve):
 def test_a_kill_in_the_middle_of_a_line_costs_that_line(tmp_path, forty, serve, capsys):
     dying = serve(lives=10)
     with pytest.raises(MlmaError):
-        run(tmp_path, "--server", dying.url, "--retries", 1, "--model", "m", "--at-once", 1)
+        run(tmp_path, "--server", dying.url, "--retries", 1, "--model", "m", "--at_once", 1)
     journal = tmp_path / "de.journal"
     journal.write_text(journal.read_text()[:-25])
     server = serve()
-    found = run(tmp_path, "--server", server.url, "--model", "m", "--at-once", 1)
+    found = run(tmp_path, "--server", server.url, "--model", "m", "--at_once", 1)
     assert [s.id for s in found] == [s.id for s in forty]
     assert server.answered == 31
     assert "1 broken lines, done again" in capsys.readouterr().err
@@ -190,7 +190,7 @@ def test_a_kill_in_the_middle_of_a_line_costs_that_line(tmp_path, forty, serve, 
 def test_other_options_begin_anew(tmp_path, forty, serve):
     dying = serve(lives=10)
     with pytest.raises(MlmaError):
-        run(tmp_path, "--server", dying.url, "--retries", 1, "--model", "m", "--at-once", 1)
+        run(tmp_path, "--server", dying.url, "--retries", 1, "--model", "m", "--at_once", 1)
     server = serve()
     run(tmp_path, "--server", server.url, "--model", "another")
     assert server.answered == 40
@@ -206,11 +206,11 @@ def test_a_damaged_result_is_made_again(tmp_path, forty, serve):
 
 def test_passing_faults_are_tried_again_and_others_are_not(tmp_path, forty, serve):
     busy = serve(status=503)
-    assert len(run(tmp_path, "--server", busy.url, "--at-once", 1)) == 40
+    assert len(run(tmp_path, "--server", busy.url, "--at_once", 1)) == 40
     assert len(busy.asked) == 41
     wrong = serve(status=404)
     with pytest.raises(MlmaError, match=r"HTTP 404 at a-000: .*said so"):
-        run(tmp_path, "--server", wrong.url, "--at-once", 1, "--model", "x", out="x.jsonl")
+        run(tmp_path, "--server", wrong.url, "--at_once", 1, "--model", "x", out="x.jsonl")
     assert len(wrong.asked) == 1
 
 
@@ -269,7 +269,7 @@ def test_a_table(tmp_path, forty):
 
 def test_a_command(tmp_path, forty):
     upper = f"{sys.executable} -c 'import sys; sys.stdout.write(sys.stdin.read().upper())'"
-    found = run(tmp_path, "--command", upper, "--at-once", 7)
+    found = run(tmp_path, "--command", upper, "--at_once", 7)
     assert [s.translation for s in found] == [s.text.upper() for s in forty]
     for command, said in (
         ("no-such-program", "No such file"),
@@ -277,7 +277,7 @@ def test_a_command(tmp_path, forty):
         ("head -n 3", "3 lines for 7 sentences"),
     ):
         with pytest.raises(MlmaError, match=said):
-            run(tmp_path, "--command", command, "--at-once", 7, out="bad.jsonl")
+            run(tmp_path, "--command", command, "--at_once", 7, out="bad.jsonl")
 
 
 @pytest.mark.skipif(shutil.which("apertium") is None, reason="no apertium")
@@ -299,9 +299,9 @@ def test_a_model_on_disk(tmp_path, forty, make_model, make_tokenizer):
     model = make_model(eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"))
     tokenizer.save_pretrained(tmp_path / "llm")
     model.save_pretrained(tmp_path / "llm")
-    options = ("--local", tmp_path / "llm", "--max-tokens", 4)
-    alone = run(tmp_path, *options, "--at-once", 1)
-    together = run(tmp_path, *options, "--at-once", 8, out="together.jsonl")
+    options = ("--local", tmp_path / "llm", "--max_tokens", 4)
+    alone = run(tmp_path, *options, "--at_once", 1)
+    together = run(tmp_path, *options, "--at_once", 8, out="together.jsonl")
     # A batch's padding changes nothing.
     assert [(s.id, s.translation, s.dropped) for s in together] == [
         (s.id, s.translation, s.dropped) for s in alone

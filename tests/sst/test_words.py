@@ -116,7 +116,7 @@ def test_the_stage_counts_and_goes_on(experiment, audio, tmp_path, capsys):
     words.add_arguments(parser)
     options = ["--sentences", "in.jsonl", "--out", "out.jsonl"]
     options = [str(tmp_path / o) if o.endswith("jsonl") else o for o in options]
-    args = parser.parse_args([*options, "--model", str(experiment), "--least-score", "-100"])
+    args = parser.parse_args([*options, "--model", str(experiment), "--least_score", "-100"])
     words.run(args)
     words.run(args)
     assert "text_not_alignable 1" in capsys.readouterr().out

@@ -109,7 +109,7 @@ fi
 
 if wanted 3 "when each word was said"; then
     each train words --sentences @.recordings.jsonl --out @.words.jsonl --model "${recogniser}" \
-        --least-score "${least_score}"
+        --least_score "${least_score}"
 fi
 
 if wanted 4 "translations into ${target}"; then
