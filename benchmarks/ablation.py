@@ -14,7 +14,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,8 +45,8 @@ class Row:
         config: the training configuration.
         recipe: options of run.sh.
         twin: the row to compare with; None: none.
-        first: a mixture on which the same model is trained for as many updates before; only its
-            encoder is kept.
+        first: a mixture, and the row whose encoder is this one's start once it is trained on that
+            mixture; one training with that row's first seed for all that start from it.
     """
 
     name: str
@@ -55,26 +55,34 @@ class Row:
     config: Mapping[str, object]
     recipe: tuple[str, ...] = ()
     twin: str | None = None
-    first: str | None = None
+    first: tuple[str, Row] | None = None
 
     def folder(self, seed: int) -> Path:
         """Of the experiment, below the recipe."""
         letters = "".join(c if c.isalnum() else "_" for c in self.name.lower())
         return EXPERIMENTS / f"{letters}_seed{seed}"
 
+    def start(self) -> Path:
+        """Of the training before this one, below the recipe."""
+        mixture, row = self.first
+        folder = row.folder(row.seeds[0])
+        return folder.with_name(f"{folder.name}_{mixture}")
+
 
 def read_grid(path: Path) -> tuple[dict, list[Row]]:
     """The grid's own settings, and its rows with their whole configurations."""
     grid = yaml.safe_load(path.read_text(encoding="utf-8"))
     base = yaml.safe_load((ROOT / grid["base"]).read_text(encoding="utf-8"))
-    rows = []
+    rows: dict[str, Row] = {}
     for name, given in grid.pop("rows").items():
         updates = grid["budgets"][given["budget"]]
         config = _sized(_merged(base, given.get("config", {})), updates)
-        recipe = tuple(given.get("recipe", "").split())
-        seeds, others = tuple(given["seeds"]), (given.get("twin"), given.get("first"))
-        rows.append(Row(name, updates, seeds, config, recipe, *others))
-    return grid, rows
+        recipe, seeds = tuple(given.get("recipe", "").split()), tuple(given["seeds"])
+        first = given.get("first")
+        if first is not None:
+            first = first["mixture"], rows[first["row"]]
+        rows[name] = Row(name, updates, seeds, config, recipe, given.get("twin"), first)
+    return grid, list(rows.values())
 
 
 def _merged(base: Mapping, changes: Mapping) -> dict:
@@ -96,46 +104,61 @@ def _sized(config: dict, updates: int) -> dict:
     return config | steps | {"scheduler_conf": schedule}
 
 
-def run(grid: dict, row: Row, seed: int, db_root: Path, threads: int) -> None:
+def run(recipe: Recipe, row: Row, seed: int, first: Future | None) -> None:
     """Train, decode and score one row with one seed, as far as that is not done.
+
+    Args:
+        recipe: on the grid's mixture.
+        row: one of the grid.
+        seed: of its training.
+        first: what `row.first` asks for, under way or done.
 
     Raises:
         subprocess.CalledProcessError: the recipe failed; its log is `run.log` of the experiment.
     """
-    folder = RECIPE / row.folder(seed)
-    if (folder / "done").exists():
+    folder = row.folder(seed)
+    if (RECIPE / folder / "done").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "ablation.yaml"
+    started = time.perf_counter()
+    more = []
+    if first is not None:
+        first.result()
+        more = ["--pretrained_model", row.start() / f"{MODEL}.pth:encoder:encoder"]
+    fit(recipe, row, seed, folder, more)
+    _decode_as_conmamba(RECIPE / folder / "config.yaml")
+    recipe([12, 13], [*_options(row, folder), "--asr_exp", folder], folder)
+    (RECIPE / folder / "done").write_text(f"{time.perf_counter() - started:.0f} s\n")
+
+
+def fit(recipe: Recipe, row: Row, seed: int, folder: Path, more: Iterable[object] = ()) -> None:
+    """Train a row's model into `folder`, or go on with it."""
+    (RECIPE / folder).mkdir(parents=True, exist_ok=True)
+    config = RECIPE / folder / "ablation.yaml"
     config.write_text(yaml.safe_dump(dict(row.config)), encoding="utf-8")
-    options = [*row.recipe, "--asr_config", config, "--ngpu", 0]
+    options = [*_options(row, folder), "--asr_args", f"--seed {seed}", "--asr_exp", folder, *more]
+    recipe([11, 11], options, folder)
+
+
+def _options(row: Row, folder: Path) -> list[object]:
+    options = [*row.recipe, "--asr_config", RECIPE / folder / "ablation.yaml", "--ngpu", 0]
     if str(row.config["encoder"]).startswith(VARIANTS):
         options += ["--python", f"python3 {ROOT / 'benchmarks' / 'variants.py'}"]
-    training = [*options, "--asr_args", f"--seed {seed}"]
-    recipe = Recipe(grid["mixture"], db_root, folder / "run.log", threads)
-    started = time.perf_counter()
-    if row.first is not None:
-        before = row.folder(seed).with_name(row.folder(seed).name + "_first")
-        replace(recipe, mixture=row.first)([11, 11], [*training, "--asr_exp", before])
-        training += ["--pretrained_model", before / f"{MODEL}.pth:encoder:encoder"]
-    recipe([11, 11], [*training, "--asr_exp", row.folder(seed)])
-    _decode_as_conmamba(folder / "config.yaml")
-    recipe([12, 13], [*options, "--asr_exp", row.folder(seed)])
-    (folder / "done").write_text(f"{time.perf_counter() - started:.0f} s\n")
+    return options
 
 
 def prepare(grid: dict, rows: Iterable[Row], db_root: Path, threads: int) -> None:
     """Stages 1 to 4 once a mixture, and 5 to 10 for each way of cutting texts into tokens."""
     (RECIPE / EXPERIMENTS).mkdir(parents=True, exist_ok=True)
     wanted = {(grid["mixture"], row.recipe) for row in rows}
-    wanted |= {(row.first, row.recipe) for row in rows if row.first is not None}
+    wanted |= {(row.first[0], row.recipe) for row in rows if row.first is not None}
     for mixture, options in sorted(wanted):
         letters = "_".join(options).replace("-", "")
         for name, stages in ((mixture, [1, 4]), (f"{mixture}_tokens{letters}", [5, 10])):
             done = RECIPE / EXPERIMENTS / f"{name}.done"
             if not done.exists():
-                recipe = Recipe(mixture, db_root, done.with_suffix(".log"), threads)
-                recipe(stages, [*options, "--asr_config", ROOT / grid["base"]])
+                recipe = Recipe(mixture, db_root, threads)
+                config = ["--asr_config", ROOT / grid["base"]]
+                recipe(stages, [*options, *config], EXPERIMENTS / name)
                 done.touch()
 
 
@@ -145,15 +168,19 @@ class Recipe:
 
     mixture: str
     db_root: Path
-    log: Path
     threads: int
 
-    def __call__(self, stages: Sequence[int], options: Iterable[object]) -> None:
-        """Run the stages from the first to the last."""
+    def __call__(self, stages: Sequence[int], options: Iterable[object], folder: Path) -> None:
+        """Run the stages from the first to the last; what they print goes to run.log of a folder.
+
+        Raises:
+            subprocess.CalledProcessError: one failed.
+        """
         command = [RECIPE / "run.sh", "--mixture", self.mixture, "--db_root", self.db_root]
         command += ["--stage", stages[0], "--stop_stage", stages[1], *options]
         environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
-        with self.log.open("a") as file:
+        (RECIPE / folder).mkdir(parents=True, exist_ok=True)
+        with (RECIPE / folder / "run.log").open("a") as file:
             subprocess.run(
                 list(map(str, command)), env=environment, stdout=file, stderr=file, check=True
             )
@@ -287,16 +314,25 @@ def train(grid: dict, rows: Sequence[Row], db_root: Path, jobs: int, threads: in
     """
     prepare(grid, rows, db_root, threads)
     runs = [(row, row.seeds[i]) for i in range(3) for row in rows if i < len(row.seeds)]
+    recipe = Recipe(grid["mixture"], db_root, max(1, threads // jobs))
     failed = 0
     with ThreadPoolExecutor(jobs) as pool:
-        started = [pool.submit(run, grid, *one, db_root, max(1, threads // jobs)) for one in runs]
+        firsts: dict[Path, Future] = {}
+        for row in rows:
+            if row.first is not None and row.start() not in firsts:
+                mixture, of = row.first
+                task = replace(recipe, mixture=mixture), of, of.seeds[0], row.start()
+                firsts[row.start()] = pool.submit(fit, *task)
+        started = [
+            pool.submit(run, recipe, *one, one[0].first and firsts[one[0].start()]) for one in runs
+        ]
         for (row, seed), running in zip(runs, started, strict=True):
             try:
                 running.result()
                 print(f"{row.name}, seed {seed}: done", flush=True)
-            except subprocess.CalledProcessError:
+            except subprocess.CalledProcessError as error:
                 failed += 1
-                log = RECIPE / row.folder(seed) / "run.log"
+                log = RECIPE / error.cmd[error.cmd.index("--asr_exp") + 1] / "run.log"
                 print(f"error: {row.name}, seed {seed}: the recipe failed; see {log}", flush=True)
     if failed:
         raise SystemExit(1)
