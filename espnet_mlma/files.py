@@ -1,25 +1,71 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from espnet_mlma.errors import MlmaError
 
 
-def write(path: Path, contents: str) -> None:
-    """Write a file whole or not at all, in UTF-8; makes its folder.
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write in the place of another; when the context ends well, it takes that place.
+
+    Args:
+        path: the place; its folder is made.
 
     Raises:
-        MlmaError: it cannot be written.
+        MlmaError: the disk is full or not writable; the old file is then untouched.
     """
     new = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(contents, encoding="utf-8", newline="\n")
+        yield new
         os.replace(new, path)
     except OSError as error:
-        raise MlmaError(
-            f"cannot write {path}: {error.strerror}; make room or choose another place with -o"
-        ) from None
+        raise _cannot_write(path, error) from None
+
+
+def write(path: Path, contents: str) -> None:
+    """Write a text whole or not at all, in UTF-8; makes its folder.
+
+    Raises:
+        MlmaError: it cannot be written.
+    """
+    with whole(path) as new:
+        new.write_text(contents, encoding="utf-8", newline="\n")
+
+
+def replace_folder(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Fill a new folder and put it in the place of the old one.
+
+    Args:
+        folder: the place.
+        fill: writes the contents into the folder that it is given.
+
+    Raises:
+        MlmaError: the disk is full or not writable; the old folder is then untouched.
+    """
+    new = folder.with_name(f".{folder.name}.new")
+    old = folder.with_name(f".{folder.name}.old")
+    try:
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        new.mkdir(parents=True)
+        fill(new)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise _cannot_write(folder, error) from None
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> MlmaError:
+    reason = error.strerror or error
+    return MlmaError(f"cannot write {path}: {reason}; make room or choose another place")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from espnet_mlma.cli import model
 from espnet_mlma.cli.parser import DEFAULT_MODEL, add_command
 from espnet_mlma.host import import_espnet
+from espnet_mlma.recipe.datadir import training_folders, training_tables
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,11 +55,12 @@ def facts(name: str, network: nn.Module, config: dict[str, Any]) -> Iterator[tup
         config: the training configuration.
     """
     folders = training_folders(config)
+    tables = training_tables(Path(name), config, "utt2lang")
     yield "model", name
     yield "encoder", encoder(network.encoder, config["encoder"])
     yield "parameters", parameters(network)
     yield "vocabulary", vocabulary(config["token_list"], config["token_type"])
-    yield "languages", languages(Path(name), folders, config["token_list"])
+    yield "languages", languages(tables, config["token_list"])
     yield "training set", ", ".join(folder.name for folder in folders) or "not in the configuration"
     yield "audio", audio(network, config)
 
@@ -87,27 +89,17 @@ def vocabulary(tokens: Sequence[str], token_type: str) -> str:
     return f"{len(tokens)} {token_type}: {some}"
 
 
-def training_folders(config: dict[str, Any]) -> list[Path]:
-    """The data folders that the model was trained on, as the recipe saw them."""
-    rows = config.get("train_data_path_and_name_and_type") or ()
-    return list(dict.fromkeys(Path(path).parent for path, _, _ in rows))
-
-
-def languages(place: Path, folders: Sequence[Path], tokens: Sequence[str]) -> str:
+def languages(tables: Sequence[Path], tokens: Sequence[str]) -> str:
     """Utterances of each language in the training set, or the languages among the symbols.
 
     Args:
-        place: the model; training wrote paths relative to a folder above it.
-        folders: of the training set.
+        tables: `utt2lang` of the training set, where that is here.
         tokens: the vocabulary.
     """
     counts: Counter[str] = Counter()
-    for folder in folders:
-        for parent in place.resolve().parents:
-            if (parent / folder / "utt2lang").is_file():
-                lines = (parent / folder / "utt2lang").read_text(encoding="utf-8").splitlines()
-                counts.update(line.split()[1] for line in lines)
-                break
+    for table in tables:
+        lines = table.read_text(encoding="utf-8").splitlines()
+        counts.update(line.split()[1] for line in lines)
     if counts:
         return (
             ", ".join(f"{language} {n}" for language, n in sorted(counts.items())) + " utterances"

@@ -13,7 +13,6 @@ from espnet_mlma.compare import plot
 from espnet_mlma.compare.comparison import Comparison, Pair
 from espnet_mlma.compare.published import ALL
 from espnet_mlma.compare.table import (
-    LANGUAGE_NAMES,
     Cell,
     Grid,
     Line,
@@ -24,6 +23,7 @@ from espnet_mlma.compare.table import (
     introduction,
     lines,
 )
+from espnet_mlma.text.language import NAMES as LANGUAGE_NAMES
 
 STYLE = Path(__file__).with_name("page.css")
 _KINDS = ("substitutions", "deletions", "insertions")

@@ -15,7 +15,7 @@ from espnet_mlma.compare.measure import FILE, Measured
 from espnet_mlma.compare.published import ALL, Published
 from espnet_mlma.compare.statistics import slots
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.recipe.datadir import read
+from espnet_mlma.recipe.datadir import read, training_tables
 from espnet_mlma.score.align import Errors, align, count_errors, count_pairs
 from espnet_mlma.score.join import characters, join
 
@@ -189,12 +189,5 @@ def training_corpora(experiment: Path) -> set[str]:
     if not (experiment / "config.yaml").is_file():
         return set()
     config = yaml.safe_load((experiment / "config.yaml").read_text(encoding="utf-8"))
-    rows = config.get("train_data_path_and_name_and_type") or ()
-    recipe = experiment.parents[1]
-    tables = [recipe / Path(path).parent / "utt2category" for path in {row[0] for row in rows}]
-    found = set()
-    for table in tables:
-        if table.is_file():
-            with open(table, encoding="utf-8") as lines:
-                found |= {line.split()[1] for line in lines}
-    return found
+    tables = training_tables(experiment, config, "utt2category")
+    return {category for table in tables for category in read(table, "stage 1").values()}

@@ -13,10 +13,8 @@ from espnet_mlma.compare.published import ALL, ANY, METRICS, Figure, QuotedSyste
 from espnet_mlma.compare.statistics import Bootstrap
 from espnet_mlma.compare.systems import System
 from espnet_mlma.text import LANGUAGES
+from espnet_mlma.text.language import NAMES as LANGUAGE_NAMES
 
-LANGUAGE_NAMES = dict(
-    zip(LANGUAGES, ("English", "Italian", "French", "Spanish", "German", "Dutch"), strict=True)
-)
 # Column and meaning, in the order of the columns.
 CORPORA = {
     "ls": ("LS", "LibriSpeech, of which test sets the recipe or the source decides"),

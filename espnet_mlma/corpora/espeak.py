@@ -85,8 +85,14 @@ def speak(root: Path, name: str, jobs: Mapping[str, Job], nj: int) -> None:
             print(f"{name}: {lang}: {sentences} sentences, {seconds / 3600:.2f} h", flush=True)
 
 
-def read(root: Path, name: str, lang: str, split: str) -> Iterator[Utterance]:
+def read(name: str, root: Path, lang: str, split: str) -> Iterator[Utterance]:
     """Read one split of one language.
+
+    Args:
+        name: of the corpus, for what is raised.
+        root: folder of the corpus.
+        lang: en, it, fr, es, de or nl.
+        split: train, dev or test.
 
     Raises:
         MlmaError: the split has not been made.

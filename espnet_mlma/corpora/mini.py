@@ -8,7 +8,7 @@ train does not have, but no word that train does not have. The layout is that of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from hashlib import sha256
@@ -19,7 +19,6 @@ import yaml
 
 from espnet_mlma.corpora import espeak
 from espnet_mlma.corpora.espeak import BASE_VOICES, SPLITS, Line
-from espnet_mlma.corpora.utterance import Utterance
 from espnet_mlma.errors import MlmaError
 
 VARIANTS = {
@@ -69,18 +68,7 @@ def generate(
     espeak.speak(root, "mini", jobs, nj)
 
 
-def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
-    """Read one split of one language.
-
-    Args:
-        root: folder of the corpus.
-        lang: en, it, fr, es, de or nl.
-        split: train, dev or test.
-
-    Raises:
-        MlmaError: the split has not been made.
-    """
-    return espeak.read(root, "mini", lang, split)
+prepare = partial(espeak.read, "mini")
 
 
 def _parameters(lang: str, seed: int, size: Size) -> dict[str, object]:

@@ -5,11 +5,9 @@ For the demonstration of translation; layout and voices are those of `mini.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from espnet_mlma.corpora import mini
-from espnet_mlma.corpora.utterance import Utterance
 
 _SENTENCES = 1200  # of some two thousand that there are
 
@@ -19,6 +17,4 @@ def generate(root: Path, *, nj: int = 2) -> None:
     mini.generate(root, train=_SENTENCES, languages=["en"], nj=nj)
 
 
-def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
-    """Read one split; arguments as of `mini.prepare`."""
-    return mini.prepare(root, lang, split)
+prepare = mini.prepare

@@ -13,13 +13,13 @@ python -m espnet_mlma.corpora.mix --dump dump/raw/train_real --language_exponent
 from __future__ import annotations
 
 import argparse
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from espnet_mlma import files
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.corpora.tables import read_lines, require
 from espnet_mlma.errors import MlmaError, run_cli
@@ -54,12 +54,8 @@ def write_sampler_files(dump: Path) -> None:
             if id_ not in kinds:
                 raise MlmaError(f"{dump / f'utt2{name}'}: nothing for '{id_}' of wav.scp")
             utterances[kinds[id_]].append(id_)
-        new = dump / f".{name}2utt.new"
-        new.write_text(
-            "".join(f"{kind} {' '.join(of)}\n" for kind, of in sorted(utterances.items())),
-            encoding="utf-8",
-        )
-        os.replace(new, dump / f"{name}2utt")
+        lines = (f"{kind} {' '.join(of)}\n" for kind, of in sorted(utterances.items()))
+        files.write(dump / f"{name}2utt", "".join(lines))
 
 
 def draw(

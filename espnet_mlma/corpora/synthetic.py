@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +17,6 @@ import numpy as np
 
 from espnet_mlma.corpora import espeak
 from espnet_mlma.corpora.espeak import BASE_VOICES, Line
-from espnet_mlma.corpora.utterance import Utterance
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.text import check
 
@@ -61,18 +59,7 @@ def generate(root: Path, *, seed: int = 1, nj: int = 2) -> None:
     espeak.speak(root, "synthetic", jobs, nj)
 
 
-def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
-    """Read one split of one language.
-
-    Args:
-        root: folder of the corpus.
-        lang: en, it, fr, es, de or nl.
-        split: train, dev or test.
-
-    Raises:
-        MlmaError: the split has not been made.
-    """
-    return espeak.read(root, "synthetic", lang, split)
+prepare = partial(espeak.read, "synthetic")
 
 
 def sentences(text: str, lang: str) -> tuple[list[str], Counter[str]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from espnet_mlma.corpora.filters import Drop, HeldOut, drop_by_sound, drop_by_te
 from espnet_mlma.corpora.probing import Audio, probe_all
 from espnet_mlma.corpora.utterance import Utterance
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import replace_folder
 from espnet_mlma.text import normalise
 
 
@@ -81,34 +81,6 @@ def write_set(
     kept.sort(key=lambda utterance: utterance.id)
     replace_folder(folder, lambda new: _write_files(new, kept, infos, drops))
     return SetReport(folder, len(kept), _seconds(kept, infos), reasons)
-
-
-def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a new folder and put it in the place of the old one.
-
-    Args:
-        folder: the place.
-        fill: writes the contents into the folder that it is given.
-
-    Raises:
-        MlmaError: the disk is full or not writable; the old folder is then untouched.
-    """
-    new = folder.with_name(f".{folder.name}.new")
-    old = folder.with_name(f".{folder.name}.old")
-    try:
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        new.mkdir(parents=True)
-        fill(new)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    except OSError as error:
-        shutil.rmtree(new, ignore_errors=True)
-        raise MlmaError(
-            f"cannot write {folder}: {error.strerror}; make room or choose another place"
-        ) from None
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _unique(utterances: Iterable[Utterance]) -> Iterable[Utterance]:

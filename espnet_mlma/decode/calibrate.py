@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from espnet_mlma import files
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.decode.__main__ import read_options, read_samples
 from espnet_mlma.decode.acoustic import AcousticModel
@@ -162,9 +162,7 @@ def write(path: Path, calibration: Calibration, model_file: Path, about: Iterabl
     values = {name: round(value, 6) for name, value in asdict(calibration).items()}
     values["checkpoint"] = fingerprint(model_file)
     comment = "".join(f"# {line}\n" for line in about)
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(comment + yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    os.replace(new, path)
+    files.write(path, comment + yaml.safe_dump(values, sort_keys=False))
 
 
 def _parse() -> argparse.Namespace:

@@ -15,6 +15,7 @@ from zipfile import is_zipfile
 import torch
 import yaml
 
+from espnet_mlma import hub
 from espnet_mlma.errors import MlmaError
 
 # Tried in this order in an experiment folder; asr.sh makes the first.
@@ -99,21 +100,12 @@ def _is_hub_id(path: Path) -> bool:
 
 
 def _snapshot(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HTTPError
-
-    repository, _, revision = hub_id.partition("@")
-    try:
-        folder = snapshot_download(
-            repository, revision=revision or None, allow_patterns=list(_HUB_FILES)
-        )
-    except (OSError, ValueError, HTTPError) as error:
-        raise MlmaError(
-            f"{hub_id}: no such file or folder, and not to be had from the Hugging Face hub "
-            f"({type(error).__name__}); where there is a network run `hf download {repository} "
-            f"--local-dir FOLDER` and give FOLDER, or copy {_cache_folder(repository)} from there"
-        ) from error
-    return Path(folder)
+    repository = hub_id.partition("@")[0]
+    remedy = (
+        f"where there is a network run `hf download {repository} --local-dir FOLDER` and give "
+        f"FOLDER, or copy {_cache_folder(repository)} from there"
+    )
+    return hub.snapshot(hub_id, _HUB_FILES, "file or folder", remedy)
 
 
 def _cache_folder(repository: str) -> Path:

@@ -9,18 +9,12 @@ from html import escape
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from espnet_mlma.text.language import NAMES as LANGUAGE_NAMES
+
 if TYPE_CHECKING:
     from espnet_mlma.decode.transcript import Transcript, Word
 
 DOWNLOADS = {"srt": "application/x-subrip", "json": "application/json"}
-LANGUAGES = {
-    "de": "German",
-    "en": "English",
-    "es": "Spanish",
-    "fr": "French",
-    "it": "Italian",
-    "nl": "Dutch",
-}
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,7 @@ def _article(column: Column, file: str, is_compared: bool) -> str:
 def _facts(column: Column) -> Iterator[str]:
     language = column.whole.language
     if language is not None:
-        yield LANGUAGES.get(language, language)
+        yield LANGUAGE_NAMES.get(language, language)
     if column.is_finished:
         yield f"{clock(column.duration)} of audio"
         yield f"{_rounded(column.duration / max(column.spent, 1e-3))} × real time"

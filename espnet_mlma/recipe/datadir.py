@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from espnet_mlma.errors import MlmaError
 
@@ -70,6 +71,26 @@ def write_utterance_tables(source: Path, target: Path, ids: Collection[str], mad
         write(target / name, ((id_, table[id_]) for id_ in ids))
         if name == "utt2spk":
             write(target / "spk2utt", spk2utt({id_: table[id_] for id_ in ids}))
+
+
+def training_folders(config: dict[str, Any]) -> list[Path]:
+    """The data folders that a model was trained on, as the recipe saw them."""
+    rows = config.get("train_data_path_and_name_and_type") or ()
+    return list(dict.fromkeys(Path(path).parent for path, *_ in rows))
+
+
+def training_tables(place: Path, config: dict[str, Any], name: str) -> list[Path]:
+    """The files of a name in the training set's folders, as far as those are still there.
+
+    Args:
+        place: the model; training wrote paths relative to a folder above it.
+        config: a config.yaml that training wrote.
+        name: such as `utt2lang`.
+    """
+    parents = place.resolve().parents
+    wanted = [folder / name for folder in training_folders(config)]
+    found = (next((p / file for p in parents if (p / file).is_file()), None) for file in wanted)
+    return [file for file in found if file is not None]
 
 
 def spk2utt(utt2spk: Mapping[str, str]) -> list[tuple[str, str]]:

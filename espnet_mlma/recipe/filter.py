@@ -13,8 +13,8 @@ from pathlib import Path
 
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.corpora.filters import FRAMES_PER_SECOND, ctc_frames
-from espnet_mlma.corpora.writer import replace_folder
 from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.files import replace_folder
 from espnet_mlma.recipe import datadir
 from espnet_mlma.text.language import with_language
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from espnet_mlma.files import write
 from espnet_mlma.score.align import Errors, total_errors
 from espnet_mlma.text import LANGUAGES
 
@@ -107,10 +107,10 @@ def write_results(decode_dir: Path, text: str) -> Path:
     Returns:
         The path of the experiment's file.
     """
-    _replace(decode_dir / "RESULTS.md", text)
+    write(decode_dir / "RESULTS.md", text)
     experiment = decode_dir.parent
     parts = [path.read_text(encoding="utf-8") for path in sorted(experiment.glob("*/RESULTS.md"))]
-    _replace(experiment / "RESULTS.md", "\n".join([f"# {experiment.name}\n", *parts]))
+    write(experiment / "RESULTS.md", "\n".join([f"# {experiment.name}\n", *parts]))
     return experiment / "RESULTS.md"
 
 
@@ -132,9 +132,3 @@ def _macro(languages: Sequence[Row]) -> str:
 
 def _rate(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1f}"
-
-
-def _replace(path: Path, text: str) -> None:
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, path)

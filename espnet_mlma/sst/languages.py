@@ -8,16 +8,9 @@ from importlib.util import find_spec
 
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.extras import require
+from espnet_mlma.text.language import NAMES as LANGUAGE_NAMES
 
-NAMES = {
-    "de": "German",
-    "en": "English",
-    "es": "Spanish",
-    "fr": "French",
-    "it": "Italian",
-    "nl": "Dutch",
-    "zh": "Chinese",
-}
+NAMES = LANGUAGE_NAMES | {"zh": "Chinese"}
 _WITHOUT_SPACES = {"zh"}
 # A run of letters and digits that are not Chinese, such as a name, stays one word among characters.
 _CHARACTERS = re.compile(r"\s+|[^\W\u2e80-\U0010ffff]+(?:[.'’-][^\W\u2e80-\U0010ffff]+)*|.")

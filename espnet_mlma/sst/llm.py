@@ -4,19 +4,17 @@ weights; its embeddings, and adapters to train it with."""
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HTTPError
 from torch import Tensor, nn
 
+from espnet_mlma import hub
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import replace_folder
 from espnet_mlma.sst.cache import Rotation
 from espnet_mlma.sst.dialogue import Tokens
 from espnet_mlma.sst.extras import require
@@ -174,25 +172,20 @@ def add_lora(
     return LanguageModel(peft.get_peft_model(llm.model, config), llm.tokenizer)
 
 
-def save_lora(llm: LanguageModel, folder: Path) -> None:
+def save_lora(llm: LanguageModel, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
     """Write the adapters alone, as peft reads them; the folder appears whole, or stays as it was.
+
+    Args:
+        llm: with adapters.
+        folder: where they go.
+        state: parameters by name, the adapters among them; None: those of the model, which may
+            hold a part of each when processes share it out.
 
     Raises:
         MlmaError: it cannot be written.
     """
-    new, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
-    try:
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        llm.model.save_pretrained(new)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise MlmaError(
-            f"cannot write {folder}: {error.strerror}; make room or choose another place"
-        ) from error
+    state = None if state is None else dict(state)
+    replace_folder(folder, lambda new: llm.model.save_pretrained(new, state_dict=state))
 
 
 def load_lora(llm: LanguageModel, folder: Path, trainable: bool = False) -> LanguageModel:
@@ -235,17 +228,8 @@ def _located(name: str) -> tuple[Path, str | None]:
         return path, None
     if path.is_file():
         return path.parent, path.name
-    repository, _, revision = name.partition("@")
-    try:
-        folder = snapshot_download(
-            repository, revision=revision or None, allow_patterns=list(_HUB_FILES)
-        )
-    except (OSError, ValueError, HTTPError) as error:
-        raise MlmaError(
-            f"{name}: no such folder or GGUF file, and not to be had from the Hugging Face hub "
-            f"({type(error).__name__}); {_how_to_fetch(repository)}"
-        ) from error
-    return Path(folder), None
+    remedy = _how_to_fetch(name.partition("@")[0])
+    return hub.snapshot(name, _HUB_FILES, "folder or GGUF file", remedy), None
 
 
 def _how_to_fetch(repository: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +10,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from espnet_mlma import files
@@ -36,6 +34,7 @@ _CONFIG = "config.yaml"
 _SPEECH = "speech.safetensors"
 _LORA = "lora"
 _SPEECH_PARTS = ("encoder.", "adapter.")
+_LLM_PART = "_llm."
 
 
 @dataclass(frozen=True)
@@ -275,34 +274,14 @@ def save(
         MlmaError: it cannot be written.
     """
     speech = {name: t.contiguous() for name, t in state.items() if name.startswith(_SPEECH_PARTS)}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        new = folder / f".{_SPEECH}.new"
+    with files.whole(folder / _SPEECH) as new:
         if stage == 1:
             new.write_bytes(safetensors.save(speech))  # save_file lets nobody else read it
         else:
             shutil.copyfile(init / _SPEECH, new)
-        os.replace(new, folder / _SPEECH)
-    except OSError as error:
-        raise MlmaError(
-            f"cannot write {folder / _SPEECH}: {error.strerror or error}; make room or choose "
-            "another place"
-        ) from None
     if stage == 2:
-        language_models.save_lora(_with_adapters(model, state), folder / _LORA)
+        of_llm = {n.removeprefix(_LLM_PART): t for n, t in state.items() if n.startswith(_LLM_PART)}
+        language_models.save_lora(model.llm, folder / _LORA, of_llm)
     sizes = asdict(model.encoder.config)
     encoder = EncoderConfig(model.config.encoder.kind, None, sizes)
     files.write(folder / _CONFIG, configuration.write(replace(model.config, encoder=encoder)))
-
-
-def _with_adapters(model: SpeechTranslator, state: Mapping[str, Tensor]) -> LanguageModel:
-    """The language model, or where its weights are shared out, one without any; with LoRA whole."""
-    if not any(isinstance(parameter, DTensor) for parameter in model.llm.model.parameters()):
-        return model.llm
-    options = model.config.llm
-    with torch.device("meta"):
-        empty = language_models.load(options.name, "meta", random=options.random or {})
-        empty = language_models.add_lora(empty, **asdict(model.config.lora))
-    names = {name.removeprefix("_llm."): t for name, t in state.items() if name.startswith("_llm.")}
-    empty.model.load_state_dict(names, strict=False, assign=True)
-    return empty

@@ -21,8 +21,8 @@ import numpy as np
 import soundfile
 
 from espnet_mlma.corpora.audio import read_audio
-from espnet_mlma.corpora.writer import replace_folder
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import replace_folder
 from espnet_mlma.sst.grid import SAMPLE_RATE
 from espnet_mlma.sst.records import Sentence, line_of
 from espnet_mlma.sst.segments import SILENCE, parse_span

@@ -17,7 +17,6 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -244,12 +243,12 @@ class Trainer:
             "optimiser": get_optimizer_state_dict(self._model, self._optimiser, options=_WHOLE),
         }
         if self._group.is_first:
-            new = self._folder / f".{_CHECKPOINT}.new"
+            file = self._folder / _CHECKPOINT
             try:
-                torch.save(state, new)
-                os.replace(new, self._folder / _CHECKPOINT)
-            except (OSError, RuntimeError) as error:
-                raise MlmaError(f"cannot write {new}: {error}; make room") from None
+                with files.whole(file) as new:
+                    torch.save(state, new)
+            except RuntimeError as error:  # torch's own word for a full disk
+                raise MlmaError(f"cannot write {file}: {error}; make room") from None
         self._group.wait()
 
     def _resume(self) -> None:

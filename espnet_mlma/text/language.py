@@ -1,9 +1,17 @@
-"""Language tokens: `<it>` as the first symbol of a text says that it is Italian."""
+"""What languages are called, and their tokens: `<it>` first in a text says that it is Italian."""
 
 from __future__ import annotations
 
 import re
 
+NAMES = {
+    "en": "English",
+    "it": "Italian",
+    "fr": "French",
+    "es": "Spanish",
+    "de": "German",
+    "nl": "Dutch",
+}
 _TOKEN = re.compile(r"<([a-z]{2})>")
 
 

@@ -8,8 +8,9 @@ from espnet_mlma.corpora.audio import SAMPLE_RATE, AudioInfo
 from espnet_mlma.corpora.filters import HeldOut, ctc_frames
 from espnet_mlma.corpora.probing import probe_all
 from espnet_mlma.corpora.utterance import AudioFile, Utterance, speaker_id
-from espnet_mlma.corpora.writer import replace_folder, write_set
+from espnet_mlma.corpora.writer import write_set
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import replace_folder
 
 
 @pytest.fixture

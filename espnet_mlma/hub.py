@@ -1,0 +1,39 @@
+"""Models of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_mlma.errors import MlmaError
+
+
+def snapshot(hub_id: str, patterns: Sequence[str], kind: str, remedy: str) -> Path:
+    """Download a repository, or what is missing of it, into the hub's cache.
+
+    Args:
+        hub_id: `user/name` or `user/name@revision`.
+        patterns: of the files that are wanted.
+        kind: what else of this name was looked for, for the error.
+        remedy: what to do where the hub cannot be reached, for the error.
+
+    Returns:
+        Its folder in the cache.
+
+    Raises:
+        MlmaError: there is no such repository, or the hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError
+
+    repository, _, revision = hub_id.partition("@")
+    try:
+        found = snapshot_download(
+            repository, revision=revision or None, allow_patterns=list(patterns)
+        )
+    except (OSError, ValueError, HTTPError) as error:
+        raise MlmaError(
+            f"{hub_id}: no such {kind}, and not to be had from the Hugging Face hub "
+            f"({type(error).__name__}); {remedy}"
+        ) from error
+    return Path(found)
