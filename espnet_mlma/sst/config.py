@@ -141,6 +141,12 @@ class StageConfig:
 class Config:
     """All of it; the defaults are the paper's.
 
+    Attributes:
+        encoder, llm, dialogue, lora, training: as their classes say.
+        stage0: before the paper's two, `hearing.Hearing`; None: there is none, as in the paper.
+        stage1: encoder and adapter.
+        stage2: LoRA.
+
     Source: CMU's IWSLT 2025 Simultaneous Speech Translation System, section 4.1.
     """
 
@@ -149,12 +155,20 @@ class Config:
     dialogue: DialogueConfig = field(default_factory=DialogueConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    stage0: StageConfig | None = None
     stage1: StageConfig = field(default_factory=lambda: StageConfig(2e-4))
     stage2: StageConfig = field(default_factory=lambda: StageConfig(1e-4))
 
     def stage(self, number: int) -> StageConfig:
-        """That of stage 1 or 2."""
-        return {1: self.stage1, 2: self.stage2}[number]
+        """That of a stage.
+
+        Raises:
+            MlmaError: there is none.
+        """
+        found = {0: self.stage0, 1: self.stage1, 2: self.stage2}[number]
+        if found is None:
+            raise MlmaError(f"the configuration has no stage{number}; add it, or leave it out")
+        return found
 
 
 def read(path: Path, changes: Sequence[str] = ()) -> Config:

@@ -117,29 +117,38 @@ def sound_of(segment: Segment, multiplier: int = 1) -> np.ndarray:
     return samples
 
 
+# What is to be learnt from a segment at a multiplier.
+Examples = Callable[[Segment, int], Example]
+
+
+def dialogues(dialogue_of: Callable[[int], Dialogue]) -> Examples:
+    """Segments as dialogues whose turns are of as many chunks as the multiplier says.
+
+    Args:
+        dialogue_of: how turns of a multiplier are written.
+    """
+    dialogue_of = cache(dialogue_of)
+
+    def example(segment: Segment, multiplier: int) -> Example:
+        turns = merge(segment.turns, multiplier)
+        return dialogue_of(multiplier).example(turns, multiplier * CHUNK_VECTORS)
+
+    return example
+
+
 class Batches:
     """The batches of a training set.
 
     Args:
         segments: all of it.
-        dialogue_of: how turns of a multiplier are written.
+        example: what is to be learnt from each, such as `dialogues(model.dialogue)`.
         config: sizes, multipliers and seed.
     """
 
-    def __init__(
-        self,
-        segments: Sequence[Segment],
-        dialogue_of: Callable[[int], Dialogue],
-        config: TrainingConfig,
-    ):
+    def __init__(self, segments: Sequence[Segment], example: Examples, config: TrainingConfig):
         self.segments = segments
+        self.example = example
         self.config = config
-        self._dialogue_of = cache(dialogue_of)
-
-    def example(self, segment: Segment, multiplier: int) -> Example:
-        """The dialogue of a segment whose turns are of so many chunks."""
-        turns = merge(segment.turns, multiplier)
-        return self._dialogue_of(multiplier).example(turns, multiplier * CHUNK_VECTORS)
 
     def plan(self, epoch: int) -> list[Planned]:
         """The batches of an epoch, each segment in one of them, in the order of training.

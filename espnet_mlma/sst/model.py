@@ -28,7 +28,7 @@ from espnet_mlma.sst.weights import load_wav2vec2
 
 safetensors = require("safetensors.torch")
 
-Stage = Literal[1, 2]
+Stage = Literal[0, 1, 2]
 
 _CONFIG = "config.yaml"
 _SPEECH = "speech.safetensors"
@@ -116,11 +116,11 @@ class SpeechTranslator(nn.Module):
         )
 
     def prepare(self, stage: Stage) -> None:
-        """Let parameters be trained or not: encoder and adapter in stage 1, LoRA in stage 2.
+        """Let parameters be trained or not: encoder and adapter before stage 2, LoRA in stage 2.
 
         Where there are no adapters yet, stage 2 makes them.
         """
-        is_first = stage == 1
+        is_first = stage < 2
         if not is_first and not isinstance(self.llm.model, language_models.peft.PeftModel):
             self._set_llm(language_models.add_lora(self.llm, **asdict(self.config.lora)))
         self.encoder.requires_grad_(is_first)
@@ -275,7 +275,7 @@ def save(
     """
     speech = {name: t.contiguous() for name, t in state.items() if name.startswith(_SPEECH_PARTS)}
     with files.whole(folder / _SPEECH) as new:
-        if stage == 1:
+        if stage < 2:
             new.write_bytes(safetensors.save(speech))  # save_file lets nobody else read it
         else:
             shutil.copyfile(init / _SPEECH, new)

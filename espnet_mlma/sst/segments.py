@@ -124,7 +124,15 @@ def segment_of_cut(cut: Cut, id_: str) -> Segment:
         turns=tuple(turns(_timed_pieces(cut.sentences), cut.first, cut.chunks)),
         source=SOURCE,
         target=target,
+        heard=" ".join(_words(cut)),
     )
+
+
+def _words(cut: Cut) -> Iterator[str]:
+    """The words of which the end is heard too."""
+    until = cut.heard_until + _SHORTEST_PART
+    for sentence in cut.sentences:
+        yield from (word for word, _, end in sentence.words if end <= until)
 
 
 def _timed_pieces(sentences: Iterable[Sentence]) -> Iterator[tuple[str, float]]:

@@ -59,6 +59,12 @@ def add_translator_arguments(parser: argparse.ArgumentParser) -> None:
         help="no repetition penalty on the end of a turn, which InfiniSST penalises",
     )
     parser.add_argument(
+        "--no_repeat_ngram",
+        type=int,
+        default=Decoding.no_repeat_ngram,
+        help="tokens in a row that are not said again soon; 0: they may be (default: %(default)s)",
+    )
+    parser.add_argument(
         "--max_tokens", type=int, default=1000, help="of the language model's memory"
     )
     parser.add_argument(
@@ -93,7 +99,13 @@ def translator(args: argparse.Namespace) -> Translator:
     """
     if args.beams < 1:
         raise MlmaError(f"--beams {args.beams}: give 1 or more")
-    decoding = Decoding(beams=args.beams, penalize_eos=not args.exempt_eos)
+    if args.no_repeat_ngram < 0:
+        raise MlmaError(f"--no_repeat_ngram {args.no_repeat_ngram}: give 0 or more")
+    decoding = Decoding(
+        beams=args.beams,
+        penalize_eos=not args.exempt_eos,
+        no_repeat_ngram=args.no_repeat_ngram,
+    )
     model = models.load(args.model, args.device)
     return Translator(model, args.multiplier, decoding, args.max_tokens, args.keep_tokens)
 

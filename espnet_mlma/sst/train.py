@@ -1,5 +1,8 @@
 """Train a translator: encoder and adapter in stage 1, LoRA in the language model in stage 2.
 
+Stage 0, where the configuration has one, comes before: encoder and adapter learn to say what they
+hear in the language model's tokens (`hearing.py`).
+
     python -m espnet_mlma.sst train --stage 1 --config tiny.yaml --data train.jsonl --out exp/1
     torchrun --nproc-per-node 8 -m espnet_mlma.sst train --stage 2 --config wav2vec2_qwen7b.yaml \\
         --data train.jsonl --init exp/1 --out exp/2
@@ -25,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -39,9 +43,10 @@ from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.sst import config as configuration
 from espnet_mlma.sst import model as models
 from espnet_mlma.sst.config import Config, TrainingConfig
-from espnet_mlma.sst.dataset import Batches, Planned, read_all
+from espnet_mlma.sst.dataset import Batches, Planned, dialogues, read_all
 from espnet_mlma.sst.grid import CHUNK_SECONDS
-from espnet_mlma.sst.model import Batch, SpeechTranslator, Stage
+from espnet_mlma.sst.hearing import Hearing
+from espnet_mlma.sst.model import Batch, Stage
 from espnet_mlma.sst.parallel import Group, joined, whole
 from espnet_mlma.sst.shards import digest
 
@@ -86,8 +91,9 @@ class Trainer:
     the position has to be kept, and the number of processes changes sums' last bits alone.
 
     Args:
-        model: prepared for the stage.
-        stage: 1 or 2.
+        model: prepared for the stage; given a batch it returns the sum of its targets' losses.
+        config: of the translator.
+        stage: 0, 1 or 2.
         batches: of the training set.
         group: the processes.
         folder: gets checkpoints and losses.
@@ -99,15 +105,16 @@ class Trainer:
 
     def __init__(
         self,
-        model: SpeechTranslator,
+        model: nn.Module,
+        config: Config,
         stage: Stage,
         batches: Batches,
         group: Group,
         folder: Path,
         key: str,
     ):
-        self._config: TrainingConfig = model.config.training
-        self._of_stage = model.config.stage(stage)
+        self._config: TrainingConfig = config.training
+        self._of_stage = config.stage(stage)
         self._stage = stage
         self._batches = batches
         self._group = group
@@ -294,7 +301,7 @@ def train(
 
     Args:
         config: of the translator; its encoder is that of `init` if there is one.
-        stage: 1 or 2.
+        stage: 0, 1 or 2.
         data: files of segments.
         out: folder to write into.
         init: what an earlier training wrote; stage 2 needs one.
@@ -321,21 +328,24 @@ def train(
         model = models.continued(config, init, device, trainable=True)
     torch.manual_seed(config.training.seed)
     model.prepare(stage)
-    batches = Batches(segments, model.dialogue, config.training)
+    trained = Hearing(model, segments).to(device) if stage == 0 else model
+    example = trained.example if stage == 0 else dialogues(model.dialogue)
     if group.is_first:
         out.mkdir(parents=True, exist_ok=True)
-        trained, all_ = (
-            sum(p.numel() for p in model.parameters() if p.requires_grad or not only_trained) / 1e6
-            for only_trained in (True, False)
+        sizes = [(p.numel() / 1e6, p.requires_grad) for p in model.parameters()]
+        all_, learns = (
+            sum(size for size, is_trained in sizes if is_trained or every)
+            for every in (True, False)
         )
         hours = sum(segment.chunks for segment in segments) * CHUNK_SECONDS / 3600
         print(
-            f"stage {stage}: {trained:.1f} M of {all_:.1f} M parameters; {len(segments)} segments "
+            f"stage {stage}: {learns:.1f} M of {all_:.1f} M parameters; {len(segments)} segments "
             f"of {hours:.1f} h",
             flush=True,
         )
     group.wait()
-    trainer = Trainer(model, stage, batches, group, out, key)
+    batches = Batches(segments, example, config.training)
+    trainer = Trainer(trained, config, stage, batches, group, out, key)
     state = trainer.run()
     if group.is_first:
         models.save(model, stage, state, out, init)
@@ -374,15 +384,15 @@ def _key(
     options = asdict(config)
     for name in _WITHOUT_EFFECT:
         del options["training"][name]
-    options["stage"] = options.pop(f"stage{stage}"), stage
-    del options[f"stage{3 - stage}"]
+    of_stages = [options.pop(f"stage{number}") for number in range(3)]
+    options["stage"] = of_stages[stage], stage
     made_from = [options, [digest(path) for path in data], earlier]
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("--stage", type=int, choices=(1, 2), required=True)
+    parser.add_argument("--stage", type=int, choices=(0, 1, 2), required=True)
     parser.add_argument("--config", type=Path, required=True, help="conf/sst/*.yaml")
     parser.add_argument(
         "--set",

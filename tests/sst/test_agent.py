@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 
+from espnet_mlma.corpora.audio import read_audio
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_SECONDS, SAMPLE_RATE
 
@@ -131,6 +132,35 @@ def test_what_is_no_sound_is_refused(model):
     assert translator.push(np.full(2 * CHUNK_SAMPLES, 32767 / 32768, np.float32)) == loud
     with pytest.raises(MlmaError, match="multiplier is 0"):
         Translator(model, 0)
+
+
+def test_an_hour_of_silence_is_a_talk_like_any(model, talk):
+    """Turns end when they should, memory has its bound, and what comes after is heard."""
+    brief = Decoding(beams=1, tokens_per_chunk=1)
+    translator = Translator(model, 12, brief, max_tokens=600, keep_tokens=300)
+    silence = np.zeros(12 * CHUNK_SAMPLES, np.float32)
+    turns = round(3600 / 12 / CHUNK_SECONDS)
+    sizes = []
+    for turn in range(1, turns + 1):
+        (emission,) = translator.hear(silence)
+        assert emission.audio_seconds == pytest.approx(12 * CHUNK_SECONDS * turn)
+        sizes.append(translator.conversation.cache.nbytes)
+    assert max(sizes[20:]) <= max(sizes[:20])
+    last = [*translator.hear(talk), *translator.hear_end()]
+    assert [e.audio_seconds for e in last] == pytest.approx([3600 + SECONDS], abs=6)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_a_file_that_clips_and_is_of_another_rate_is_translated_as_it_sounds(
+    folder, model, talk, tmp_path, monkeypatch, capsys, rate
+):
+    clipped = np.clip(30 * talk, -1, 1)
+    assert (np.abs(clipped) == 1).mean() > 0.5
+    soundfile.write(tmp_path / "a.wav", clipped, rate)
+    stream(monkeypatch, "--model", folder, "--beams", 2, "--wav", tmp_path / "a.wav")
+    said = capsys.readouterr().out.removesuffix("\n")
+    assert said == translated(Translator(model, 2, QUICK), read_audio(tmp_path / "a.wav"), [9000])
+    assert said
 
 
 def stream(monkeypatch, *options: object) -> None:

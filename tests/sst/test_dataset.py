@@ -12,7 +12,7 @@ pytest.importorskip("peft")
 
 from espnet_mlma.errors import MlmaError  # noqa: E402
 from espnet_mlma.sst.config import DialogueConfig, TrainingConfig  # noqa: E402
-from espnet_mlma.sst.dataset import Batches, read_all, sound_of  # noqa: E402
+from espnet_mlma.sst.dataset import Batches, dialogues, read_all, sound_of  # noqa: E402
 from espnet_mlma.sst.dialogue import NO_TARGET, Dialogue  # noqa: E402
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_VECTORS  # noqa: E402
 from espnet_mlma.sst.records import Part, Segment, line_of  # noqa: E402
@@ -36,7 +36,7 @@ def segments():
 @pytest.fixture
 def batches(segments, chatml_tokenizer):
     def made(config=CONFIG, of=segments):
-        return Batches(of, lambda multiplier: Dialogue(chatml_tokenizer), config)
+        return Batches(of, dialogues(lambda multiplier: Dialogue(chatml_tokenizer)), config)
 
     return made
 

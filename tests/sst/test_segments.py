@@ -64,6 +64,16 @@ def said(segment):
     return "".join(segment.turns).split()
 
 
+def moments(segment, one, time):
+    """When a moment of a sentence's recording is heard in a segment, seconds."""
+    in_file = time - one.start + one.offset
+    return [
+        part.at + in_file - part.start
+        for part in segment.parts
+        if part.audio == one.audio and part.start < in_file <= part.end + CLOSE
+    ]
+
+
 @given(recordings())
 def test_each_sentence_of_use_is_whole_in_one_segment_and_the_others_in_none(sentences):
     found = segments_of(sentences)
@@ -75,6 +85,20 @@ def test_each_sentence_of_use_is_whole_in_one_segment_and_the_others_in_none(sen
     for segment in found:
         words = said(segment)
         assert len(words) == len(set(words))
+
+
+@given(recordings())
+def test_a_segment_says_what_is_heard_in_it(sentences):
+    times = {word: (one, end) for one in sentences for word, _, end in one.words}
+    found = segments_of(sentences)
+    texts = [f" {segment.heard} " for segment in found]
+    for one in sentences:
+        whole = sum(f" {one.text} " in text for text in texts)
+        assert whole == (1 if reason_to_drop(one) is None else 0)
+    for segment in found:
+        heard = segment.heard.split()
+        assert len(heard) == len(set(heard))
+        assert all(len(moments(segment, *times[word])) == 1 for word in heard)
 
 
 @given(recordings())
@@ -90,12 +114,7 @@ def test_a_segment_says_its_sentences_in_order_after_they_were_heard(sentences):
                 positions.append((list(by_number).index(number), int(index)))
                 # The word is in the parts, and its end is not after the turn.
                 end = one.words[int(index)][2]
-                in_file = end - one.start + one.offset
-                heard = [
-                    part.at + in_file - part.start
-                    for part in segment.parts
-                    if part.audio == one.audio and part.start < in_file <= part.end + CLOSE
-                ]
+                heard = moments(segment, one, end)
                 assert len(heard) == 1
                 assert heard[0] <= (turn + 1) * CHUNK_SECONDS + CLOSE
         assert positions == sorted(positions)

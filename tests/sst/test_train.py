@@ -3,6 +3,7 @@ import os
 import signal
 import socket
 from dataclasses import replace
+from itertools import chain, groupby
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ pytest.importorskip("peft")
 safetensors = pytest.importorskip("safetensors.torch")
 
 from espnet_mlma.errors import MlmaError  # noqa: E402
+from espnet_mlma.score.align import count_errors  # noqa: E402
 from espnet_mlma.sst.config import (  # noqa: E402
     Config,
     EncoderConfig,
@@ -22,8 +24,9 @@ from espnet_mlma.sst.config import (  # noqa: E402
     StageConfig,
     TrainingConfig,
 )
-from espnet_mlma.sst.dataset import Batches, read_all  # noqa: E402
+from espnet_mlma.sst.dataset import Batches, dialogues, read_all, sound_of  # noqa: E402
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, SAMPLE_RATE  # noqa: E402
+from espnet_mlma.sst.hearing import Hearing  # noqa: E402
 from espnet_mlma.sst.model import build  # noqa: E402
 from espnet_mlma.sst.parallel import joined  # noqa: E402
 from espnet_mlma.sst.records import Part, Segment, line_of  # noqa: E402
@@ -53,6 +56,7 @@ def config(make_model, chatml_tokenizer, tmp_path_factory):
             precision="float32",
             save_updates=2,
         ),
+        stage0=StageConfig(3e-4),
         stage1=StageConfig(3e-4),
         stage2=StageConfig(3e-4),
     )
@@ -71,7 +75,8 @@ def data(tmp_path_factory):
         path = folder / f"{number}.wav"
         soundfile.write(path, samples, SAMPLE_RATE)
         part = Part(str(path), 0.0, len(samples) / SAMPLE_RATE, 0.0)
-        lines.append(line_of(Segment(str(number), (part,), 3, tuple(words), "en", "de")))
+        heard = " ".join(words)
+        lines.append(line_of(Segment(str(number), (part,), 3, tuple(words), "en", "de", heard)))
     file = folder / "train.jsonl"
     file.write_text("".join(lines), encoding="utf-8")
     return file
@@ -133,11 +138,11 @@ def by_heart(config, data, tmp_path_factory):
         batches_per_update=1,
     )
     encoder = replace(config.encoder, options=config.encoder.options | {"dropout": 0.0})
-    stages = {"stage1": StageConfig(1e-2, epochs=60), "stage2": StageConfig(1e-2, epochs=30)}
+    stages = {f"stage{n}": StageConfig(1e-2, epochs) for n, epochs in enumerate((60, 60, 30))}
     config = replace(config, encoder=encoder, training=training, **stages)
     model = build(config)
     model.requires_grad_(True)
-    batches = Batches(read_all([data], config.dialogue), model.dialogue, training)
+    batches = Batches(read_all([data], config.dialogue), dialogues(model.dialogue), training)
     (batch,) = batches.load(batches.plan(0))
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(60):
@@ -149,6 +154,33 @@ def by_heart(config, data, tmp_path_factory):
     model.llm.model.save_pretrained(folder)
     model.llm.tokenizer.save_pretrained(folder)
     return config, str(folder)
+
+
+def test_stage_0_gives_the_model_words_to_read(by_heart, data):
+    """What the adapter says is nearest to the embeddings of what is heard, in their order."""
+    config, name = by_heart
+    model = build(replace(config, llm=replace(config.llm, name=name)))
+    segments = read_all([data], config.dialogue)
+    hearing = Hearing(model, segments)
+    model.prepare(0)
+    optimiser = torch.optim.Adam([p for p in hearing.parameters() if p.requires_grad], lr=5e-3)
+    batches = Batches(segments, hearing.example, config.training)
+    (batch,) = batches.load(batches.plan(0))
+    for _ in range(150):
+        optimiser.zero_grad()
+        (hearing(batch) / batch.targets).backward()
+        torch.nn.utils.clip_grad_norm_(hearing.parameters(), 1.0)
+        optimiser.step()
+    wrong, embeddings = 0, model.llm.embedding.weight
+    spoken = [model.llm.tokenizer(" " + segment.heard).input_ids for segment in segments]
+    ids = sorted(set(chain.from_iterable(spoken)))
+    places = torch.cat([hearing.blank, embeddings[ids]])
+    for segment, expected in zip(segments, spoken, strict=True):
+        sound = torch.from_numpy(sound_of(segment))[None]
+        nearest = torch.cdist(model.adapter(model.encoder(sound, 1))[0], places).argmin(1)
+        said = [ids[place - 1] for place, _ in groupby(nearest.tolist()) if place]
+        wrong += count_errors(expected, said).total
+    assert wrong < 0.4 * sum(map(len, spoken))
 
 
 def test_stage_1_learns_to_speak_to_a_model(by_heart, data, tmp_path):
@@ -168,7 +200,7 @@ def test_stage_2_learns_by_heart(by_heart, data, first_stage, tmp_path):
     assert np.mean(found[-5:]) < 0.2 * found[0]
 
 
-@pytest.fixture(scope="module", params=[1, 2])
+@pytest.fixture(scope="module", params=[0, 1, 2])
 def undisturbed(request, config, data, first_stage, tmp_path_factory):
     """A stage, what it starts from, and what it writes."""
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -284,6 +316,15 @@ def test_the_same_command_again(config, data, first_stage, capsys):
     quiet = replace(config, training=replace(config.training, log_updates=3, save_updates=9))
     train(quiet, 1, [data], first_stage)
     assert "done before" in capsys.readouterr().out
+
+
+def test_stage_0_needs_what_is_heard_and_a_configuration(config, data, tmp_path):
+    deaf = tmp_path / "deaf.jsonl"
+    segments = [replace(one, heard="") for one in read_all([data], config.dialogue)]
+    deaf.write_text("".join(map(line_of, segments)), encoding="utf-8")
+    assert "segment '0': does not say what is heard" in message(config, 0, [deaf], tmp_path / "a")
+    without = replace(config, stage0=None)
+    assert "has no stage0" in message(without, 0, [data], tmp_path / "a")
 
 
 def test_what_a_stage_starts_from(config, data, first_stage, tmp_path):

@@ -139,16 +139,24 @@ if grep -q "kind: conmamba" "${config}"; then
     weights=(--set "encoder.weights=${recogniser}")
 fi
 
-if wanted 7 "encoder and adapter"; then
+# fit STAGE OPTION ...: one of training's own stages, 0 to 2.
+fit() {
     # shellcheck disable=SC2086
-    ${launcher} -m espnet_mlma.sst train --stage 1 --config "${config}" "${segments[@]}" \
-        --out "${exp}/stage1" --set "dialogue.target=${target}" "${weights[@]}" ${train_args}
+    ${launcher} -m espnet_mlma.sst train --stage "$1" --out "${exp}/stage$1" --config "${config}" \
+        "${segments[@]}" --set "dialogue.target=${target}" ${train_args} "${@:2}"
+}
+
+if wanted 7 "encoder and adapter"; then
+    before=()
+    if grep -q "^stage0:" "${config}"; then
+        fit 0 "${weights[@]}"
+        before=(--init "${exp}/stage0")
+    fi
+    fit 1 "${before[@]}" "${weights[@]}"
 fi
 
 if wanted 8 "LoRA"; then
-    # shellcheck disable=SC2086
-    ${launcher} -m espnet_mlma.sst train --stage 2 --config "${config}" "${segments[@]}" \
-        --init "${exp}/stage1" --out "${exp}/stage2" --set "dialogue.target=${target}" ${train_args}
+    fit 2 --init "${exp}/stage1"
 fi
 
 if wanted 9 "talks"; then
