@@ -2,8 +2,7 @@
 
 A stage before the paper's two, for models and data too small for those: CTC, whose symbols are
 tokens of the language model and whose scores are distances to their embeddings. What the adapter
-then gives to the language model is close to what it would read; the language model itself is not
-run.
+then gives to the language model is what it would read; the language model itself is not run.
 """
 
 from __future__ import annotations
@@ -20,8 +19,11 @@ from espnet_mlma.sst.grid import CHUNK_VECTORS
 from espnet_mlma.sst.model import Batch, SpeechTranslator
 from espnet_mlma.sst.records import Segment
 
-# Nats by which a token is likelier than silence where its embedding is: no vector need go further.
+# Nats by which a token is likelier than silence where its embedding is.
 _MARGIN = 10.0
+# Nats that a vector costs that is as far from what it says as embeddings are long. CTC alone leaves
+# it free in all directions that tell no tokens apart; much more would keep it from learning at all.
+_FAR = 0.01
 
 
 class Hearing(nn.Module):
@@ -55,8 +57,8 @@ class Hearing(nn.Module):
         table = translator.llm.embedding.weight.detach()
         embeddings = table[torch.tensor(ids, device=table.device)].float()
         self.register_buffer("_embeddings", embeddings, persistent=False)
-        self._scale = 2 * _MARGIN / embeddings.square().sum(1).mean().item()
         self.blank = nn.Parameter(torch.zeros(1, embeddings.size(1)))
+        self._length = embeddings.square().sum(1).mean().sqrt().item()
 
     def example(self, segment: Segment, multiplier: int) -> Example:
         """A segment to learn from: places of its speech alone, and what is heard as labels.
@@ -71,21 +73,27 @@ class Hearing(nn.Module):
         return Example(torch.zeros(vectors, dtype=torch.int64), places, torch.tensor(labels))
 
     def forward(self, batch: Batch) -> Tensor:
-        """CTC loss, the sum over all segments, in nats; a scalar in float32."""
+        """The sum over all segments, in nats; a scalar in float32."""
         vectors = self.adapter(self.encoder(batch.speech, batch.multiplier))
         with torch.autocast(vectors.device.type, enabled=False):
-            symbols = torch.cat([self.blank, self._embeddings])
-            # Less half the squared distance, but for what all symbols share.
-            near = vectors.float() @ symbols.T - symbols.square().sum(1) / 2
-            labels = batch.tokens.labels
-            return F.ctc_loss(
-                (self._scale * near).log_softmax(-1).transpose(0, 1),
-                labels.clamp(min=0),
-                batch.tokens.is_speech.sum(1),
-                (labels != NO_TARGET).sum(1),
-                reduction="sum",
-                zero_infinity=True,  # faster speech than 12.5 tokens a second has no path
-            )
+            return self._loss(vectors.float(), batch.tokens.is_speech, batch.tokens.labels)
+
+    def _loss(self, vectors: Tensor, is_speech: Tensor, labels: Tensor) -> Tensor:
+        symbols = torch.cat([self.blank, self._embeddings])
+        # Less half the squared distance, but for what all symbols share.
+        near = vectors @ symbols.T - symbols.square().sum(1) / 2
+        scores = (2 * _MARGIN / self._length**2 * near).log_softmax(-1)
+        said = F.ctc_loss(
+            scores.transpose(0, 1),
+            labels.clamp(min=0),
+            is_speech.sum(1),
+            (labels != NO_TARGET).sum(1),
+            reduction="sum",
+            zero_infinity=True,  # faster speech than 12.5 tokens a second has no path
+        )
+        meant = (scores.exp() @ symbols).detach()
+        away = (vectors - meant)[:, : is_speech.size(1)].square().sum(-1) / self._length**2
+        return said + _FAR * (away * is_speech).sum()
 
     def _ids(self, heard: str) -> list[int]:
         # As words look inside a text: with the space before them.

@@ -59,6 +59,8 @@ class Score:
 
     Attributes:
         quality: of the output cut into sentences.
+        chance: BLEU of each sentence's output against the next sentence: what a system gets that
+            has learnt the kind of text and hears nothing.
         latency: StreamLAAL in milliseconds: `ideal`, and each of `latency.COMPUTATION_AWARE`;
             nan without any output.
         empty: sentences without output, which count in BLEU and not in StreamLAAL.
@@ -66,6 +68,7 @@ class Score:
     """
 
     quality: Quality
+    chance: float
     latency: dict[str, float]
     empty: int
     hypotheses: tuple[str, ...]
@@ -95,6 +98,7 @@ class Result:
         rows = [
             ("", [f"StreamLAAL {name}" for name in self.scores]),
             ("BLEU", [f"{score.quality.bleu:.2f}" for score in scores]),
+            ("BLEU by chance", [f"{score.chance:.2f}" for score in scores]),
             ("chrF", [f"{score.quality.chrf:.2f}" for score in scores]),
             ("StreamLAAL (ms)", [f"{score.latency[IDEAL]:.0f}" for score in scores]),
         ]
@@ -122,6 +126,7 @@ class Result:
         scores = {
             name: {
                 **asdict(score.quality),
+                "bleu_by_chance": score.chance,
                 "stream_laal_ms": {key: _number(value) for key, value in score.latency.items()},
                 "sentences_without_output": score.empty,
             }
@@ -214,8 +219,10 @@ def score(
         talk_times = [(times[name], sentences) for times, sentences in timed]
         seconds, empty = stream_laal(talk_times, convention.clamp)
         latency[name] = 1000 * seconds
-    scored = quality(hypotheses, [reference.text for reference in references], tokeniser)
-    return Score(scored, latency, empty, tuple(hypotheses))
+    texts = [reference.text for reference in references]
+    chance = quality([*hypotheses[-1:], *hypotheses[:-1]], texts, tokeniser).bleu
+    scored = quality(hypotheses, texts, tokeniser)
+    return Score(scored, chance, latency, empty, tuple(hypotheses))
 
 
 def cut(

@@ -86,10 +86,14 @@ each() {
 }
 
 if [ -z "${recogniser}" ]; then
+    # Short sentences said over and over: short segments, a memory no longer than they are, and no
+    # ban on what was said before.
+    build=${build:---chunks 15 --silence 0.2:0.5}
+    stream_args=${stream_args:---max_tokens 400 --no_repeat_ngram 0}
     recogniser=../asr1/exp/asr_mini_en_causal
     if wanted 1 "a causal recogniser of the demonstration's English"; then
         ../asr1/run.sh --mixture mini_en --stage 1 --stop_stage 11 --asr_exp exp/asr_mini_en_causal \
-            --asr_args "--encoder_conf bimamba=none --max_epoch 40"
+            --asr_args "--encoder_conf bimamba=none --max_epoch 12"
     fi
 fi
 
