@@ -1,4 +1,5 @@
 # make demo    train and score six small languages; prints the table
+# make translation  speech into text of another language, while it is spoken: train, stream, score
 # make test    lint and tests
 # PYTHON=...   the Python to make .venv with; found by itself otherwise
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ SCRIPTS := .ci/run $(wildcard tools/*.sh local/*.sh egs2/*/*/*.sh)
 PACKAGE := $(shell find espnet_mlma -name '*.py' -o -name '*.yaml' -o -name '*.[ch]')
 CONF := conf/train_asr_conmamba_mini.yaml conf/decode_ctc_best_path.yaml conf/mixtures.yaml
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo translation test lint clean
 .DELETE_ON_ERROR:
 
 venv: $(INSTALLED)
@@ -33,6 +34,9 @@ $(DEMO): $(INSTALLED) $(CONF) $(PACKAGE) $(wildcard $(RECIPE)/*.sh local/*.sh)
 		$(RECIPE)/run.sh --stage 1 --stop_stage 13
 	touch $@
 
+translation: $(INSTALLED)
+	PATH=$(CURDIR)/$(BIN):$$PATH VIRTUAL_ENV=$(CURDIR)/.venv egs2/mlma/sst1/run.sh
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,6 +47,6 @@ test: lint
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
-	rm -rf $(RECIPE)/{data,dump,exp,db}
+	rm -rf $(RECIPE)/{data,dump,exp,db} egs2/mlma/sst1/exp
 	find espnet_mlma tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -f espnet_mlma/scan/*.so

@@ -83,7 +83,7 @@ def printed_tables():
     return rows
 
 
-@pytest.mark.parametrize("document", ["README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("document", ["README.md", "benchmarks/README.md", "docs/experiments.md"])
 def test_tables_of_figures_are_those_of_the_runs(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     if document == "README.md":

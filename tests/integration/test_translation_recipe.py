@@ -1,6 +1,8 @@
 """The recipe of translation from a corpus to scores, and killed in each of its stages."""
 
 import os
+import re
+import shlex
 import signal
 import string
 import subprocess
@@ -21,6 +23,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "egs2" / "mlma" / "sst1" / "README.md"
+LINES = re.findall(r"^\./run\.sh.*$", README.read_text().replace("\\\n", ""), re.MULTILINE)
 LAST = 11
 # Seconds after the beginning of a stage; most are over in four, the trainings in ten.
 KILLED_AFTER = {stage: (2.5,) for stage in range(2, LAST + 1)} | {7: (4.0, 8.0), 8: (4.0, 6.0)}
@@ -113,3 +117,12 @@ def test_a_kill_in_any_stage_costs_nothing(options, tmp_path):
     again = finish(start(options, exp, 2, 8))
     assert "done before" in again
     assert results(exp) == expected
+
+
+@pytest.mark.parametrize("line", LINES, ids=["demonstration", "paper"])
+def test_commands_of_its_readme_are_accepted(line, tmp_path):
+    """Each with stages that do nothing: its options and its configuration are looked at."""
+    options = shlex.split(line, comments=True)[1:]
+    assert finish(start(options, tmp_path / "exp", 99, 0)) == ""
+    config = options[options.index("--config") + 1] if "--config" in options else None
+    assert config is None or (README.parent / config).is_file()
