@@ -49,7 +49,7 @@ def shard(tmp_path):
 def test_records_come_back_as_they_were(shard, tmp_path):
     assert read_sentences(shard) == sentences(3)
     part = Part("a.flac", 0.0, 1.0, 0.25)
-    segment = Segment("x", (part,), 2, ("", "eins zwei"), "en", "de")
+    segment = Segment("x", (part,), 2, ("", "eins zwei"), "en", "de", "one two")
     write_shard(tmp_path / "train.jsonl", [segment], "build", "key", {"no_pairs": 2}, 1.92)
     assert read_segments(tmp_path / "train.jsonl") == [segment]
     # The form that the parts of the translator agree on.
@@ -60,6 +60,7 @@ def test_records_come_back_as_they_were(shard, tmp_path):
         "turns": ["", "eins zwei"],
         "source": "en",
         "target": "de",
+        "heard": "one two",
     }
 
 
