@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Simultaneous speech translation, from a corpus to scores.
 #
-#   ./run.sh      a demonstration: eSpeak's English into Apertium's Spanish, SmolLM2; half an hour
+#   ./run.sh      a demonstration: eSpeak's English into Apertium's Spanish, SmolLM2; an hour
 #   ./run.sh --config conf/sst/wav2vec2_qwen7b.yaml --target de --db_root /corpora \
 #       --train "librispeech:train-clean-100,train-clean-360,train-other-500 commonvoice:train" \
 #       --test "librispeech:test-clean" --recogniser exp/asr --translate "--server URL --model NAME"
@@ -52,6 +52,10 @@ while [ $# -gt 0 ]; do
         *) die "'$1' is no option; see $0 --help" ;;
     esac
 done
+
+if [[ ${translate} == *"'apertium "* ]] && [ "${stop_stage}" -ge 4 ] && ! command -v apertium >/dev/null; then
+    die "no apertium for stage 4; apt-get install apertium-eng-spa, or give --translate"
+fi
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source-path=SCRIPTDIR
