@@ -19,20 +19,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from espnet_mlma.corpora.audio import read_audio
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.config import DialogueConfig, TrainingConfig
 from espnet_mlma.sst.dialogue import NO_TARGET, Dialogue, Example
-from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_VECTORS, SAMPLE_RATE
+from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_VECTORS
 from espnet_mlma.sst.model import Batch
 from espnet_mlma.sst.records import Segment
 from espnet_mlma.sst.shards import read_segments
+from espnet_mlma.sst.sound import laid_down
 from espnet_mlma.sst.trajectory import merge
 
 # Segments among which those of like length are put together.
 _POOL = 512
-# What a file may lack of a part, or a part be beyond its segment: an MP3's padding.
-_MISSING_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -88,33 +86,13 @@ def sound_of(segment: Segment, multiplier: int = 1) -> np.ndarray:
         (samples,) float32 at 16 kHz.
 
     Raises:
-        MlmaError: a file is missing, damaged or too short, or a part is beyond the segment; it
-            names the segment.
+        MlmaError: as of `laid_down`; it names the segment.
     """
-    chunks = -(-segment.chunks // multiplier) * multiplier
-    samples = np.zeros(chunks * CHUNK_SAMPLES, np.float32)
-    end = segment.chunks * CHUNK_SAMPLES
-    slack = _MISSING_SECONDS * SAMPLE_RATE
-    for part in segment.parts:
-        try:
-            piece = read_audio(part.audio, part.start, part.end)
-        except MlmaError as error:
-            raise MlmaError(f"segment '{segment.id}': {error}") from None
-        wanted, at = (part.end - part.start) * SAMPLE_RATE, round(part.at * SAMPLE_RATE)
-        if len(piece) < wanted - slack:
-            missing = (wanted - len(piece)) / SAMPLE_RATE
-            raise MlmaError(
-                f"segment '{segment.id}': {part.audio} ends {missing:.1f} s before {part.end} s; "
-                "copy it anew"
-            )
-        if at + len(piece) > end + slack:
-            raise MlmaError(
-                f"segment '{segment.id}': {part.audio} at {part.at} s goes beyond its "
-                f"{segment.chunks} chunks; run the stage build again"
-            )
-        place = samples[at:end]
-        place[: len(piece)] += piece[: len(place)]
-    return samples
+    try:
+        heard = laid_down(segment.parts, segment.chunks * CHUNK_SAMPLES)
+    except MlmaError as error:
+        raise MlmaError(f"segment '{segment.id}': {error}") from None
+    return np.pad(heard, (0, segment.chunks_at(multiplier) * CHUNK_SAMPLES - len(heard)))
 
 
 # What is to be learnt from a segment at a multiplier.

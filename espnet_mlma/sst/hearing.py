@@ -67,7 +67,7 @@ class Hearing(nn.Module):
             segment: one of the training set.
             multiplier: its speech is filled up to so many chunks.
         """
-        vectors = -(-segment.chunks // multiplier) * multiplier * CHUNK_VECTORS
+        vectors = segment.chunks_at(multiplier) * CHUNK_VECTORS
         labels = [self._symbols[id_] for id_ in self._ids(segment.heard)]
         places = torch.ones(vectors, dtype=torch.bool)
         return Example(torch.zeros(vectors, dtype=torch.int64), places, torch.tensor(labels))

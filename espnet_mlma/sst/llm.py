@@ -185,7 +185,12 @@ def save_lora(llm: LanguageModel, folder: Path, state: Mapping[str, Tensor] | No
         MlmaError: it cannot be written.
     """
     state = None if state is None else dict(state)
-    replace_folder(folder, lambda new: llm.model.save_pretrained(new, state_dict=state))
+
+    def fill(new: Path) -> None:
+        # Adapters touch no embeddings; peft would look on the network whether they do.
+        llm.model.save_pretrained(new, state_dict=state, save_embedding_layers=False)
+
+    replace_folder(folder, fill)
 
 
 def load_lora(llm: LanguageModel, folder: Path, trainable: bool = False) -> LanguageModel:
@@ -207,7 +212,8 @@ def load_lora(llm: LanguageModel, folder: Path, trainable: bool = False) -> Lang
         with safetensors.safe_open(weights, framework="pt") as file:
             saved = set(file.keys())
         model = peft.PeftModel.from_pretrained(llm.model, folder, is_trainable=trainable)
-        different = saved ^ set(peft.get_peft_model_state_dict(model))
+        adapters = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+        different = saved ^ set(adapters)
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise MlmaError(

@@ -96,6 +96,10 @@ class Segment:
         if len(self.turns) != self.chunks or not self.turns:
             raise ValueError(f"{len(self.turns)} turns for {self.chunks} chunks")
 
+    def chunks_at(self, multiplier: int) -> int:
+        """Its length once its last turn is filled up with silence, in whole turns."""
+        return -(-self.chunks // multiplier) * multiplier
+
 
 def _check_text(record: object, names: Iterable[str]) -> None:
     for name in names:

@@ -198,6 +198,20 @@ def _moved(sentence: Sentence, start: float) -> Sentence:
     return replace(sentence, start=start, end=sentence.end + by, words=words)
 
 
+def by_recording(
+    sentences: Iterable[Sentence],
+) -> tuple[dict[str, list[Sentence]], list[Sentence]]:
+    """The sentences of each recording that holds several, and those that are recordings alone."""
+    recordings: dict[str, list[Sentence]] = {}
+    singles: list[Sentence] = []
+    for sentence in sentences:
+        if sentence.recording == sentence.id:
+            singles.append(sentence)
+        else:
+            recordings.setdefault(sentence.recording, []).append(sentence)
+    return recordings, singles
+
+
 def build(
     sentences: Sequence[Sentence],
     rng: random.Random,
@@ -212,13 +226,7 @@ def build(
         rng, silence, chunks: as of `joined`.
         name: begins the ids of segments that are joined.
     """
-    recordings: dict[str, list[Sentence]] = {}
-    singles: list[Sentence] = []
-    for sentence in sentences:
-        if sentence.recording == sentence.id:
-            singles.append(sentence)
-        else:
-            recordings.setdefault(sentence.recording, []).append(sentence)
+    recordings, singles = by_recording(sentences)
     found = [
         segment_of_cut(cut, f"{recording}-{number:05d}")
         for recording, of_recording in recordings.items()

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,9 +70,14 @@ class Report:
     seconds: float
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(self.dropped.items()))
         hours = f"{self.seconds / 3600:.2f} h"
-        return f"{self.stage}: {self.records} in {hours}; dropped: {reasons or 'none'}"
+        return f"{self.stage}: {self.records} in {hours}; {dropped_line(self.dropped)}"
+
+
+def dropped_line(dropped: Mapping[str, int]) -> str:
+    """How many were dropped for which reason, for people."""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
+    return f"dropped: {reasons or 'none'}"
 
 
 def read_sentences(path: Path) -> list[Sentence]:

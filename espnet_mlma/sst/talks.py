@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -20,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from espnet_mlma.corpora.audio import read_audio
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
 from espnet_mlma.sst.grid import SAMPLE_RATE
-from espnet_mlma.sst.records import Sentence, line_of
-from espnet_mlma.sst.segments import SILENCE, parse_span
-from espnet_mlma.sst.shards import read_sentences
+from espnet_mlma.sst.records import Part, Sentence, line_of
+from espnet_mlma.sst.segments import SILENCE, by_recording, parse_span
+from espnet_mlma.sst.shards import dropped_line, read_sentences
+from espnet_mlma.sst.sound import laid_down
 
 
 def talks(
@@ -38,18 +39,12 @@ def talks(
     """The sentences of each talk, in order, each with its place in the talk.
 
     Args:
-        sentences: those dropped are left out.
+        sentences: those dropped, or of no length, are left out.
         rng: of order and silences.
         silence: shortest and longest before a joined utterance, seconds.
         seconds: a talk of joined utterances ends after the one that makes it so long.
     """
-    recordings: dict[str, list[Sentence]] = {}
-    singles = []
-    for sentence in sentences:
-        if sentence.dropped is None and sentence.recording == sentence.id:
-            singles.append(sentence)
-        elif sentence.dropped is None:
-            recordings.setdefault(sentence.recording, []).append(sentence)
+    recordings, singles = by_recording(s for s in sentences if _reason_to_drop(s) is None)
     yield from recordings.values()
     rng.shuffle(singles)
     clock, number = 0.0, 0
@@ -66,19 +61,19 @@ def talks(
         yield talk
 
 
+def _reason_to_drop(sentence: Sentence) -> str | None:
+    return sentence.dropped or (None if sentence.end > sentence.start else "no_sound")
+
+
 def sound_of(talk: Sequence[Sentence]) -> np.ndarray:
     """The sound of a talk, (samples,) at 16 kHz; silence where no sentence is.
 
     Raises:
-        MlmaError: a file is missing or damaged.
+        MlmaError: as of `laid_down`.
     """
-    samples = np.zeros(round(max(s.end for s in talk) * SAMPLE_RATE), np.float32)
-    for sentence in talk:
-        ends = sentence.offset + sentence.end - sentence.start
-        said = read_audio(sentence.audio, sentence.offset, ends)
-        place = samples[round(sentence.start * SAMPLE_RATE) :]
-        place[: len(said)] += said[: len(place)]
-    return samples
+    spans = ((s.audio, s.offset, s.offset + s.end - s.start, s.start) for s in talk)
+    samples = round(max(sentence.end for sentence in talk) * SAMPLE_RATE)
+    return laid_down((Part(*span) for span in spans), samples)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
         MlmaError: there is no sentence of use, a file cannot be read, or the folder not written.
     """
     rng = random.Random(args.seed)
-    sentences = chain.from_iterable(map(read_sentences, args.sentences))
+    sentences = list(chain.from_iterable(map(read_sentences, args.sentences)))
     found = list(talks(sentences, rng, args.silence, args.seconds))
     if not found:
         raise MlmaError(f"{args.sentences[0]}: no sentence of use in it; see what was dropped")
@@ -116,6 +111,8 @@ def run(args: argparse.Namespace) -> None:
 
     replace_folder(args.out, fill)
     seconds = sum(max(sentence.end for sentence in talk) for talk in found)
+    dropped = Counter(reason for reason in map(_reason_to_drop, sentences) if reason)
     print(
-        f"talks: {len(found)} of {sum(map(len, found))} sentences, {seconds:.0f} s, in {args.out}"
+        f"talks: {len(found)} of {sum(map(len, found))} sentences, {seconds:.0f} s; "
+        f"{dropped_line(dropped)}, in {args.out}"
     )

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +85,15 @@ def make_model() -> Callable:
         return transformers.AutoModelForCausalLM.from_config(config).eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def llm_folder(make_model, chatml_tokenizer, tmp_path_factory) -> Path:
+    """A whole language model as transformers saves it, for reading."""
+    folder = tmp_path_factory.mktemp("llm")
+    make_model().save_pretrained(folder)
+    chatml_tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -33,14 +33,12 @@ SECONDS = 9.3
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, make_model, chatml_tokenizer) -> Path:
+def folder(tmp_path_factory, llm_folder) -> Path:
     """What stage 1 would write, untrained."""
     root = tmp_path_factory.mktemp("translator")
-    make_model().save_pretrained(root / "llm")
-    chatml_tokenizer.save_pretrained(root / "llm")
     values = {
         "encoder": {"kind": "wav2vec2", "options": SIZES},
-        "llm": {"name": str(root / "llm"), "dtype": "float32"},
+        "llm": {"name": str(llm_folder), "dtype": "float32"},
     }
     model = models.build(configuration.make(configuration.Config, values, "test"))
     models.save(model, 1, model.speech_state(), root / "stage1")

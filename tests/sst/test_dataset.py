@@ -88,7 +88,7 @@ def test_a_part_may_end_with_its_segment(sound):
 
 @pytest.mark.parametrize(
     ("start", "end", "at", "expected"),
-    [(0.0, 3.0, 0.0, "ends 1.0 s before 3.0 s"), (0.0, 2.0, 1.0, "beyond its 3 chunks")],
+    [(0.0, 3.0, 0.0, "ends 1.0 s before 3.0 s"), (0.0, 2.0, 1.0, "beyond its 2.88 s")],
 )
 def test_errors_name_the_segment(sound, start, end, at, expected):
     part = Part(sound("a.wav", 0.25, 2.0, 16000), start, end, at)

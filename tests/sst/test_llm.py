@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -13,12 +15,9 @@ from espnet_mlma.sst.llm import LanguageModel, add_lora, load, load_lora, save_l
 
 
 @pytest.fixture
-def folder(tmp_path, make_model, chatml_tokenizer):
-    """A whole model as transformers saves it."""
-    path = tmp_path / "model"
-    make_model().save_pretrained(path)
-    chatml_tokenizer.save_pretrained(path)
-    return path
+def folder(tmp_path, llm_folder):
+    """A whole model as transformers saves it, for damaging."""
+    return shutil.copytree(llm_folder, tmp_path / "model")
 
 
 @pytest.fixture

@@ -49,19 +49,12 @@ ENCODERS = pytest.mark.parametrize("encoder", [WAV2VEC2, CONMAMBA], ids=lambda e
 TEXTS = ["", "Guten Morgen", "", "meine Damen und Herren", "das ist", ""]
 
 
-@pytest.fixture(scope="module")
-def folder(make_model, chatml_tokenizer, tmp_path_factory):
-    """A language model on disk."""
-    path = tmp_path_factory.mktemp("llm")
-    make_model().save_pretrained(path)
-    chatml_tokenizer.save_pretrained(path)
-    return str(path)
-
-
 @pytest.fixture
-def config(folder):
+def config(llm_folder):
     def made(encoder=WAV2VEC2, **llm):
-        return Config(encoder, LlmConfig(folder, dtype="float32", **llm), lora=LoraConfig(4, 8.0))
+        return Config(
+            encoder, LlmConfig(str(llm_folder), dtype="float32", **llm), lora=LoraConfig(4, 8.0)
+        )
 
     return made
 

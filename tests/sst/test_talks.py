@@ -63,14 +63,19 @@ def test_recordings_are_talks_as_they_are_and_what_was_dropped_is_silent(make_se
     np.testing.assert_allclose(samples[:: 2 * SAMPLE_RATE], [0.1, 0, 0.3], atol=1e-6)
 
 
-def test_the_command_writes_talks_and_their_references(make_sentence, tmp_path, monkeypatch):
+def test_the_command_writes_talks_and_their_references(
+    make_sentence, tmp_path, monkeypatch, capsys
+):
     from espnet_mlma.sst.__main__ import main
 
     source, out = tmp_path / "s.jsonl", tmp_path / "talks"
     source.write_text("".join(line_of(make_sentence(n)) for n in (1, 2, 3)))
+    with source.open("a") as file:
+        file.write(line_of(make_sentence(4, dropped="digits")))
     options = ["talks", "--sentences", source, "--out", out, "--seconds", 3]
     monkeypatch.setattr("sys.argv", ["sst", *map(str, options)])
     main()
+    assert "dropped: digits 1" in capsys.readouterr().out
     references = read_sentences(out / "sentences.jsonl")
     assert {f.stem for f in out.glob("*.flac")} == {r.talk for r in references}
     assert sorted(r.text for r in references) == ["número 1", "número 2", "número 3"]

@@ -37,15 +37,12 @@ STEPS = 4  # updates of a short training
 
 
 @pytest.fixture(scope="module")
-def config(make_model, chatml_tokenizer, tmp_path_factory):
+def config(llm_folder):
     """A translator with dropout in all its parts."""
-    folder = tmp_path_factory.mktemp("llm")
-    make_model().save_pretrained(folder)
-    chatml_tokenizer.save_pretrained(folder)
     sizes = {"d_model": 32, "num_layers": 1, "num_heads": 2, "linear_units": 48, "dropout": 0.1}
     return Config(
         EncoderConfig("wav2vec2", options={"conv_channels": [8] * 7} | sizes),
-        LlmConfig(str(folder), dtype="float32"),
+        LlmConfig(str(llm_folder), dtype="float32"),
         lora=LoraConfig(8),
         training=TrainingConfig(
             batch_tokens=500,
@@ -127,6 +124,17 @@ def test_learning_rate():
     assert learning_rate(5, 1.0, 10, 5) == 0.6
 
 
+def learn(model, batches, rate, updates):
+    """Everything in one batch, again and again."""
+    (batch,) = batches.load(batches.plan(0))
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+    for _ in range(updates):
+        optimiser.zero_grad()
+        (model(batch) / batch.targets).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+
+
 @pytest.fixture(scope="module")
 def by_heart(config, data, tmp_path_factory):
     """A configuration that learns all data in one batch, and a model that has learnt to hear."""
@@ -143,13 +151,7 @@ def by_heart(config, data, tmp_path_factory):
     model = build(config)
     model.requires_grad_(True)
     batches = Batches(read_all([data], config.dialogue), dialogues(model.dialogue), training)
-    (batch,) = batches.load(batches.plan(0))
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(60):
-        optimiser.zero_grad()
-        (model(batch) / batch.targets).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+    learn(model, batches, 1e-2, 60)
     folder = tmp_path_factory.mktemp("hears")
     model.llm.model.save_pretrained(folder)
     model.llm.tokenizer.save_pretrained(folder)
@@ -163,14 +165,7 @@ def test_stage_0_gives_the_model_words_to_read(by_heart, data):
     segments = read_all([data], config.dialogue)
     hearing = Hearing(model, segments)
     model.prepare(0)
-    optimiser = torch.optim.Adam([p for p in hearing.parameters() if p.requires_grad], lr=5e-3)
-    batches = Batches(segments, hearing.example, config.training)
-    (batch,) = batches.load(batches.plan(0))
-    for _ in range(150):
-        optimiser.zero_grad()
-        (hearing(batch) / batch.targets).backward()
-        torch.nn.utils.clip_grad_norm_(hearing.parameters(), 1.0)
-        optimiser.step()
+    learn(hearing, Batches(segments, hearing.example, config.training), 5e-3, 150)
     wrong, embeddings = 0, model.llm.embedding.weight
     spoken = [model.llm.tokenizer(" " + segment.heard).input_ids for segment in segments]
     ids = sorted(set(chain.from_iterable(spoken)))
