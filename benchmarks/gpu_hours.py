@@ -33,6 +33,10 @@ MODELS = {
     "ConMamba 31.6 M": ("conmamba",),
     "ConMamba 42.0 M": ("conmamba_42m",),
     "Conformer 28.8 M": ("conformer", "--encoder", "conformer_cnn4"),
+    "ConMamba 31.6 M, CR-CTC": (
+        *("conmamba", "--model", "mlma_ctc", "--model_conf", "cr_ctc_weight=0.2"),
+        *("--batch_bins", "6800000"),  # half, for its two views
+    ),
     "ConMamba, best recipe": ("conmamba_best",),
 }
 Run = Callable[[], None]

@@ -3,6 +3,8 @@
     python benchmarks/sst_stream.py --model egs2/mlma/sst1/exp/demo/stage2 \\
         --talk egs2/mlma/sst1/exp/demo/talks/joined-000.flac [--minutes 60] [--json FILE]
 
+Options are those of `python -m espnet_mlma.sst stream` besides.
+
 The talk is repeated without end, filled up to whole turns, so that every round is heard alike. A
 turn whose memory holds only later rounds must say what the same turn of another round said.
 """
@@ -22,10 +24,9 @@ from common import prepare, report, timed_arguments
 from scipy.stats import theilslopes
 
 from espnet_mlma.corpora.audio import read_audio
-from espnet_mlma.sst import model as models
 from espnet_mlma.sst.agent import Translator
-from espnet_mlma.sst.generate import Decoding
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_SECONDS
+from espnet_mlma.sst.stream import add_translator_arguments, translator
 
 MINUTES = (1, 5, 10, 30, 55)
 PARTS = ("encoder", "LLM", "both")
@@ -49,21 +50,21 @@ class Turn:
         return dict(zip(PARTS, (self.encoder, self.llm, self.encoder + self.llm), strict=True))
 
 
-def listen(translator: Translator, talk: np.ndarray, turns: int) -> list[Turn]:
+def listen(listener: Translator, talk: np.ndarray, turns: int) -> list[Turn]:
     """Translate so many turns of a talk without end.
 
     Args:
-        translator: at the beginning of a talk.
+        listener: at the beginning of a talk.
         talk: (time,) at 16 kHz, whole turns; it is repeated.
         turns: how many.
     """
-    blocks = np.split(talk, len(talk) // (translator.multiplier * CHUNK_SAMPLES))
+    blocks = np.split(talk, len(talk) // (listener.multiplier * CHUNK_SAMPLES))
     found = []
     for block in islice(cycle(blocks), turns):
-        encoded = timed(lambda block=block: translator.stream.push(torch.from_numpy(block)))
+        encoded = timed(lambda block=block: listener.stream.push(torch.from_numpy(block)))
         (vectors,) = encoded.result
-        said = timed(lambda vectors=vectors: translator.conversation.turn(vectors))
-        cache = translator.conversation.cache.nbytes
+        said = timed(lambda vectors=vectors: listener.conversation.turn(vectors))
+        cache = listener.conversation.cache.nbytes
         found.append(Turn(encoded.seconds, said.seconds, said.result.text, cache, resident()))
     return found
 
@@ -91,20 +92,17 @@ def resident() -> int:
 
 def main() -> None:
     parser = timed_arguments(__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="folder of stage 1 or 2")
+    add_translator_arguments(parser)
     parser.add_argument("--talk", type=Path, required=True, help="a sound file, repeated")
-    parser.add_argument("--multiplier", type=int, default=2)
-    parser.add_argument("--beams", type=int, default=4)
     parser.add_argument("--minutes", type=int, default=60)
     args = parser.parse_args()
     prepare(args)
-    model = models.load(args.model)
-    translator = Translator(model, args.multiplier, Decoding(beams=args.beams))
+    listener = translator(args)
     seconds = args.multiplier * CHUNK_SECONDS
     talk = read_audio(args.talk)
     block = args.multiplier * CHUNK_SAMPLES
     talk = np.pad(talk, (0, -len(talk) % block))
-    turns = listen(translator, talk, round(60 * args.minutes / seconds))
+    turns = listen(listener, talk, round(60 * args.minutes / seconds))
     title = f"{args.minutes} minutes, multiplier {args.multiplier}, {args.beams} beams"
     by_minute(turns, seconds, title, args)
     slopes(turns, seconds, title, args)

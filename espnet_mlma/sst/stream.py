@@ -33,6 +33,22 @@ _WRITERS = {"simuleval": write_simuleval, "simulstream": write_simulstream}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
+    add_translator_arguments(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--wav", type=Path, nargs="+", help="talks, of any format and length")
+    source.add_argument(
+        "--live", action="store_true", help="16-bit little-endian samples of one channel on stdin"
+    )
+    parser.add_argument("--rate", type=int, default=SAMPLE_RATE, help="of --live, in Hz")
+    parser.add_argument(
+        "--realtime", action="store_true", help="hear files no faster than they were spoken"
+    )
+    parser.add_argument("--log", type=Path, help="write what was said when, for `score`")
+    parser.add_argument("--log_format", choices=_WRITERS, default="simuleval")
+
+
+def add_translator_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `translator` reads."""
     parser.add_argument("--model", type=Path, required=True, help="folder of stage 1 or 2")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--multiplier", type=int, default=2, help="chunks of 0.96 s in a turn")
@@ -54,17 +70,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep_tokens", type=int, help="how many it forgets down to; --max_tokens without it"
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--wav", type=Path, nargs="+", help="talks, of any format and length")
-    source.add_argument(
-        "--live", action="store_true", help="16-bit little-endian samples of one channel on stdin"
-    )
-    parser.add_argument("--rate", type=int, default=SAMPLE_RATE, help="of --live, in Hz")
-    parser.add_argument(
-        "--realtime", action="store_true", help="hear files no faster than they were spoken"
-    )
-    parser.add_argument("--log", type=Path, help="write what was said when, for `score`")
-    parser.add_argument("--log_format", choices=_WRITERS, default="simuleval")
 
 
 def run(args: argparse.Namespace) -> None:
