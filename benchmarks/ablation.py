@@ -117,17 +117,22 @@ def run(recipe: Recipe, row: Row, seed: int, first: Future | None) -> None:
         subprocess.CalledProcessError: the recipe failed; its log is `run.log` of the experiment.
     """
     folder = row.folder(seed)
-    if (RECIPE / folder / "done").exists():
+    if is_done(row, seed):
         return
-    started = time.perf_counter()
     more = []
     if first is not None:
         first.result()
         more = ["--pretrained_model", row.start() / f"{MODEL}.pth:encoder:encoder"]
+    started = time.perf_counter()
     fit(recipe, row, seed, folder, more)
     _decode_as_conmamba(RECIPE / folder / "config.yaml")
     recipe([12, 13], [*_options(row, folder), "--asr_exp", folder], folder)
     (RECIPE / folder / "done").write_text(f"{time.perf_counter() - started:.0f} s\n")
+
+
+def is_done(row: Row, seed: int) -> bool:
+    """Whether it is trained, decoded and scored."""
+    return (RECIPE / row.folder(seed) / "done").exists()
 
 
 def fit(recipe: Recipe, row: Row, seed: int, folder: Path, more: Iterable[object] = ()) -> None:
@@ -150,7 +155,7 @@ def prepare(grid: dict, rows: Iterable[Row], db_root: Path, threads: int) -> Non
     """Stages 1 to 4 once a mixture, and 5 to 10 for each way of cutting texts into tokens."""
     (RECIPE / EXPERIMENTS).mkdir(parents=True, exist_ok=True)
     wanted = {(grid["mixture"], row.recipe) for row in rows}
-    wanted |= {(row.first[0], row.recipe) for row in rows if row.first is not None}
+    wanted |= {(row.first[0], row.first[1].recipe) for row in rows if row.first is not None}
     for mixture, options in sorted(wanted):
         letters = "_".join(options).replace("-", "")
         for name, stages in ((mixture, [1, 4]), (f"{mixture}_tokens{letters}", [5, 10])):
@@ -222,8 +227,8 @@ class Score:
 
 def score(grid: dict, row: Row) -> Score | None:
     """Of the seeds that are done; None: none is."""
-    folders = [RECIPE / row.folder(seed) for seed in row.seeds]
-    seeds = [list(_utterances(grid, f / DECODING)) for f in folders if (f / "done").exists()]
+    done = [row.folder(seed) / DECODING for seed in row.seeds if is_done(row, seed)]
+    seeds = [list(_utterances(grid, RECIPE / folder)) for folder in done]
     if not seeds:
         return None
     cut = {"WER": str.split, "CER": characters}
@@ -318,13 +323,14 @@ def train(grid: dict, rows: Sequence[Row], db_root: Path, jobs: int, threads: in
     failed = 0
     with ThreadPoolExecutor(jobs) as pool:
         firsts: dict[Path, Future] = {}
-        for row in rows:
+        for row in (row for row, seed in runs if not is_done(row, seed)):
             if row.first is not None and row.start() not in firsts:
                 mixture, of = row.first
                 task = replace(recipe, mixture=mixture), of, of.seeds[0], row.start()
                 firsts[row.start()] = pool.submit(fit, *task)
         started = [
-            pool.submit(run, recipe, *one, one[0].first and firsts[one[0].start()]) for one in runs
+            pool.submit(run, recipe, row, seed, row.first and firsts.get(row.start()))
+            for row, seed in runs
         ]
         for (row, seed), running in zip(runs, started, strict=True):
             try:

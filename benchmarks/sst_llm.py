@@ -9,15 +9,15 @@ the time of a turn does not depend on that, but on how many tokens it has, which
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from statistics import median
 
 import torch
 from common import milliseconds, prepare, report, time_together, timed_arguments
 
 from espnet_mlma.sst.cache import SlidingCache, rotate
+from espnet_mlma.sst.config import Decoding
 from espnet_mlma.sst.dialogue import Dialogue
-from espnet_mlma.sst.generate import Conversation, Decoding
+from espnet_mlma.sst.generate import Conversation
 from espnet_mlma.sst.grid import CHUNK_SECONDS, CHUNK_VECTORS
 from espnet_mlma.sst.llm import LanguageModel, load
 
@@ -79,7 +79,8 @@ def turns(llm: LanguageModel, args) -> None:
     rows = []
     for beams in (1, 4):
         for multiplier in (1, 2, 3):
-            rows.append(talk_row(llm, dialogue, args, replace(Decoding(), beams=beams), multiplier))
+            decoding = Decoding(beams=beams, max_tokens=args.max_tokens)
+            rows.append(talk_row(llm, dialogue, args, decoding, multiplier))
     header = ["beams, multiplier", "p50 (ms)", "p95 (ms)", "longest (ms)", "tokens a turn"]
     header += ["a token of text (ms)", "of real time", "cache (MiB)"]
     report(f"{args.turns} turns, after the cache is full", header, rows, args)
@@ -87,7 +88,7 @@ def turns(llm: LanguageModel, args) -> None:
 
 def talk_row(llm, dialogue, args, decoding: Decoding, multiplier: int) -> list[object]:
     torch.manual_seed(0)
-    conversation = Conversation(llm, dialogue, decoding, args.max_tokens)
+    conversation = Conversation(llm, dialogue, decoding)
     is_full = False
     while not is_full:
         is_full = conversation.turn(speech(llm, multiplier)).forgotten > 0

@@ -3,7 +3,7 @@
     python benchmarks/sst_stream.py --model egs2/mlma/sst1/exp/demo/stage2 \\
         --talk egs2/mlma/sst1/exp/demo/talks/joined-000.flac [--minutes 60] [--json FILE]
 
-Options are those of `python -m espnet_mlma.sst stream` besides.
+Besides it has the options of `python -m espnet_mlma.sst stream` that make the translator.
 
 The talk is repeated without end, filled up to whole turns, so that every round is heard alike. A
 turn whose memory holds only later rounds must say what the same turn of another round said.
@@ -103,7 +103,9 @@ def main() -> None:
     block = args.multiplier * CHUNK_SAMPLES
     talk = np.pad(talk, (0, -len(talk) % block))
     turns = listen(listener, talk, round(60 * args.minutes / seconds))
-    title = f"{args.minutes} minutes, multiplier {args.multiplier}, {args.beams} beams"
+    decoding = listener.conversation.decoding
+    title = f"{args.minutes} minutes, multiplier {args.multiplier}, beams {decoding.beams}, "
+    title += f"{decoding.max_tokens} tokens remembered"
     by_minute(turns, seconds, title, args)
     slopes(turns, seconds, title, args)
     rounds(turns, len(talk) // block, seconds, title, args)

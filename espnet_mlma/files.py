@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from espnet_mlma.errors import MlmaError
@@ -28,6 +28,9 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(new, path)
     except OSError as error:
         raise _cannot_write(path, error) from None
+    finally:
+        with suppress(OSError):
+            new.unlink()
 
 
 def write(path: Path, contents: str) -> None:
@@ -53,17 +56,26 @@ def replace_folder(folder: Path, fill: Callable[[Path], object]) -> None:
     new = folder.with_name(f".{folder.name}.new")
     old = folder.with_name(f".{folder.name}.old")
     try:
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _put_back(old, folder)
+        shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         fill(new)
+        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
     except OSError as error:
-        shutil.rmtree(new, ignore_errors=True)
         raise _cannot_write(folder, error) from None
+    finally:
+        _put_back(old, folder)
+        shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_back(old: Path, folder: Path) -> None:
+    """What was moved aside for a new folder that never came."""
+    if old.exists() and not folder.exists():
+        old.rename(folder)
 
 
 def _cannot_write(path: Path, error: OSError) -> MlmaError:

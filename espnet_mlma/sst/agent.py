@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from espnet_mlma.decode.audio import as_samples
+from espnet_mlma.sst.config import Decoding
 from espnet_mlma.sst.encoder import EncoderStream
-from espnet_mlma.sst.generate import Conversation, Decoding
+from espnet_mlma.sst.generate import Conversation
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, SAMPLE_RATE
 from espnet_mlma.sst.languages import separator
 from espnet_mlma.sst.logs import Emission
@@ -28,8 +29,8 @@ class Translator:
         model: in evaluation mode.
         multiplier: chunks of 0.96 s that a turn waits for; 2 is the paper's for German, 3 for
             Chinese.
-        decoding: how text is searched for.
-        max_tokens, keep_tokens: of the language model's memory; see `cache.SlidingCache`.
+        decoding: how text is searched for, and what is remembered; None: as the model's
+            configuration says.
 
     Raises:
         MlmaError: the multiplier is below 1, or the language model cannot forget.
@@ -42,13 +43,11 @@ class Translator:
         model: SpeechTranslator,
         multiplier: int = 2,
         decoding: Decoding | None = None,
-        max_tokens: int = 1000,
-        keep_tokens: int | None = None,
     ):
         self.model = model
         self.multiplier = multiplier
         self.conversation = Conversation(
-            model.llm, model.dialogue(multiplier), decoding, max_tokens, keep_tokens
+            model.llm, model.dialogue(multiplier), decoding or model.config.decoding
         )
         self._separator = separator(model.config.dialogue.target)
         self.reset()

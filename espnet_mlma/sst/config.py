@@ -138,6 +138,43 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """How the text of a turn is searched for, and what is remembered; the defaults are the paper's.
+
+    Attributes:
+        beams: hypotheses followed at once; 1 takes the best token each time.
+        repetition_penalty: factor on log-probabilities of tokens that are in what the turn was fed
+            or in its text so far, at any number of beams, as transformers' beam search has it.
+        penalize_eos: also of the token that ends a turn, which is always in what the turn was fed,
+            so that turns become longer; as in InfiniSST. False exempts it.
+        no_repeat_ngram: tokens in a row that are not said again within a turn, nor in it after
+            they were among the last `lookback`; 0: no ban.
+        lookback: tokens of earlier turns, as far back as they are looked at for this.
+        tokens_per_chunk: most tokens of a turn, for each chunk of speech in it.
+        length_penalty: a hypothesis's log-probability is divided by its length to this power.
+        max_tokens: most of the language model's memory.
+        keep_tokens: how many it forgets down to, see `cache.SlidingCache`; None: `max_tokens`.
+
+    Source: CMU's IWSLT 2025 Simultaneous Speech Translation System.
+    """
+
+    beams: int = 4
+    repetition_penalty: float = 1.2
+    penalize_eos: bool = True
+    no_repeat_ngram: int = 5
+    lookback: int = 100
+    tokens_per_chunk: int = 10
+    length_penalty: float = 1.0
+    max_tokens: int = 1000
+    keep_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "beams", "tokens_per_chunk", "max_tokens")
+        if self.no_repeat_ngram < 0:
+            raise ValueError(f"no_repeat_ngram is {self.no_repeat_ngram}; it must be 0 or more")
+
+
+@dataclass(frozen=True)
 class Config:
     """All of it; the defaults are the paper's.
 
@@ -146,6 +183,7 @@ class Config:
         stage0: before the paper's two, `hearing.Hearing`; None: there is none, as in the paper.
         stage1: encoder and adapter.
         stage2: LoRA.
+        decoding: where a command does not say otherwise.
 
     Source: CMU's IWSLT 2025 Simultaneous Speech Translation System, section 4.1.
     """
@@ -158,6 +196,7 @@ class Config:
     stage0: StageConfig | None = None
     stage1: StageConfig = field(default_factory=lambda: StageConfig(2e-4))
     stage2: StageConfig = field(default_factory=lambda: StageConfig(1e-4))
+    decoding: Decoding = field(default_factory=Decoding)
 
     def stage(self, number: int) -> StageConfig:
         """That of a stage.

@@ -13,40 +13,13 @@ from torch import Tensor
 
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.cache import SlidingCache
+from espnet_mlma.sst.config import Decoding
 from espnet_mlma.sst.dialogue import Dialogue
 from espnet_mlma.sst.grid import CHUNK_VECTORS
 from espnet_mlma.sst.llm import LanguageModel
 
 # Not said by interpreters; and what is left of a character of which not all bytes were said.
 _UNSPOKEN = str.maketrans("", "", '()（）"“”\N{REPLACEMENT CHARACTER}')
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How the text of a turn is searched for; the defaults are the paper's.
-
-    Attributes:
-        beams: hypotheses followed at once; 1 takes the best token each time.
-        repetition_penalty: factor on log-probabilities of tokens that are in what the turn was fed
-            or in its text so far, at any number of beams, as transformers' beam search has it.
-        penalize_eos: also of the token that ends a turn, which is always in what the turn was fed,
-            so that turns become longer; as in InfiniSST. False exempts it.
-        no_repeat_ngram: tokens in a row that are not said again within a turn, nor in it after
-            they were among the last `lookback`; 0: no ban.
-        lookback: tokens of earlier turns, as far back as they are looked at for this.
-        tokens_per_chunk: most tokens of a turn, for each chunk of speech in it.
-        length_penalty: a hypothesis's log-probability is divided by its length to this power.
-
-    Source: CMU's IWSLT 2025 Simultaneous Speech Translation System.
-    """
-
-    beams: int = 4
-    repetition_penalty: float = 1.2
-    penalize_eos: bool = True
-    no_repeat_ngram: int = 5
-    lookback: int = 100
-    tokens_per_chunk: int = 10
-    length_penalty: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,8 +45,7 @@ class Conversation:
     Args:
         llm: the model; it is put into evaluation mode.
         dialogue: how turns are written, with the same tokenizer.
-        decoding: how text is searched for.
-        max_tokens, keep_tokens: of the cache; see `SlidingCache`.
+        decoding: how text is searched for, and how much is remembered.
 
     Raises:
         MlmaError: the model's keys cannot be moved, or the sizes are not in order.
@@ -84,8 +56,6 @@ class Conversation:
         llm: LanguageModel,
         dialogue: Dialogue,
         decoding: Decoding | None = None,
-        max_tokens: int = 1000,
-        keep_tokens: int | None = None,
     ):
         self.llm = llm
         self.dialogue = dialogue
@@ -95,8 +65,8 @@ class Conversation:
             llm.rotation,
             len(dialogue.prompt_ids),
             len(dialogue.closing_ids),
-            max_tokens,
-            keep_tokens,
+            self.decoding.max_tokens,
+            self.decoding.keep_tokens,
         )
         self._recent: deque[int] = deque(maxlen=self.decoding.lookback)
 

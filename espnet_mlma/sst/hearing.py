@@ -46,7 +46,7 @@ class Hearing(nn.Module):
         self._tokenizer = translator.llm.tokenizer
         used: set[int] = set()
         for segment in segments:
-            if not segment.heard:
+            if segment.heard is None:
                 raise MlmaError(
                     f"segment '{segment.id}': does not say what is heard in it; run the stage "
                     "build again"

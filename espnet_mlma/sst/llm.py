@@ -188,7 +188,10 @@ def save_lora(llm: LanguageModel, folder: Path, state: Mapping[str, Tensor] | No
 
     def fill(new: Path) -> None:
         # Adapters touch no embeddings; peft would look on the network whether they do.
-        llm.model.save_pretrained(new, state_dict=state, save_embedding_layers=False)
+        try:
+            llm.model.save_pretrained(new, state_dict=state, save_embedding_layers=False)
+        except safetensors.SafetensorError as error:  # a full disk is one
+            raise OSError(str(error)) from None
 
     replace_folder(folder, fill)
 

@@ -80,7 +80,7 @@ class Segment:
         chunks: length, of 0.96 s each.
         turns: the text said after each chunk, with the spaces that belong to it.
         source, target: languages, ISO 639-1.
-        heard: the words said in it, as the source has them.
+        heard: the words said in it, as the source has them; None: not known.
     """
 
     id: str
@@ -89,7 +89,7 @@ class Segment:
     turns: tuple[str, ...]
     source: str
     target: str
-    heard: str = ""
+    heard: str | None = None
 
     def __post_init__(self) -> None:
         _check_text(self, ("id", "source", "target"))

@@ -9,6 +9,7 @@ same configuration may hold. See `TranslatorProcessor` for the rest of it, and
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar, Protocol
@@ -20,8 +21,8 @@ from torch import Tensor
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst import model as models
 from espnet_mlma.sst.agent import Translator
+from espnet_mlma.sst.config import Decoding
 from espnet_mlma.sst.extras import require
-from espnet_mlma.sst.generate import Decoding
 from espnet_mlma.sst.grid import CHUNK_SECONDS
 from espnet_mlma.sst.logs import WORD, units
 from espnet_mlma.sst.quality import unit_and_tokeniser
@@ -109,7 +110,7 @@ class TranslatorProcessor(StreamProcessor):
 
     Args:
         config: `checkpoint`, the folder of stage 1 or 2; `source` and `target`, its languages;
-            `multiplier`; if wanted `device` and `beams`.
+            `multiplier`; if wanted `device`, and fields of `Decoding` in place of the model's.
 
     Raises:
         MlmaError: the model is of other languages.
@@ -133,7 +134,9 @@ class TranslatorProcessor(StreamProcessor):
                 f"{config.checkpoint}: translates {languages.source}-{languages.target}, and not "
                 f"{config.source}-{config.target}"
             )
-        decoding = Decoding(beams=getattr(config, "beams", Decoding.beams))
+        names = [field.name for field in fields(Decoding)]
+        given = {name: getattr(config, name) for name in names if hasattr(config, name)}
+        decoding = replace(model.config.decoding, **given)
         super().__init__(config, Translator(model, config.multiplier, decoding))
 
 

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,18 @@ from espnet_mlma.errors import MlmaError
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.sst import model as models
 from espnet_mlma.sst.agent import Translator
-from espnet_mlma.sst.generate import Decoding
 from espnet_mlma.sst.grid import CHUNK_SECONDS, SAMPLE_RATE
 from espnet_mlma.sst.logs import Emission, Talk, write_simuleval, write_simulstream
 from espnet_mlma.sst.quality import unit_and_tokeniser
 
 _LIVE_SECONDS = 0.1
+# Options that stand for fields of `Decoding`.
+_DECODING = {
+    "beams": "hypotheses followed at once; 1 takes the best token each time",
+    "no_repeat_ngram": "tokens in a row that are not said again soon; 0: they may be",
+    "max_tokens": "most of the language model's memory",
+    "keep_tokens": "how many it forgets down to",
+}
 _WRITERS = {"simuleval": write_simuleval, "simulstream": write_simulstream}
 
 
@@ -52,24 +59,13 @@ def add_translator_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of stage 1 or 2")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--multiplier", type=int, default=2, help="chunks of 0.96 s in a turn")
-    parser.add_argument("--beams", type=int, default=Decoding.beams)
     parser.add_argument(
         "--exempt_eos",
         action="store_true",
         help="no repetition penalty on the end of a turn, which InfiniSST penalises",
     )
-    parser.add_argument(
-        "--no_repeat_ngram",
-        type=int,
-        default=Decoding.no_repeat_ngram,
-        help="tokens in a row that are not said again soon; 0: they may be (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max_tokens", type=int, default=1000, help="of the language model's memory"
-    )
-    parser.add_argument(
-        "--keep_tokens", type=int, help="how many it forgets down to; --max_tokens without it"
-    )
+    for name, what in _DECODING.items():
+        parser.add_argument(f"--{name}", type=int, help=f"{what} (default: the model's)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -97,17 +93,16 @@ def translator(args: argparse.Namespace) -> Translator:
     Raises:
         MlmaError: the model cannot be loaded, or an option is out of its range.
     """
-    if args.beams < 1:
-        raise MlmaError(f"--beams {args.beams}: give 1 or more")
-    if args.no_repeat_ngram < 0:
-        raise MlmaError(f"--no_repeat_ngram {args.no_repeat_ngram}: give 0 or more")
-    decoding = Decoding(
-        beams=args.beams,
-        penalize_eos=not args.exempt_eos,
-        no_repeat_ngram=args.no_repeat_ngram,
-    )
     model = models.load(args.model, args.device)
-    return Translator(model, args.multiplier, decoding, args.max_tokens, args.keep_tokens)
+    given = {name: getattr(args, name) for name in _DECODING}
+    changes: dict[str, int] = {name: value for name, value in given.items() if value is not None}
+    if args.exempt_eos:
+        changes["penalize_eos"] = False
+    try:
+        decoding = replace(model.config.decoding, **changes)
+    except ValueError as error:
+        raise MlmaError(f"--{error}") from None
+    return Translator(model, args.multiplier, decoding)
 
 
 def translate(listener: Translator, name: str, blocks: Iterable[np.ndarray]) -> Talk:

@@ -105,7 +105,11 @@ def run(args: argparse.Namespace) -> None:
 
     def fill(folder: Path) -> None:
         for talk in found:
-            soundfile.write(folder / f"{talk[0].recording}.flac", sound_of(talk), SAMPLE_RATE)
+            samples = sound_of(talk)
+            try:
+                soundfile.write(folder / f"{talk[0].recording}.flac", samples, SAMPLE_RATE)
+            except soundfile.SoundFileError as error:  # a full disk is one
+                raise OSError(str(error)) from None
         lines = "".join(line_of(sentence) for talk in found for sentence in talk)
         (folder / "sentences.jsonl").write_text(lines, encoding="utf-8")
 

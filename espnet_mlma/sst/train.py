@@ -48,6 +48,7 @@ from espnet_mlma.sst.grid import CHUNK_SECONDS
 from espnet_mlma.sst.hearing import Hearing
 from espnet_mlma.sst.model import Batch, Stage
 from espnet_mlma.sst.parallel import Group, joined, whole
+from espnet_mlma.sst.records import Segment
 from espnet_mlma.sst.shards import digest
 
 _CHECKPOINT = "checkpoint.pt"
@@ -321,6 +322,8 @@ def train(
         print(f"stage {stage}: done before, in {out}")
         return
     segments = read_all(data, config.dialogue)
+    if stage == 0:
+        segments = _with_words(segments, group)
     device = torch.device("cpu") if group.is_sharded else group.device
     if init is None:
         model = models.build(config, device)
@@ -355,6 +358,14 @@ def train(
     group.wait()
 
 
+def _with_words(segments: Sequence[Segment], group: Group) -> list[Segment]:
+    """Those in which something is said; says how many are not."""
+    spoken = [segment for segment in segments if segment.heard != ""]
+    if len(spoken) < len(segments) and group.is_first:
+        print(f"stage 0: left out {len(segments) - len(spoken)} segments in which no word ends")
+    return spoken
+
+
 def _earlier(stage: Stage, init: Path | None) -> Mapping[str, Any] | None:
     """The report on the training that this one starts from."""
     if init is None:
@@ -363,7 +374,9 @@ def _earlier(stage: Stage, init: Path | None) -> Mapping[str, Any] | None:
         return None
     report = _read_report(init)
     if report is None:
-        raise MlmaError(f"{init}: holds no finished training ({_REPORT}); run stage 1 to its end")
+        raise MlmaError(
+            f"{init}: holds no finished training ({_REPORT}); run the stage before to its end"
+        )
     if report["stage"] > stage:
         raise MlmaError(f"{init}: of stage {report['stage']}; stage {stage} does not follow that")
     return report
@@ -384,6 +397,7 @@ def _key(
     options = asdict(config)
     for name in _WITHOUT_EFFECT:
         del options["training"][name]
+    del options["decoding"]
     of_stages = [options.pop(f"stage{number}") for number in range(3)]
     options["stage"] = of_stages[stage], stage
     made_from = [options, [digest(path) for path in data], earlier]

@@ -10,7 +10,6 @@ from espnet_mlma.corpora.probing import probe_all
 from espnet_mlma.corpora.utterance import AudioFile, Utterance, speaker_id
 from espnet_mlma.corpora.writer import write_set
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.files import replace_folder
 
 
 @pytest.fixture
@@ -146,20 +145,6 @@ def test_a_new_set_takes_the_place_of_the_old_one(tmp_path: Path, say) -> None:
     assert not (tmp_path / "x/segments").exists()
     assert lines(tmp_path / "x/text") == ["cv_en_7-a hello there"]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-
-
-def test_a_full_disk_leaves_the_old_set(tmp_path: Path) -> None:
-    replace_folder(tmp_path / "x", lambda new: (new / "text").write_text("old"))
-
-    def fill_up(new: Path) -> None:
-        (new / "text").write_text("half")
-        with open("/dev/full", "w") as full:
-            full.write("a" * 100_000)
-
-    with pytest.raises(MlmaError, match="cannot write .*x: No space left on device"):
-        replace_folder(tmp_path / "x", fill_up)
-    assert (tmp_path / "x/text").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_ctc_needs_a_blank_between_equal_symbols() -> None:

@@ -93,7 +93,7 @@ def results(exp):
     }
 
 
-def test_a_kill_in_any_stage_costs_nothing(options, tmp_path):
+def test_a_kill_in_any_stage_changes_nothing(options, tmp_path):
     """Each stage is killed with all its processes, then run to its end."""
     finish(start(options, tmp_path / "whole"))
     expected = results(tmp_path / "whole")

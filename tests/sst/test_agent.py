@@ -1,11 +1,17 @@
 """A talk is translated as it is heard, however it is cut, and forgotten by `reset`."""
 
+import argparse
+import copy
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 
 from espnet_mlma.corpora.audio import read_audio
 from espnet_mlma.errors import MlmaError
@@ -17,7 +23,8 @@ from espnet_mlma.sst import config as configuration  # noqa: E402
 from espnet_mlma.sst import model as models  # noqa: E402
 from espnet_mlma.sst.__main__ import main  # noqa: E402
 from espnet_mlma.sst.agent import Translator  # noqa: E402
-from espnet_mlma.sst.generate import Conversation, Decoding  # noqa: E402
+from espnet_mlma.sst.config import Decoding  # noqa: E402
+from espnet_mlma.sst.generate import Conversation  # noqa: E402
 from espnet_mlma.sst.logs import read_log  # noqa: E402
 
 SIZES = {
@@ -83,7 +90,7 @@ def test_turns_are_those_of_the_whole_talk_in_blocks(model, talk, multiplier):
 
 
 def test_a_talk_repeated_is_translated_alike_past_what_is_remembered(model, talk):
-    translator = Translator(model, 1, QUICK, max_tokens=160, keep_tokens=120)
+    translator = Translator(model, 1, replace(QUICK, max_tokens=160, keep_tokens=120))
     long = np.tile(talk, 2)
     first = translated(translator, long, [16000])
     bytes_then = translator.conversation.cache.nbytes
@@ -134,8 +141,8 @@ def test_what_is_no_sound_is_refused(model):
 
 def test_an_hour_of_silence_is_a_talk_like_any(model, talk):
     """Turns end when they should, memory has its bound, and what comes after is heard."""
-    brief = Decoding(beams=1, tokens_per_chunk=1)
-    translator = Translator(model, 12, brief, max_tokens=600, keep_tokens=300)
+    brief = Decoding(beams=1, tokens_per_chunk=1, max_tokens=600, keep_tokens=300)
+    translator = Translator(model, 12, brief)
     silence = np.zeros(12 * CHUNK_SAMPLES, np.float32)
     turns = round(3600 / 12 / CHUNK_SECONDS)
     sizes = []
@@ -144,8 +151,12 @@ def test_an_hour_of_silence_is_a_talk_like_any(model, talk):
         assert emission.audio_seconds == pytest.approx(12 * CHUNK_SECONDS * turn)
         sizes.append(translator.conversation.cache.nbytes)
     assert max(sizes[20:]) <= max(sizes[:20])
-    last = [*translator.hear(talk), *translator.hear_end()]
-    assert [e.audio_seconds for e in last] == pytest.approx([3600 + SECONDS], abs=6)
+    # Another translator, from here on, hears silence instead.
+    deaf = copy.deepcopy(translator.conversation)
+    (last,) = [*translator.hear(talk), *translator.hear_end()]
+    assert last.audio_seconds == pytest.approx(3600 + SECONDS, abs=6)
+    vectors = model.adapter(model.encoder(torch.zeros(1, 12 * CHUNK_SAMPLES), 12))[0]
+    assert deaf.turn(vectors.detach()).text != last.text
 
 
 @pytest.mark.parametrize("rate", [8000, 44100])
@@ -203,3 +214,35 @@ def test_samples_come_from_the_standard_input(folder, talk, monkeypatch, capsys)
 def test_a_log_of_no_model_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(MlmaError, match=r"config\.yaml"):
         stream(monkeypatch, "--model", tmp_path, "--live")
+
+
+def test_decoding_is_the_models_unless_an_option_says_otherwise(folder, tmp_path):
+    """For programs, the command and listeners of a server alike."""
+    pytest.importorskip("simulstream")
+    from espnet_mlma.sst.simulstream import TranslatorProcessor
+    from espnet_mlma.sst.stream import add_translator_arguments, translator
+
+    own = shutil.copytree(folder, tmp_path / "own")
+    values = yaml.safe_load((own / "config.yaml").read_text())
+    assert values["decoding"]["beams"] == 4
+    values["decoding"] |= {"beams": 3, "max_tokens": 200}
+    (own / "config.yaml").write_text(yaml.safe_dump(values))
+    parser = argparse.ArgumentParser()
+    add_translator_arguments(parser)
+
+    def by_command(*options):
+        return translator(parser.parse_args(["--model", str(own), *options]))
+
+    def by_server(**options):
+        given = {"checkpoint": own, "source": "en", "target": "de", "multiplier": 2}
+        return TranslatorProcessor(SimpleNamespace(**given | options)).stream
+
+    expected = Decoding(beams=3, max_tokens=200)
+    for listener in (Translator(models.load(own)), by_command(), by_server()):
+        assert listener.conversation.decoding == expected
+    for listener in (by_command("--beams", "1", "--exempt_eos"), by_server(beams=1)):
+        assert listener.conversation.decoding.beams == 1
+        assert listener.conversation.decoding.max_tokens == 200
+    assert not by_command("--exempt_eos").conversation.decoding.penalize_eos
+    with pytest.raises(MlmaError, match="--beams is 0; it must be above 0"):
+        by_command("--beams", "0")

@@ -102,6 +102,8 @@ def test_changes_come_after_the_file(file):
         ({"dialogue": {"target": "xx"}}, "no language 'xx'"),
         ({"encoder": {"kind": "hubert"}}, "kind is 'hubert'; it must be wav2vec2 or conmamba"),
         ({"llm": {}}, "llm: lacks the key name"),
+        ({"decoding": {"beams": 0}}, "decoding: beams is 0; it must be above 0"),
+        ({"decoding": {"no_repeat_ngram": -1}}, "no_repeat_ngram is -1; it must be 0 or more"),
     ],
 )
 def test_errors_say_what_and_where(file, sections, expected):

@@ -8,8 +8,9 @@ pytest.importorskip("transformers")
 from transformers import EncoderNoRepeatNGramLogitsProcessor
 
 from espnet_mlma.sst.cache import SlidingCache
+from espnet_mlma.sst.config import Decoding
 from espnet_mlma.sst.dialogue import NO_TARGET, Dialogue, Tokens
-from espnet_mlma.sst.generate import Conversation, Decoding, Penalties, Tree, clean, search
+from espnet_mlma.sst.generate import Conversation, Penalties, Tree, clean, search
 from espnet_mlma.sst.llm import LanguageModel
 
 HIDDEN = 32
@@ -177,7 +178,7 @@ def test_turn_by_turn_is_one_pass_over_the_example(make_model, request, style):
 
 def test_after_forgetting_the_oldest_turn_left_follows_the_prompt(llm, dialogue):
     """Values of the first layer know nothing but their token, so they tell what is there."""
-    conversation = Conversation(llm, dialogue, max_tokens=150)
+    conversation = Conversation(llm, dialogue, Decoding(max_tokens=150))
     turns = [conversation.turn(vectors) for vectors in speech(20)]
     assert sum(turn.forgotten > 0 for turn in turns) > 5
     tail = dialogue.closing_ids
@@ -202,18 +203,17 @@ def test_after_forgetting_the_oldest_turn_left_follows_the_prompt(llm, dialogue)
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_a_talk_again_after_reset_is_the_same(llm, dialogue, beams):
-    conversation = Conversation(llm, dialogue, Decoding(beams=beams), 150, keep_tokens=100)
+    decoding = Decoding(beams=beams, max_tokens=150, keep_tokens=100)
+    conversation = Conversation(llm, dialogue, decoding)
     first = [conversation.turn(vectors) for vectors in speech(20)]
     assert any(turn.forgotten for turn in first)
     conversation.reset()
     assert [conversation.turn(vectors) for vectors in speech(20)] == first
-    assert [Conversation(llm, dialogue, Decoding(beams=beams), 150, 100).turn(speech(1)[0])] == (
-        first[:1]
-    )
+    assert [Conversation(llm, dialogue, decoding).turn(speech(1)[0])] == first[:1]
 
 
 def test_memory_of_a_talk_is_constant(llm, dialogue):
-    conversation = Conversation(llm, dialogue, max_tokens=200)
+    conversation = Conversation(llm, dialogue, Decoding(max_tokens=200))
     sizes = []
     for vectors in speech(40):
         conversation.turn(vectors)

@@ -189,6 +189,14 @@ def test_a_long_pause_is_in_no_segment():
 
 
 @given(st.lists(st.floats(0.3, 29), max_size=25), st.integers(0, 5))
+def test_a_segment_in_which_no_word_ends_says_so():
+    """The second one begins in the pause and holds the beginning of a word."""
+    late = sentence(1, "r", 57.3, 2.0, session=True)
+    late = replace(late, words=(("late", 57.3, 57.7), *late.words[1:]))
+    found = segments_of([sentence(0, "r", 0.0, 10.0, session=True), late])
+    assert [segment.heard == "" for segment in found] == [False, True, False]
+
+
 def test_single_utterances_are_joined_each_once(lengths, seed):
     rows = [sentence(i, None, 0.0, seconds) for i, seconds in enumerate(lengths)]
     found = build(rows, random.Random(seed))

@@ -315,11 +315,23 @@ def test_the_same_command_again(config, data, first_stage, capsys):
 
 def test_stage_0_needs_what_is_heard_and_a_configuration(config, data, tmp_path):
     deaf = tmp_path / "deaf.jsonl"
-    segments = [replace(one, heard="") for one in read_all([data], config.dialogue)]
+    segments = [replace(one, heard=None) for one in read_all([data], config.dialogue)]
     deaf.write_text("".join(map(line_of, segments)), encoding="utf-8")
     assert "segment '0': does not say what is heard" in message(config, 0, [deaf], tmp_path / "a")
     without = replace(config, stage0=None)
     assert "has no stage0" in message(without, 0, [data], tmp_path / "a")
+
+
+def test_stage_0_leaves_out_what_says_nothing(config, data, first_stage, tmp_path, capsys):
+    segments = read_all([data], config.dialogue)
+    lines = [line_of(replace(one, heard="") if one.id == "0" else one) for one in segments]
+    mixed, rest = tmp_path / "mixed.jsonl", tmp_path / "rest.jsonl"
+    mixed.write_text("".join(lines), encoding="utf-8")
+    rest.write_text("".join(lines[1:]), encoding="utf-8")
+    train(config, 0, [mixed], tmp_path / "mixed")
+    assert "left out 1 segments" in capsys.readouterr().out
+    train(config, 0, [rest], tmp_path / "rest")
+    assert losses(tmp_path / "mixed") == losses(tmp_path / "rest")
 
 
 def test_what_a_stage_starts_from(config, data, first_stage, tmp_path):

