@@ -188,7 +188,6 @@ def test_a_long_pause_is_in_no_segment():
     assert found[2].parts[0].start == pytest.approx(chunk_at(500.0) * 0.96)
 
 
-@given(st.lists(st.floats(0.3, 29), max_size=25), st.integers(0, 5))
 def test_a_segment_in_which_no_word_ends_says_so():
     """The second one begins in the pause and holds the beginning of a word."""
     late = sentence(1, "r", 57.3, 2.0, session=True)
@@ -197,6 +196,7 @@ def test_a_segment_in_which_no_word_ends_says_so():
     assert [segment.heard == "" for segment in found] == [False, True, False]
 
 
+@given(st.lists(st.floats(0.3, 29), max_size=25), st.integers(0, 5))
 def test_single_utterances_are_joined_each_once(lengths, seed):
     rows = [sentence(i, None, 0.0, seconds) for i, seconds in enumerate(lengths)]
     found = build(rows, random.Random(seed))
