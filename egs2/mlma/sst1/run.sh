@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Simultaneous speech translation, from a corpus to scores.
 #
-#   ./run.sh      a demonstration: eSpeak's English into Apertium's Spanish, SmolLM2; an hour
+#   ./run.sh      a demonstration: eSpeak's English into Apertium's Spanish, SmolLM2; half an hour
 #   ./run.sh --config conf/sst/wav2vec2_qwen7b.yaml --target de --db_root /corpora \
 #       --train "librispeech:train-clean-100,train-clean-360,train-other-500 commonvoice:train" \
 #       --test "librispeech:test-clean" --recogniser exp/asr --translate "--server URL --model NAME"
