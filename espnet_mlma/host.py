@@ -1,4 +1,4 @@
-"""ESPnet, imported without a word."""
+"""What models run on: ESPnet, imported without a word, and a device."""
 
 from __future__ import annotations
 
@@ -6,8 +6,25 @@ import importlib
 import io
 from contextlib import redirect_stderr
 
+from espnet_mlma.errors import MlmaError
+
 
 def import_espnet() -> None:
     """Import what models are made of; without Flash Attention ESPnet has something to say of it."""
     with redirect_stderr(io.StringIO()):
         importlib.import_module("espnet2.tasks.asr")
+
+
+def check_device(device: str) -> None:
+    """See that PyTorch can compute on a device.
+
+    Raises:
+        MlmaError: there is none of this name.
+    """
+    import torch  # takes a second
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise MlmaError(f"device {device!r}: {reason}; give cpu, or cuda with a GPU") from None

@@ -36,6 +36,7 @@ from espnet_mlma.decode.words import (
     token_groups,
 )
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.host import check_device
 
 Audio = str | Path | BinaryIO | np.ndarray | Tensor
 # Largest table, frames by symbols, that an alignment keeps: a byte each.
@@ -294,7 +295,7 @@ def load(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if precision != "float32" and not device.startswith("cpu"):
         raise MlmaError(f"precision {precision} is for a CPU; the device is {device}")
-    _check_device(device)
+    check_device(device)
     model_file = None if model_file is None else Path(model_file)
     with checkpoint.located(Path(path), model_file) as (config_file, found):
         model, config = checkpoint.from_files(config_file, found)
@@ -304,16 +305,3 @@ def load(
     acoustic = acoustic_model(model, config, device, language, task)
     said = language if type(acoustic) is AcousticModel else None
     return Recogniser(acoustic, config, decoding, calibration, batch_seconds, said)
-
-
-def _check_device(device: str) -> None:
-    """See that PyTorch can compute on a device.
-
-    Raises:
-        MlmaError: there is none of this name.
-    """
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
-        raise MlmaError(f"device {device!r}: {reason}; give cpu, or cuda with a GPU") from None

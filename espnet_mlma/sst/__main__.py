@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import warnings
 from importlib import import_module
 
 from espnet_mlma.errors import run_cli
@@ -33,6 +35,7 @@ def main() -> None:
     )
     names.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     command = names.parse_args(sys.argv[1:2]).command
+    _quieten()
     module = import_module(COMMANDS[command][0])
     parser = argparse.ArgumentParser(
         prog=f"{prog} {command}",
@@ -41,6 +44,13 @@ def main() -> None:
     )
     module.add_arguments(parser)
     module.run(parser.parse_args(sys.argv[2:]))
+
+
+def _quieten() -> None:
+    """Nothing of transformers' that no user can act on; its bars only on a terminal."""
+    warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft asks
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 if __name__ == "__main__":

@@ -285,7 +285,7 @@ def _times(where: str, record: Mapping[str, Any], key: str, count: int, unit: st
     if len(values) != count:
         raise MlmaError(
             f"{where}: {len(values)} {key} for {count} units ({unit}); "
-            "give the unit that the log was written with"
+            "give the --target that the log was written for"
         )
     return [_number(where, key, value) for value in values]
 

@@ -229,7 +229,19 @@ def load(folder: Path, device: torch.device | str = "cpu") -> SpeechTranslator:
         MlmaError: a file is missing or damaged, or the language model is not the one it was
             trained with.
     """
-    return continued(configuration.read(Path(folder) / _CONFIG), Path(folder), device)
+    return continued(read_config(folder), Path(folder), device)
+
+
+def read_config(folder: Path) -> Config:
+    """What a translator that training wrote is made of.
+
+    Raises:
+        MlmaError: the folder holds none, or a damaged one.
+    """
+    file = Path(folder) / _CONFIG
+    if not file.is_file():
+        raise MlmaError(f"{file}: no such file; give the folder that a stage of training wrote")
+    return configuration.read(file)
 
 
 def continued(

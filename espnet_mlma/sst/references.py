@@ -69,17 +69,23 @@ def read_segments(segments: Path, texts: Path, sources: Path | None = None) -> l
     return references
 
 
-def read_sentences(path: Path) -> list[Reference]:
+def read_sentences(path: Path, target: str) -> list[Reference]:
     """Read sentence records that have a translation, from a file or all its shards.
 
+    Args:
+        path: JSON lines, as the stages talks and translate write them.
+        target: language of the translations, ISO 639-1.
+
     Raises:
-        MlmaError: a record is broken or has no translation.
+        MlmaError: a record is broken, has no translation, or one into another language.
     """
     references = []
     for sentence in shards.read_sentences(path):
         where = f"{path}: sentence {sentence.id}"
         if sentence.translation is None:
             raise MlmaError(f"{where}: no translation; give the file that stage translate wrote")
+        if sentence.target != target:
+            raise MlmaError(f"{where}: into {sentence.target}, not {target}; give its --target")
         start, duration = sentence.start, sentence.end - sentence.start
         talk = talk_name(sentence.recording)
         references.append(

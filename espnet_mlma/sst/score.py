@@ -255,7 +255,7 @@ def real_time_factor(talks: Sequence[Talk]) -> float:
 
 def _references(args: argparse.Namespace) -> list[Reference]:
     if args.sentences and not (args.segments or args.references or args.sources):
-        return read_sentences(args.sentences)
+        return read_sentences(args.sentences, args.target)
     if args.segments and args.references and not args.sentences:
         return read_segments(args.segments, args.references, args.sources)
     raise MlmaError("score: give --sentences, or --segments with --references")

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from espnet_mlma.cli.parser import natural
 from espnet_mlma.decode.audio import audio_blocks, pcm_blocks
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.host import check_device
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.sst import model as models
 from espnet_mlma.sst.agent import Translator
@@ -46,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--live", action="store_true", help="16-bit little-endian samples of one channel on stdin"
     )
-    parser.add_argument("--rate", type=int, default=SAMPLE_RATE, help="of --live, in Hz")
+    parser.add_argument(
+        "--rate", type=natural, default=SAMPLE_RATE, help="of --live, in Hz (default: 16000)"
+    )
     parser.add_argument(
         "--realtime", action="store_true", help="hear files no faster than they were spoken"
     )
@@ -56,9 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_translator_arguments(parser: argparse.ArgumentParser) -> None:
     """What `translator` reads."""
-    parser.add_argument("--model", type=Path, required=True, help="folder of stage 1 or 2")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--multiplier", type=int, default=2, help="chunks of 0.96 s in a turn")
+    parser.add_argument("--model", type=Path, required=True, help="folder that stage 2 wrote")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument(
+        "--multiplier", type=natural, default=2, help="chunks of 0.96 s in a turn (default: 2)"
+    )
     parser.add_argument(
         "--exempt_eos",
         action="store_true",
@@ -71,6 +77,9 @@ def add_translator_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Translate, one talk after the other, and write the log of all."""
     keep_freed_memory()
+    for path in args.wav or ():
+        if not path.is_file():
+            raise MlmaError(f"{path}: no such file; give talks that are there")
     listener = translator(args)
     unit, _ = unit_and_tokeniser(listener.model.config.dialogue.target)
     if args.live:
@@ -93,16 +102,17 @@ def translator(args: argparse.Namespace) -> Translator:
     Raises:
         MlmaError: the model cannot be loaded, or an option is out of its range.
     """
-    model = models.load(args.model, args.device)
+    check_device(args.device)
+    own = models.read_config(args.model).decoding
     given = {name: getattr(args, name) for name in _DECODING}
     changes: dict[str, int] = {name: value for name, value in given.items() if value is not None}
     if args.exempt_eos:
         changes["penalize_eos"] = False
     try:
-        decoding = replace(model.config.decoding, **changes)
+        decoding = replace(own, **changes)
     except ValueError as error:
         raise MlmaError(f"--{error}") from None
-    return Translator(model, args.multiplier, decoding)
+    return Translator(models.load(args.model, args.device), args.multiplier, decoding)
 
 
 def translate(listener: Translator, name: str, blocks: Iterable[np.ndarray]) -> Talk:
@@ -156,8 +166,9 @@ def summary(name: str, emissions: list[Emission], seconds: float, multiplier: in
     spoken = sum(bool(emission.text) for emission in emissions)
     late = sum(one > multiplier * CHUNK_SECONDS for one in spent)
     nearly_all = spent[int(0.95 * (len(spent) - 1))]
+    speed, middle = seconds / sum(spent), statistics.median(spent)
     return (
-        f"{name}: {seconds:.1f} s of audio, {seconds / sum(spent):.1f} x real time; {spoken} of "
-        f"{len(spent)} turns said something; a turn took {statistics.median(spent):.2f} s (19 of "
-        f"20 at most {nearly_all:.2f}, all at most {spent[-1]:.2f}), {late} longer than its audio"
+        f"{name}: {seconds:.1f} s of audio, {speed:.1f} times as fast as real time; {spoken} of "
+        f"{len(spent)} turns said something; a turn took {middle:.2f} s (median; 95th percentile "
+        f"{nearly_all:.2f}, most {spent[-1]:.2f}), {late} longer than its audio"
     )

@@ -63,13 +63,15 @@ def test_sentence_records(tmp_path):
         "translation": "eins",
     }
     path.write_text(json.dumps(record) + "\n")
-    assert read_sentences(path) == [Reference("2022.acl-long.110", 0.5, 2.5, "eins", "one")]
+    assert read_sentences(path, "de") == [Reference("2022.acl-long.110", 0.5, 2.5, "eins", "one")]
+    with pytest.raises(MlmaError, match="sentence talk-1: into de, not es; give its --target"):
+        read_sentences(path, "es")
     path.write_text(json.dumps(record | {"translation": None}) + "\n")
     with pytest.raises(MlmaError, match="sentence talk-1: no translation"):
-        read_sentences(path)
+        read_sentences(path, "de")
     path.write_text(json.dumps(record | {"end": 0.5}) + "\n")
     with pytest.raises(MlmaError, match="sentence talk-1: lasts 0 s"):
-        read_sentences(path)
+        read_sentences(path, "de")
     path.write_text("")
     with pytest.raises(MlmaError, match="no sentence in it"):
-        read_sentences(path)
+        read_sentences(path, "de")

@@ -76,7 +76,7 @@ def test_the_command_writes_talks_and_their_references(
     monkeypatch.setattr("sys.argv", ["sst", *map(str, options)])
     main()
     assert "dropped: digits 1" in capsys.readouterr().out
-    references = read_sentences(out / "sentences.jsonl")
+    references = read_sentences(out / "sentences.jsonl", "es")
     assert {f.stem for f in out.glob("*.flac")} == {r.talk for r in references}
     assert sorted(r.text for r in references) == ["número 1", "número 2", "número 3"]
     source.write_text(line_of(make_sentence(1, dropped="digits")))
