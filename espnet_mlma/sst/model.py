@@ -258,7 +258,7 @@ def continued(
     Raises:
         MlmaError: as of `load`.
     """
-    config = replace(config, encoder=configuration.read(folder / _CONFIG).encoder)
+    config = replace(config, encoder=read_config(folder).encoder)
     model = build(config, device)
     model.load_speech(folder / _SPEECH)
     if (folder / _LORA).is_dir():

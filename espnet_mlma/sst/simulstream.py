@@ -9,7 +9,7 @@ same configuration may hold. See `TranslatorProcessor` for the rest of it, and
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar, Protocol
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.sst import config as configuration
 from espnet_mlma.sst import model as models
 from espnet_mlma.sst.agent import Translator
 from espnet_mlma.sst.config import Decoding
@@ -113,7 +114,7 @@ class TranslatorProcessor(StreamProcessor):
             `multiplier`; if wanted `device`, and fields of `Decoding` in place of the model's.
 
     Raises:
-        MlmaError: the model is of other languages.
+        MlmaError: the model is of other languages, or a field of `Decoding` is out of its range.
     """
 
     _models: ClassVar[dict[tuple[str, str], models.SpeechTranslator]] = {}
@@ -136,7 +137,9 @@ class TranslatorProcessor(StreamProcessor):
             )
         names = [field.name for field in fields(Decoding)]
         given = {name: getattr(config, name) for name in names if hasattr(config, name)}
-        decoding = replace(model.config.decoding, **given)
+        decoding = configuration.make(
+            Decoding, asdict(model.config.decoding) | given, "speech processor"
+        )
         super().__init__(config, Translator(model, config.multiplier, decoding))
 
 

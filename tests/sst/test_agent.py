@@ -246,3 +246,5 @@ def test_decoding_is_the_models_unless_an_option_says_otherwise(folder, tmp_path
     assert not by_command("--exempt_eos").conversation.decoding.penalize_eos
     with pytest.raises(MlmaError, match="--beams is 0; it must be above 0"):
         by_command("--beams", "0")
+    with pytest.raises(MlmaError, match="speech processor: beams is 0; it must be above 0"):
+        by_server(beams=0)
