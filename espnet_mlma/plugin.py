@@ -1,7 +1,7 @@
-"""Registration of `conmamba`, `conformer_cnn4` and `mlma_ctc` in ESPnet's tasks.
+"""Registration of our encoders, masks and model in ESPnet's tasks.
 
-ESPnet finds encoders and models in tables per task module and has no hook for others, so the entry
-has to be made after each of those modules is imported. Importing them all here would cost every
+ESPnet finds such classes in tables per task module and has no hook for others, so the entries have
+to be made after each of those modules is imported. Importing them all here would cost every
 small command of the recipe several seconds; instead the tables are filled when, and only if, ESPnet
 imports them.
 """
@@ -20,18 +20,18 @@ TASKS = _ASR | {f"espnet2.tasks.{task}" for task in ("st", "slu", "s2t", "s2t_ct
 def register(task: ModuleType) -> None:
     """Add `conmamba` and `conformer_cnn4` to the encoders of an ESPnet task module.
 
-    The asr task's models get `mlma_ctc`.
+    `clip_specaug` goes to its masks, and the asr task's models get `mlma_ctc`.
 
     Args:
-        task: a module with a table `encoder_choices`.
+        task: a module with tables `encoder_choices` and `specaug_choices`.
     """
     from espnet_mlma.encoder import ConformerCnn4Encoder, ConMambaEncoder
+    from espnet_mlma.model import ClipSpecAug, MlmaCTCModel
 
     task.encoder_choices.classes["conmamba"] = ConMambaEncoder
     task.encoder_choices.classes["conformer_cnn4"] = ConformerCnn4Encoder
+    task.specaug_choices.classes["clip_specaug"] = ClipSpecAug
     if task.__name__ in _ASR:
-        from espnet_mlma.model import MlmaCTCModel
-
         task.model_choices.classes["mlma_ctc"] = MlmaCTCModel
 
 

@@ -1,0 +1,95 @@
+"""ClipSpecAug, the class ESPnet builds from `specaug: clip_specaug`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from espnet2.asr.specaug.specaug import SpecAug
+from torch import Tensor, nn
+
+
+class ClipMask(nn.Module):
+    """Hides stretches of each clip, of its frames or of its bins, behind its own mean.
+
+    Args:
+        axis: `time` or `freq`.
+        width_range: from the first up to below the second; frames or bins.
+        count: masks for each clip.
+        is_ratio: widths are shares of the clip's length.
+    """
+
+    def __init__(self, axis: str, width_range: Sequence[float], count: int, is_ratio: bool = False):
+        super().__init__()
+        self.axis, self.count, self.is_ratio = axis, count, is_ratio
+        self.low, self.high = width_range
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """features (batch, time, bins), lengths (batch,) in frames; returns both, the first anew."""
+        batch, time, bins = features.shape
+        is_time = self.axis == "time"
+        size = lengths[:, None] if is_time else lengths.new_full((batch, 1), bins)
+        drawn = torch.rand(2, batch, self.count, device=features.device)
+        width = self.low + drawn[0] * (self.high - self.low)
+        width = (width * size if self.is_ratio else width).long().minimum(size)
+        start = (drawn[1] * (size - width + 1)).long()
+        place = torch.arange(time if is_time else bins, device=features.device)
+        hidden = (place >= start[..., None]) & (place < (start + width)[..., None])
+        hidden = hidden.any(1).unsqueeze(2 if is_time else 1)
+        padding = torch.arange(time, device=features.device) >= lengths[:, None]
+        mean = features.masked_fill(padding[..., None], 0).sum(1) / lengths[:, None]
+        return torch.where(hidden, mean[:, None], features), lengths
+
+
+class ClipSpecAug(SpecAug):
+    """SpecAugment whose masks are of each clip, not of the batch that it is in.
+
+    ESPnet's measures and places time masks by the longest clip of a batch, so that a short one is
+    hidden whole or not at all, and fills masks with 0 before the features are normalised: of
+    logarithms of energies below 1 that is a sound louder than nearly all speech. Here a ratio is
+    one of the clip itself, and a mask holds the mean of each bin in the clip, which is silent about
+    what was there.
+
+    Args:
+        freq_mask_width_range: bins, from the first up to below the second.
+        num_freq_mask: for each clip; 0 masks none.
+        time_mask_width_ratio_range: shares of the clip's frames.
+        time_mask_width_range: frames, in place of a ratio.
+        num_time_mask: for each clip; 0 masks none.
+        apply_time_warp, time_warp_window, time_warp_mode: ESPnet's.
+
+    Raises:
+        ValueError: nothing is to be done, or time masks have both kinds of widths or none.
+
+    Source: Park et al., SpecAugment, arXiv 1904.08779; ratios: arXiv 1912.05533; means: lhotse.
+    """
+
+    def __init__(
+        self,
+        freq_mask_width_range: Sequence[int] = (0, 27),
+        num_freq_mask: int = 2,
+        time_mask_width_ratio_range: Sequence[float] | None = None,
+        time_mask_width_range: Sequence[int] | None = None,
+        num_time_mask: int = 2,
+        apply_time_warp: bool = False,
+        time_warp_window: int = 5,
+        time_warp_mode: str = "bicubic",
+    ):
+        super().__init__(
+            apply_time_warp,
+            time_warp_window,
+            time_warp_mode,
+            apply_freq_mask=num_freq_mask > 0,
+            freq_mask_width_range=freq_mask_width_range,
+            num_freq_mask=num_freq_mask,
+            apply_time_mask=num_time_mask > 0,
+            time_mask_width_range=time_mask_width_range,
+            time_mask_width_ratio_range=time_mask_width_ratio_range,
+            num_time_mask=num_time_mask,
+        )
+        if self.freq_mask is not None:
+            self.freq_mask = ClipMask("freq", freq_mask_width_range, num_freq_mask)
+        if self.time_mask is not None:
+            is_ratio = time_mask_width_ratio_range is not None
+            widths = time_mask_width_ratio_range if is_ratio else time_mask_width_range
+            self.time_mask = ClipMask("time", widths, num_time_mask, is_ratio)
