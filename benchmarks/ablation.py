@@ -3,13 +3,16 @@
     python benchmarks/ablation.py --db_root CORPORA [--rows NAME ...] [--jobs 2] [--json FILE]
 
 The rows are those of ablation.yaml. Each is trained and decoded by the recipe on the data of stages
-1 to 4, which are made if they are not there; what is done stays done, and a run that was stopped
-goes on when it is given again. Rates are those of all utterances of the test sets together, mean
-of the seeds; intervals are those of resampled utterances, of the difference to the twin likewise.
+1 to 4, which are made if they are not there, and lies below exp/ablation of the recipe; what is
+done stays done, and a run that was stopped goes on when it is given again. Rates are those of all
+utterances of the test sets together, mean of the seeds; intervals are those of resampled speakers,
+of the difference to the twin likewise. The language is guessed from the text, where no token says
+it. The validation CER is that of the best epoch, before averaging.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import time
@@ -23,6 +26,7 @@ import yaml
 from common import ROOT, arguments, report
 
 from espnet_mlma.compare.statistics import Bootstrap, bootstrap
+from espnet_mlma.report.training import read_epochs
 from espnet_mlma.score.align import count_errors
 from espnet_mlma.score.join import Utterance, characters, join
 
@@ -114,7 +118,7 @@ def run(recipe: Recipe, row: Row, seed: int, first: Future | None) -> None:
         first: what `row.first` asks for, under way or done.
 
     Raises:
-        subprocess.CalledProcessError: the recipe failed; its log is `run.log` of the experiment.
+        RecipeError: the recipe failed.
     """
     folder = row.folder(seed)
     if is_done(row, seed):
@@ -152,7 +156,11 @@ def _options(row: Row, folder: Path) -> list[object]:
 
 
 def prepare(grid: dict, rows: Iterable[Row], db_root: Path, threads: int) -> None:
-    """Stages 1 to 4 once a mixture, and 5 to 10 for each way of cutting texts into tokens."""
+    """Stages 1 to 4 once a mixture, and 5 to 10 for each way of cutting texts into tokens.
+
+    Raises:
+        RecipeError: one failed.
+    """
     (RECIPE / EXPERIMENTS).mkdir(parents=True, exist_ok=True)
     wanted = {(grid["mixture"], row.recipe) for row in rows}
     wanted |= {(row.first[0], row.first[1].recipe) for row in rows if row.first is not None}
@@ -167,6 +175,10 @@ def prepare(grid: dict, rows: Iterable[Row], db_root: Path, threads: int) -> Non
                 done.touch()
 
 
+class RecipeError(Exception):
+    """A stage failed; names the log."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """run.sh on a mixture."""
@@ -179,16 +191,20 @@ class Recipe:
         """Run the stages from the first to the last; what they print goes to run.log of a folder.
 
         Raises:
-            subprocess.CalledProcessError: one failed.
+            RecipeError: one failed.
         """
         command = [RECIPE / "run.sh", "--mixture", self.mixture, "--db_root", self.db_root]
         command += ["--stage", stages[0], "--stop_stage", stages[1], *options]
         environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
         (RECIPE / folder).mkdir(parents=True, exist_ok=True)
-        with (RECIPE / folder / "run.log").open("a") as file:
-            subprocess.run(
-                list(map(str, command)), env=environment, stdout=file, stderr=file, check=True
+        log = RECIPE / folder / "run.log"
+        with log.open("a") as file:
+            done = subprocess.run(
+                list(map(str, command)), env=environment, stdout=file, stderr=file
             )
+        if done.returncode:
+            last = log.read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
+            raise RecipeError(f"the recipe failed: {last}; see {log}")
 
 
 def _decode_as_conmamba(config: Path) -> None:
@@ -205,12 +221,16 @@ class Score:
     Attributes:
         errors: by unit, `WER` or `CER`, of each seed and utterance, (seeds, utterances).
         sizes: by unit, reference words or characters of each utterance, (utterances,).
+        speakers: of each utterance.
         languages: share of the utterances taken for their language, of each seed.
+        validation: lowest CER of an epoch on the validation sets, in per cent, of each seed.
     """
 
     errors: Mapping[str, np.ndarray]
     sizes: Mapping[str, np.ndarray]
+    speakers: Sequence[str]
     languages: Sequence[float]
+    validation: Sequence[float]
 
     def rates(self, unit: str) -> np.ndarray:
         """Per cent, of each seed."""
@@ -222,13 +242,13 @@ class Score:
         ours, theirs = len(self.errors[unit]), len(of_twin)
         # Whole numbers: both sides as often as the other one has seeds.
         first, second = self.errors[unit].sum(0) * theirs, of_twin.sum(0) * ours
-        return bootstrap(first, second, self.sizes[unit] * ours * theirs)
+        return bootstrap(first, second, self.sizes[unit] * ours * theirs, self.speakers)
 
 
 def score(grid: dict, row: Row) -> Score | None:
     """Of the seeds that are done; None: none is."""
-    done = [row.folder(seed) / DECODING for seed in row.seeds if is_done(row, seed)]
-    seeds = [list(_utterances(grid, RECIPE / folder)) for folder in done]
+    done = [RECIPE / row.folder(seed) for seed in row.seeds if is_done(row, seed)]
+    seeds = [list(_utterances(grid, folder / DECODING)) for folder in done]
     if not seeds:
         return None
     cut = {"WER": str.split, "CER": characters}
@@ -239,7 +259,15 @@ def score(grid: dict, row: Row) -> Score | None:
         for unit, of in cut.items()
     }
     sizes = {unit: np.array([len(of(u.reference)) for u in seeds[0]]) for unit, of in cut.items()}
-    return Score(errors, sizes, [np.mean([u.heard == u.lang for u in one]) for one in seeds])
+    languages = [np.mean([u.heard == u.lang for u in one]) for one in seeds]
+    speakers = [utterance.speaker for utterance in seeds[0]]
+    return Score(errors, sizes, speakers, languages, [_validation(folder) for folder in done])
+
+
+def _validation(experiment: Path) -> float:
+    """The lowest CER of an epoch on the validation sets, in per cent; nan without a log."""
+    epochs = read_epochs(experiment).values()
+    return min((100 * epoch["valid"]["cer_ctc"] for epoch in epochs), default=math.nan)
 
 
 def _utterances(grid: dict, decoded: Path) -> Iterator[Utterance]:
@@ -265,7 +293,8 @@ def table(rows: Sequence[Row], scores: Mapping[str, Score]) -> list[list[object]
             relative = 100 * gain.difference / twin.rates("CER").mean()
             interval = f"{gain.difference:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
             cells += [row.twin, interval, f"{relative:+.1f}"]
-        lines.append([*cells, f"{100 * np.mean(one.languages):.1f}"])
+        cells += [f"{np.mean(one.validation):.1f}", f"{100 * np.mean(one.languages):.1f}"]
+        lines.append(cells)
     return lines
 
 
@@ -281,30 +310,35 @@ def plot(rows: Sequence[Row], scores: Mapping[str, Score], file: Path) -> None:
         seeds = scores[row.name].rates("CER")
         axes.plot(seeds, [place] * len(seeds), "o", color="#D55E00", markersize=5)
     axes.set_yticks(range(len(done)), [f"{row.name}, {row.updates}" for row in done])
-    axes.set_xlabel("CER (%), each seed, and 95 % of resampled utterances")
+    figure.supxlabel("CER (%), each seed, and 95 % of resampled speakers", fontsize="medium")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file)
 
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--grid", type=Path, default=Path(__file__).with_suffix(".yaml"))
+    own = Path(__file__).with_suffix(".yaml")
+    parser.add_argument("--grid", type=Path, default=own, help="the rows (default: ablation.yaml)")
     parser.add_argument("--db_root", type=Path, help="the corpora; without it only the table")
-    parser.add_argument("--rows", nargs="*", help="names; all without it")
+    parser.add_argument("--rows", nargs="*", metavar="NAME", help="all without it")
     parser.add_argument("--jobs", type=int, default=1, help="rows trained side by side")
-    parser.add_argument("--threads", type=int, default=2, help="of all rows together")
+    parser.add_argument("--threads", type=int, default=2, help="of the processor, shared by jobs")
     parser.add_argument("--plot", type=Path, help="write a plot here, such as ablation.svg")
     args = parser.parse_args()
+    if not args.grid.is_file():
+        parser.error(f"{args.grid}: no such file; --grid is one as ablation.yaml")
     grid, rows = read_grid(args.grid)
     unknown = set(args.rows or ()) - {row.name for row in rows}
     if unknown:
         parser.error(f"{args.grid} has no row {unknown.pop()!r}")
+    if args.db_root is not None and args.jobs < 1:
+        parser.error(f"--jobs {args.jobs}: 1 or more")
     if args.db_root is not None:
         wanted = [row for row in rows if not args.rows or row.name in args.rows]
         train(grid, wanted, args.db_root.absolute(), args.jobs, args.threads)
     scores = {row.name: found for row in rows if (found := score(grid, row)) is not None}
     header = ["row", "updates", "seeds", "WER (%)", "CER (%), 95 %", "each seed's", "twin"]
-    header += ["CER less its (95 %)", "relative (%)", "language right (%)"]
+    header += ["CER less its (95 %)", "relative (%)", "validation CER (%)", "language right (%)"]
     title = f"Ablation, {grid['mixture']}, {' and '.join(grid['test_sets'])} test sets"
     report(title, header, table(rows, scores), args)
     if args.plot is not None:
@@ -317,8 +351,12 @@ def train(grid: dict, rows: Sequence[Row], db_root: Path, jobs: int, threads: in
     Raises:
         SystemExit: 1 where a row failed.
     """
-    prepare(grid, rows, db_root, threads)
-    runs = [(row, row.seeds[i]) for i in range(3) for row in rows if i < len(row.seeds)]
+    try:
+        prepare(grid, rows, db_root, threads)
+    except RecipeError as error:
+        raise SystemExit(f"error: {error}") from None
+    most = max(len(row.seeds) for row in rows)
+    runs = [(row, row.seeds[i]) for i in range(most) for row in rows if i < len(row.seeds)]
     recipe = Recipe(grid["mixture"], db_root, max(1, threads // jobs))
     failed = 0
     with ThreadPoolExecutor(jobs) as pool:
@@ -336,10 +374,9 @@ def train(grid: dict, rows: Sequence[Row], db_root: Path, jobs: int, threads: in
             try:
                 running.result()
                 print(f"{row.name}, seed {seed}: done", flush=True)
-            except subprocess.CalledProcessError as error:
+            except RecipeError as error:
                 failed += 1
-                log = RECIPE / error.cmd[error.cmd.index("--asr_exp") + 1] / "run.log"
-                print(f"error: {row.name}, seed {seed}: the recipe failed; see {log}", flush=True)
+                print(f"error: {row.name}, seed {seed}: {error}", flush=True)
     if failed:
         raise SystemExit(1)
 

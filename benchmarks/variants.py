@@ -2,9 +2,10 @@
 
     python benchmarks/variants.py -m espnet2.bin.asr_train --encoder conmamba_leaking ...
 
-`conmamba_leaking` drops the lengths behind its front-end, so that the direction against time begins
-in the padding. `conmamba_xavier` overwrites Mamba's initialisation with Xavier's. Parameters are
-those of `conmamba`, which recognises with what they have trained. For ablation.py alone.
+`conmamba_leaking` takes every utterance of a batch for as long as the longest, in its front-end
+too: sound leaks into the padding, and the direction against time begins there. `conmamba_xavier`
+overwrites Mamba's initialisation with Xavier's. Parameters are those of `conmamba`, which
+recognises with what they have trained. For ablation.py alone.
 """
 
 from __future__ import annotations

@@ -79,11 +79,25 @@ def test_variants_do_what_they_are_called():
 def test_the_table_has_rates_and_the_difference_to_the_twin():
     def scored(errors):
         sizes = {unit: np.full(50, 10) for unit in ("WER", "CER")}
-        return Score({unit: np.array(errors) for unit in sizes}, sizes, [0.5] * len(errors))
+        seeds, speakers = len(errors), [f"s{number // 2}" for number in range(50)]
+        errors = {unit: np.array(errors) for unit in sizes}
+        return Score(errors, sizes, speakers, [0.5] * seeds, [40.25] * seeds)
 
     one = scored([[4] * 50, [2] * 50])
     other = scored([[6] * 50])
     rows = [Row("a", 10, (1, 2), {}), Row("b", 10, (1,), {}, twin="a")]
     first, second = table(rows, {"a": one, "b": other})
-    assert first == ["a", 10, 2, "30.0", "30.0 (30.0 to 30.0)", "40.0 20.0", "", "", "", "50.0"]
+    assert first == [
+        "a",
+        10,
+        2,
+        "30.0",
+        "30.0 (30.0 to 30.0)",
+        "40.0 20.0",
+        "",
+        "",
+        "",
+        "40.2",
+        "50.0",
+    ]
     assert second[6:9] == ["a", "+30.0 (+30.0 to +30.0)", "+100.0"]

@@ -13,6 +13,7 @@ from espnet_mlma.files import write
 if TYPE_CHECKING:
     from espnet_mlma.compare.comparison import Comparison
 
+FORMATS = ("md", "json", "html")
 NORMALISERS = {"ours": ("ours",), "whisper": ("whisper",), "both": ("ours", "whisper")}
 
 
@@ -48,9 +49,7 @@ def add_to(commands) -> None:
         default="ours",
         help="of references and hypotheses; Whisper's needs espnet-mlma[compare] (default: ours)",
     )
-    parser.add_argument(
-        "--format", choices=("md", "json", "html"), default="md", help="(default: md)"
-    )
+    parser.add_argument("--format", choices=FORMATS, help="(default: as FILE ends, else md)")
     parser.add_argument(
         "-o", dest="output", type=Path, metavar="FILE", help="write it there (default: print it)"
     )
@@ -75,6 +74,10 @@ def run(arguments: argparse.Namespace) -> None:
     names = [name for name, _ in arguments.systems]
     if len(set(names)) < len(names):
         raise UsageError("two systems have one name; give each its own")
+    suffix = arguments.output.suffix[1:] if arguments.output else ""
+    if suffix in FORMATS and arguments.format not in (None, suffix):
+        raise UsageError(f"{arguments.output} and --format {arguments.format}: give one of both")
+    form = arguments.format or (suffix if suffix in FORMATS else FORMATS[0])
     if not names and arguments.published == "none":
         raise UsageError("nothing to compare; name decoding folders or published systems")
 
@@ -92,11 +95,12 @@ def run(arguments: argparse.Namespace) -> None:
         systems.load(name, folder, arguments.dump, by, published)
         for name, folder in arguments.systems
     ]
-    contents = render(compare(measured, by, published, figures), arguments.format)
+    contents = render(compare(measured, by, published, figures), form)
     if arguments.output is None:
         print(contents, end="")
     else:
         write(arguments.output, contents)
+        print(f"wrote {arguments.output}")
 
 
 def render(comparison: Comparison, form: str) -> str:

@@ -87,7 +87,6 @@ def positive(text: str) -> float:
 
 def natural(text: str) -> int:
     """A whole number above 0."""
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return number
+    return int(text)

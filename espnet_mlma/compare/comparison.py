@@ -39,6 +39,7 @@ class Pair:
 
     Attributes:
         first, second: names.
+        sentences, speakers: how many.
         wer, cer: the first's rate less the second's.
         first_wer, second_wer: in per cent.
         mapsswe: on words.
@@ -50,6 +51,7 @@ class Pair:
     lang: str
     corpus: str
     sentences: int
+    speakers: int
     first_wer: float
     second_wer: float
     wer: Bootstrap
@@ -68,6 +70,7 @@ class Comparison:
         figures: those of it that are quoted.
         scores: by system, normaliser, language and corpus.
         pairs: of systems measured here.
+        apart: a sentence for each two systems that did not decode the same utterances.
     """
 
     systems: tuple[System, ...]
@@ -76,6 +79,7 @@ class Comparison:
     figures: tuple[Figure, ...]
     scores: tuple[Score, ...]
     pairs: tuple[Pair, ...]
+    apart: tuple[str, ...]
 
 
 def compare(
@@ -112,7 +116,28 @@ def compare(
     return Comparison(
         *(tuple(systems), tuple(normalisers), published),
         *(tuple(figures), tuple(scores), tuple(pairs)),
+        apart=tuple(
+            sentence
+            for first, second in combinations(systems, 2)
+            if (sentence := what_is_apart(first, second))
+        ),
     )
+
+
+def what_is_apart(first: System, second: System) -> str:
+    """What only one of two systems decoded, in a sentence; empty if nothing is."""
+    ours, theirs = (set(next(iter(s.utterances.values()))) for s in (first, second))
+    if not ours & theirs:
+        return f"{first.name} and {second.name} share no test set, so there is no test of the two."
+    parts = []
+    for name, only, other in ((first, ours - theirs, theirs), (second, theirs - ours, ours)):
+        lacking = {set_ for set_, _ in only} - {set_ for set_, _ in other}
+        rest = sum(set_ not in lacking for set_, _ in only)
+        what = sorted(lacking) + [f"{rest} utterances of other sets"] * bool(rest)
+        if what:
+            parts.append(f"{name.name} alone decoded {', '.join(what)}")
+    counts = "; their counts and sums are of different utterances, the test of the two is not."
+    return "; ".join(parts) + counts if parts else ""
 
 
 def beside(figures: Sequence[Figure], decoded: Set[tuple[str, str]]) -> list[Figure]:
@@ -182,17 +207,21 @@ def system_pairs(first: System, second: System, normaliser: str) -> Iterator[Pai
         if any(utterance.reference for utterance in a):
             yield Pair(
                 *(first.name, second.name, normaliser, lang, corpus, len(places)),
+                speakers=len({utterance.speaker for utterance in a}),
                 first_wer=total_errors(utterance.words for utterance in a).rate,
                 second_wer=total_errors(utterance.words for utterance in b).rate,
-                wer=_resampled([u.words for u in a], [u.words for u in b]),
-                cer=_resampled([u.chars for u in a], [u.chars for u in b]),
+                wer=_resampled([u.words for u in a], [u.words for u in b], a),
+                cer=_resampled([u.chars for u in a], [u.chars for u in b], a),
                 mapsswe=mapsswe((u.slots, v.slots) for u, v in zip(a, b, strict=True)),
             )
 
 
-def _resampled(first: Sequence[Errors], second: Sequence[Errors]) -> Bootstrap:
+def _resampled(
+    first: Sequence[Errors], second: Sequence[Errors], utterances: Sequence[Scored]
+) -> Bootstrap:
     reference = [errors.reference for errors in first]
-    return bootstrap([e.total for e in first], [e.total for e in second], reference)
+    speakers = [utterance.speaker for utterance in utterances]
+    return bootstrap([e.total for e in first], [e.total for e in second], reference, speakers)
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -215,10 +244,11 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "scores": [
             asdict(score)
             | {"wer": score.words.rate, "cer": score.chars.rate}
-            | {"caveats": caveats_on[score.system](score.corpus)}
+            | {"caveats": caveats_on[score.system](score.lang, score.corpus)}
             for score in comparison.scores
         ],
         "pairs": [asdict(pair) for pair in comparison.pairs],
+        "apart": list(comparison.apart),
         "quoted_systems": [asdict(system) for system in quoted.values()],
         "quoted": [asdict(figure) for figure in comparison.figures],
         "caveats": dict(published.caveats),

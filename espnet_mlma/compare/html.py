@@ -59,7 +59,7 @@ def _plots(
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Plots by the keys of the tables they belong to."""
     for lang, of_language in by_language.items():
-        if of_language:
+        if any(math.isfinite(rate) for line in of_language for rate, _ in line.values.values()):
             yield ("wer", lang), _language_plot(of_language, marks)
     for (first, second, normaliser), pairs in groupby(
         comparison.pairs, key=lambda p: (p.first, p.second, p.normaliser)
@@ -70,8 +70,9 @@ def _plots(
             if not math.isnan(p.wer.low)
         ]
         unit = f"WER of {first} less that of {second}, percentage points; filled: 0 is outside"
-        yield ("pair", first, second, normaliser), plot.intervals(rows, unit)
-    if comparison.scores:
+        if rows:
+            yield ("pair", first, second, normaliser), plot.intervals(rows, unit)
+    if any(score.words.reference for score in comparison.scores):
         yield ("counts",), _counts_plot(comparison)
 
 

@@ -28,10 +28,16 @@ def render(comparison: Comparison) -> str:
 def _grid(grid: Grid, notes: Notes) -> str:
     rule = "|" + ":--|" * grid.names + "--:|" * (len(grid.columns) - grid.names)
     rows = [f"| {' | '.join(_cell(cell, notes) for cell in row)} |" for row in grid.rows]
-    table = "\n".join([f"| {' | '.join(grid.columns)} |", rule, *rows])
+    heads = " | ".join(map(_plain, grid.columns))
+    table = "\n".join([f"| {heads} |", rule, *rows])
     return "\n\n".join(part for part in (f"## {grid.title}", grid.note, table) if part)
 
 
 def _cell(cell: Cell, notes: Notes) -> str:
     marks = " ".join(letter.translate(_HIGH) for letter in notes.letters(cell.caveats))
-    return cell.text.replace("|", "\\|") + marks.replace(" ", "\N{THIN SPACE}")
+    return _plain(cell.text) + marks.replace(" ", "\N{THIN SPACE}")
+
+
+def _plain(text: str) -> str:
+    """A text that parts no cells."""
+    return text.replace("|", "\\|")

@@ -24,7 +24,7 @@ METRICS = {
 SECOND_HAND = "second-hand"  # the caveat that `second_hand: true` stands for
 ALL, ANY = "all", "any"  # languages or corpora: together; a corpus that is not named
 
-_SYSTEM = {"name", "parameters", "training_hours", "source", "caveats"}
+_SYSTEM = {"name", "parameters", "training_hours", "source", "caveats", "models"}
 _FIGURES = {"system", "source", "metric", "second_hand", "caveats", "values"}
 
 
@@ -38,7 +38,9 @@ class QuotedSystem:
         parameters: how many; None: the sources do not say.
         training_hours: of audio; None: the sources do not say.
         source: key of where these two are from; None without them.
-        caveats: keys of caveats by corpus; `all` are those of every corpus.
+        caveats: keys of caveats by corpus, `cv`, or language and corpus, `en/cv`; `all` are those
+            of everything.
+        models: last parts of the ids that its weights have on the hub.
     """
 
     key: str
@@ -47,10 +49,7 @@ class QuotedSystem:
     training_hours: float | None
     source: str | None
     caveats: Mapping[str, tuple[str, ...]]
-
-    def caveats_on(self, corpus: str) -> tuple[str, ...]:
-        """Keys of the caveats that a figure of this system on a corpus carries."""
-        return self.caveats.get(ALL, ()) + self.caveats.get(corpus, ())
+    models: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,17 @@ class Published:
                 raise MlmaError(f"no published system is {name!r}; there are all, none, {known}")
             chosen |= matching
         return tuple(figure for figure in self.figures if figure.system in chosen)
+
+
+def caveats_on(caveats: Mapping[str, tuple[str, ...]], lang: str, corpus: str) -> tuple[str, ...]:
+    """Keys of the caveats of a system that a figure carries, each once.
+
+    Args:
+        caveats: of the system, by corpus, language and corpus, or `all`.
+        lang, corpus: of the figure.
+    """
+    places = (ALL, corpus, f"{lang}/{corpus}")
+    return tuple(dict.fromkeys(key for place in places for key in caveats.get(place, ())))
 
 
 def load(path: Path = FILE) -> Published:
@@ -179,6 +189,7 @@ class Checker:
             entry.get("training_hours"),
             entry.get("source"),
             caveats,
+            tuple(entry.get("models", ())),
         )
 
     def figures(
@@ -215,7 +226,7 @@ class Checker:
                     corpus,
                     float(value),
                     second_hand,
-                    systems[entry["system"]].caveats_on(corpus) + own,
+                    caveats_on(systems[entry["system"]].caveats, lang, corpus) + own,
                 )
 
     def _check_keys(self, where: str, entry: dict[str, Any], known: set[str], required: set[str]):

@@ -11,7 +11,7 @@ import numpy as np
 RESAMPLES = 1000
 SEED = 0
 _BOUNDARY = 2  # words right in both systems that part two segments
-_DRAWN_AT_ONCE = 4_000_000  # utterances in the memory of the bootstrap
+_DRAWN_AT_ONCE = 4_000_000  # speakers in the memory of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Bootstrap:
         low, high: the middle 95 % of the differences on resampled utterances.
         p: two-sided.
 
-    Of one utterance the last three are nan.
+    Of one speaker the last three are nan.
     """
 
     difference: float
@@ -51,23 +51,31 @@ def bootstrap(
     first: Sequence[int],
     second: Sequence[int],
     reference: Sequence[int],
+    speakers: Sequence[str],
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Bootstrap:
-    """Compare two error rates by drawing utterances, both systems' together, with replacement.
+    """Compare two error rates by drawing speakers, both systems' together, with replacement.
+
+    What one speaker says has errors in common: drawn one by one, utterances of few speakers would
+    make a difference look surer than it is.
 
     Args:
         first: errors of the first system (utterance,).
         second: errors of the second on the same utterances (utterance,).
         reference: reference tokens (utterance,), at least one in all.
-        resamples: how often as many utterances as there are get drawn.
+        speakers: of each utterance (utterance,).
+        resamples: how often as many speakers as there are get drawn.
         seed: of the draw.
 
     Source: Bisani and Ney, Bootstrap estimates for confidence intervals in ASR performance
         evaluation, ICASSP 2004.
     """
-    errors = np.subtract(first, second, dtype=np.int64)
-    tokens = np.asarray(reference, dtype=np.int64)
+    _, speaker = np.unique(list(speakers), return_inverse=True)
+    errors, tokens = (
+        np.bincount(speaker, weights=counts).astype(np.int64)
+        for counts in (np.subtract(first, second, dtype=np.int64), reference)
+    )
     rng = np.random.default_rng(seed)
     count = len(tokens)
     difference = float(100 * errors.sum() / tokens.sum())
@@ -77,13 +85,14 @@ def bootstrap(
     differences = []
     for start in range(0, resamples, at_once):
         drawn = rng.integers(count, size=(min(at_once, resamples - start), count))
+        spoken = tokens[drawn].sum(1)
         # Draws of nothing but empty references have no rate; they say nothing either way.
-        differences.append(100 * errors[drawn].sum(1) / np.maximum(tokens[drawn].sum(1), 1))
+        differences.append(100 * errors[drawn].sum(1)[spoken > 0] / spoken[spoken > 0])
     resampled = np.concatenate(differences)
     low, high = np.percentile(resampled, [2.5, 97.5])
     # The sample itself counts as one draw: p is never 0 for want of draws.
     tail = min((resampled <= 0).sum(), (resampled >= 0).sum()) + 1
-    p = min(1.0, 2 * tail / (resamples + 1))
+    p = min(1.0, 2 * tail / (len(resampled) + 1))
     return Bootstrap(difference, float(low), float(high), float(p))
 
 

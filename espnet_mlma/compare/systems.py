@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,11 +12,12 @@ import yaml
 
 from espnet_mlma.compare import normalisers
 from espnet_mlma.compare.measure import FILE, Measured
-from espnet_mlma.compare.published import ALL, Published
+from espnet_mlma.compare.published import ALL, Published, caveats_on
 from espnet_mlma.compare.statistics import slots
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.recipe.datadir import read, training_tables
 from espnet_mlma.score.align import Errors, align, count_errors, count_pairs
+from espnet_mlma.score.decoded import decoded_sets, find_dump
 from espnet_mlma.score.join import characters, join
 
 # ESPnet's and our recipe name a decoding folder by configuration and language model.
@@ -30,7 +31,7 @@ class Scored:
     """An utterance, by one normaliser.
 
     Attributes:
-        lang, corpus: of it.
+        lang, corpus, speaker: of it.
         reference: what was said, normalised.
         words, chars: errors.
         slots: where the words' errors are; see `statistics.slots`.
@@ -39,6 +40,7 @@ class Scored:
 
     lang: str
     corpus: str
+    speaker: str
     reference: str
     words: Errors
     chars: Errors
@@ -55,7 +57,8 @@ class System:
         folder: what decoding wrote.
         utterances: by normaliser, then by test set and id.
         measured: what decoding took, if that was measured.
-        caveats: keys of caveats by corpus; `all` are those of every corpus.
+        caveats: keys of caveats by corpus, `cv`, or language and corpus, `en/cv`; `all` are those
+            of everything.
     """
 
     name: str
@@ -64,9 +67,9 @@ class System:
     measured: Measured | None
     caveats: Mapping[str, tuple[str, ...]]
 
-    def caveats_on(self, corpus: str) -> tuple[str, ...]:
-        """Keys of the caveats that a figure of this system on a corpus carries."""
-        return self.caveats.get(ALL, ()) + self.caveats.get(corpus, ())
+    def caveats_on(self, lang: str, corpus: str) -> tuple[str, ...]:
+        """Keys of the caveats that a figure of this system carries."""
+        return caveats_on(self.caveats, lang, corpus)
 
 
 def load(
@@ -84,12 +87,13 @@ def load(
     Raises:
         MlmaError: a folder or file is missing, or they do not belong together.
     """
-    sets = sorted(path.parent.name for path in folder.glob("*/text"))
-    if not sets:
-        raise MlmaError(f"{folder}: no set is decoded in it; name a folder that stage 12 wrote")
-    references = dump or folder.resolve().parents[2] / "dump" / "raw"
-    if not references.is_dir():
-        raise MlmaError(f"{references}: no such folder; name that of the references with --dump")
+    if not folder.is_dir():
+        raise MlmaError(
+            f"{folder}: no such folder; give one that stage 12 wrote, or decode with a model "
+            "first, see python -m espnet_mlma.compare.measure --help"
+        )
+    references = dump or find_dump(folder)
+    sets = decoded_sets(folder, references)
     columns = _LIBRISPEECH if set(_LIBRISPEECH) <= set(sets) else {}
     utterances: dict[str, dict[tuple[str, str], Scored]] = {
         normaliser: {
@@ -101,9 +105,12 @@ def load(
         }
         for normaliser in by
     }
-    corpora = {scored.corpus for scored in utterances[by[0]].values()}
+    scored = utterances[by[0]].values()
     measured = read_measured(folder / FILE)
-    caveats = published_caveats(name, measured, published) or own_caveats(folder, corpora)
+    caveats = dict(published_caveats(name, measured, published))
+    caveats = caveats or own_caveats(folder, {(one.lang, one.corpus) for one in scored})
+    for place in {f"{one.lang}/{one.corpus}" for one in scored if one.missing}:
+        caveats[place] = (*caveats.get(place, ()), "missing")
     return System(name, folder, utterances, measured, caveats)
 
 
@@ -132,6 +139,7 @@ def score(
         found[utterance.id] = Scored(
             utterance.lang,
             corpus or utterance.corpus,
+            utterance.speaker,
             reference,
             count_pairs(alignment),
             count_errors(characters(reference), characters(hypothesis)),
@@ -159,35 +167,48 @@ def read_measured(path: Path) -> Measured | None:
 def published_caveats(
     name: str, measured: Measured | None, published: Published
 ) -> Mapping[str, tuple[str, ...]]:
-    """Caveats of the published system of that name, which this one is; empty if there is none."""
-    keys = (name, measured.system if measured else "")
-    known = next((published.systems[key] for key in keys if key in published.systems), None)
-    return known.caveats if known else {}
+    """Caveats of the published system that this one is; empty if it is none.
+
+    Args:
+        name: the user's; a key of a published system.
+        measured: has the model's name, which is one of `models` of a published system.
+        published: knows the systems.
+    """
+    model = measured.system.rpartition("/")[2] if measured else ""
+    known = (s for s in published.systems.values() if name == s.key or model in s.models)
+    return next((system.caveats for system in known), {})
 
 
-def own_caveats(folder: Path, corpora: set[str]) -> dict[str, tuple[str, ...]]:
+def own_caveats(folder: Path, decoded: Set[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     """Caveats of a model that our recipe trained, by its configuration and training set.
 
     Args:
         folder: of the decoding.
-        corpora: what was decoded.
+        decoded: languages and corpora.
     """
     caveats: dict[str, tuple[str, ...]] = {}
     tag, is_recipe, _ = folder.resolve().name.partition("_asr_model_")
     if is_recipe:
         caveats[ALL] = ("lm" if _LANGUAGE_MODEL.search(tag) else "no-lm",)
     seen = training_corpora(folder.resolve().parent)
-    if seen:
-        unseen = (corpus for corpus in corpora if corpus.partition("-")[0] not in seen)
-        caveats |= {corpus: ("unseen",) for corpus in unseen}
-        caveats |= {"fl": ("fleurs-seen",)} if "fl" in seen else {}
+    for lang, corpus in decoded if seen else ():
+        is_seen = (lang, corpus.partition("-")[0]) in seen
+        if not is_seen or corpus == "fl":
+            caveats[f"{lang}/{corpus}"] = ("fleurs-seen" if is_seen else "unseen",)
     return caveats
 
 
-def training_corpora(experiment: Path) -> set[str]:
-    """The corpora a model was trained on; empty where the training set is not here."""
+def training_corpora(experiment: Path) -> set[tuple[str, str]]:
+    """Languages and corpora that a model was trained on; empty where the training set is not here.
+
+    Raises:
+        MlmaError: a table of the training set cannot be read.
+    """
     if not (experiment / "config.yaml").is_file():
         return set()
     config = yaml.safe_load((experiment / "config.yaml").read_text(encoding="utf-8"))
-    tables = training_tables(experiment, config, "utt2category")
-    return {category for table in tables for category in read(table, "stage 1").values()}
+    found = set()
+    for table in training_tables(experiment, config, "utt2category"):
+        languages = read(table.with_name("utt2lang"), "stage 1")
+        found |= {(languages[id_], corpus) for id_, corpus in read(table, "stage 1").items()}
+    return found

@@ -10,7 +10,7 @@ from itertools import groupby
 from espnet_mlma.compare.comparison import Comparison, Pair, Score
 from espnet_mlma.compare.normalisers import NAMES as NORMALISERS
 from espnet_mlma.compare.published import ALL, ANY, METRICS, Figure, QuotedSystem
-from espnet_mlma.compare.statistics import Bootstrap
+from espnet_mlma.compare.statistics import RESAMPLES, Bootstrap
 from espnet_mlma.compare.systems import System
 from espnet_mlma.text import LANGUAGES
 from espnet_mlma.text.language import NAMES as LANGUAGE_NAMES
@@ -37,8 +37,8 @@ CORPORA = {
 ITS_OWN = "its own"  # the normaliser of a quoted figure
 _GIB = 2**30
 _HOW_TESTED = (
-    "differences are in percentage points. The 95 % interval is of 1000 resamplings of the "
-    "utterances, both systems' together, and too narrow where there are few; p is two-sided, and "
+    f"differences are in percentage points. The 95 % interval is of {RESAMPLES} resamplings of the "
+    "speakers, both systems' together, and too narrow where there are few; p is two-sided, and "
     "not corrected for the number of rows. MAPSSWE is NIST's matched pairs sentence-segment word "
     "error test; with fewer than about 50 segments its normal distribution is rough."
 )
@@ -135,7 +135,14 @@ def _own_lines(comparison: Comparison, lang: str) -> Iterator[Line]:
         quoted = comparison.published.systems.get(system.name)
         for normaliser in comparison.normalisers:
             values = {
-                score.corpus: (score.words.rate, system.caveats.get(score.corpus, ()))
+                score.corpus: (
+                    score.words.rate,
+                    tuple(
+                        key
+                        for key in system.caveats_on(lang, score.corpus)
+                        if key not in system.caveats.get(ALL, ())
+                    ),
+                )
                 for score in comparison.scores
                 if (score.system, score.normaliser, score.lang) == (system.name, normaliser, lang)
                 and score.corpus != ALL
@@ -277,7 +284,7 @@ def pairs_grid(names: tuple[str, str, str], pairs: Sequence[Pair]) -> Grid:
         ("pair", *names),
         f"{first} less {second}, normaliser: {normaliser}",
         f"Below 0, {first} has fewer errors; {_HOW_TESTED}",
-        ("Language", "Corpus", "Utterances", f"WER {first}", f"WER {second}")
+        ("Language", "Corpus", "Utterances", "Speakers", f"WER {first}", f"WER {second}")
         + ("ΔWER", "95 %", "p", "ΔCER", "95 %", "p")
         + ("Segments", "MAPSSWE z", "p"),
         2,
@@ -285,7 +292,7 @@ def pairs_grid(names: tuple[str, str, str], pairs: Sequence[Pair]) -> Grid:
             tuple(
                 map(
                     Cell,
-                    (pair.lang, head(pair.corpus), str(pair.sentences))
+                    (pair.lang, head(pair.corpus), str(pair.sentences), str(pair.speakers))
                     + (rate(pair.first_wer), rate(pair.second_wer))
                     + tuple(
                         text
@@ -311,7 +318,8 @@ def cost_grid(systems: Sequence[System]) -> Grid:
     return Grid(
         ("cost",),
         "Size and cost of what was measured here",
-        "Empty where the decoding folder has no measured.json, or it does not say."
+        "Empty where the decoding folder has no measured.json, which decoding with python -m "
+        "espnet_mlma.compare.measure writes, or it does not say."
         + (unlike if len(machines) > 1 else ""),
         ("System", "Machine", "M", "Training hours", "Audio (s)", "RTF", "x real time")
         + ("Peak memory (GiB)", "USD per hour of audio"),
@@ -368,6 +376,7 @@ def introduction(comparison: Comparison) -> list[str]:
         said.append(
             "References are those of the recipe, from which stage 1 has taken punctuation and case."
         )
+    said += comparison.apart
     if comparison.figures:
         said.append(
             "Quoted figures are of whole test sets, by the normaliser of their source, and are no "
@@ -388,8 +397,8 @@ def head(corpus: str) -> str:
 
 
 def rate(value: float) -> str:
-    """A rate in per cent."""
-    return "-" if math.isnan(value) else f"{value:.1f}"
+    """A rate in per cent, with the two decimals of the paper's closest tables."""
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def as_printed(value: float) -> str:

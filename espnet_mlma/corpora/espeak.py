@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import json
 import multiprocessing
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import soxr
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.corpora.utterance import AudioFile, Utterance
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import replace_folder
 
 SPLITS = ("train", "dev", "test")
 BASE_VOICES = {"en": "en-us", "it": "it", "fr": "fr", "es": "es", "de": "de", "nl": "nl"}
@@ -80,7 +80,7 @@ def speak(root: Path, name: str, jobs: Mapping[str, Job], nj: int) -> None:
         for lang, job in running.items():
             try:
                 sentences, seconds = job.result()
-            except (OSError, soundfile.SoundFileError) as error:
+            except soundfile.SoundFileError as error:
                 raise MlmaError(f"cannot write {root / lang}: {error}; free space there") from error
             print(f"{name}: {lang}: {sentences} sentences, {seconds / 3600:.2f} h", flush=True)
 
@@ -114,30 +114,33 @@ def _marker(job: Job) -> dict[str, object]:
 
 
 def _made_with(root: Path, lang: str) -> dict[str, object] | None:
-    marker = root / lang / "complete.json"
-    return json.loads(marker.read_text()) if marker.is_file() else None
+    try:
+        return json.loads((root / lang / "complete.json").read_text())
+    except (OSError, ValueError):  # not there, or cut off
+        return None
 
 
 def _make_language(root: Path, lang: str, job: Job) -> tuple[int, float]:
-    """Write one language into a sibling folder and put it in place; sentences and seconds of it."""
-    final, temporary = root / lang, root / f".{lang}.tmp"
-    for stale in (temporary, final):
-        shutil.rmtree(stale, ignore_errors=True)
+    """Write one language, its folder whole or not at all; sentences and seconds of it."""
+    spoken: list[float] = []
+    replace_folder(root / lang, lambda new: spoken.extend(_fill(new, job)))
+    return len(spoken), sum(spoken)
+
+
+def _fill(folder: Path, job: Job) -> Iterator[float]:
+    """Write the splits and, last, what they were made with; yields each sentence's seconds."""
     speech, noise = Espeak(), np.random.default_rng(job.seed)
-    sentences, seconds = 0, 0.0
     for split, lines in job.plan().items():
-        audio = temporary / split / "audio"
+        audio = folder / split / "audio"
         audio.mkdir(parents=True)
         for line in lines:
             samples = finish(speech.say(line), line.snr, noise)
             soundfile.write(audio / f"{line.id}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
-            sentences, seconds = sentences + 1, seconds + len(samples) / SAMPLE_RATE
+            yield len(samples) / SAMPLE_RATE
         rows = ["id\tspeaker\ttext", *(f"{u.id}\t{u.speaker}\t{u.text}" for u in lines)]
-        table = temporary / split / "transcripts.tsv"
+        table = folder / split / "transcripts.tsv"
         table.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-    (temporary / "complete.json").write_text(json.dumps(_marker(job)) + "\n")
-    temporary.rename(final)
-    return sentences, seconds
+    (folder / "complete.json").write_text(json.dumps(_marker(job)) + "\n")
 
 
 def finish(spoken: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:

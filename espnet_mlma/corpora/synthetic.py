@@ -18,7 +18,7 @@ import numpy as np
 from espnet_mlma.corpora import espeak
 from espnet_mlma.corpora.espeak import BASE_VOICES, Line
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.text import check
+from espnet_mlma.text import check, normalise
 
 VOICES = {
     "train": (
@@ -63,7 +63,7 @@ prepare = partial(espeak.read, "synthetic")
 
 
 def sentences(text: str, lang: str) -> tuple[list[str], Counter[str]]:
-    """The sentences of a text that can be spoken and written, each once.
+    """The sentences of a text that can be spoken and written, each once by its words.
 
     Args:
         text: lines of sentences.
@@ -72,18 +72,19 @@ def sentences(text: str, lang: str) -> tuple[list[str], Counter[str]]:
     Returns:
         Sentences in their order, and how many were left out for what reason.
     """
-    kept: dict[str, None] = {}
+    kept: dict[str, str] = {}
     dropped: Counter[str] = Counter()
     for line in text.splitlines():
         for sentence in re.split(r"(?<=[.!?…:;])\s+", " ".join(line.split())):
             reason = check(sentence, lang) or _unfit(sentence)
-            if reason is None and sentence in kept:
+            words = normalise(sentence, lang)
+            if reason is None and words in kept:
                 reason = "seen before"
             if reason is None:
-                kept[sentence] = None
+                kept[words] = sentence
             elif sentence:
                 dropped[reason] += 1
-    return list(kept), dropped
+    return list(kept.values()), dropped
 
 
 def _unfit(sentence: str) -> str | None:

@@ -65,6 +65,21 @@ def read_samples(where: str) -> np.ndarray:
     return samples.astype(np.float32)
 
 
+def locate(where: str, below: Path) -> str:
+    """The second column of a wav.scp, seen from here.
+
+    Args:
+        where: a file, or `ark:offset`; a relative one counts from the recipe's folder.
+        below: a folder below the recipe's.
+    """
+    file, colon, _ = where.rpartition(":")
+    file = file if colon else where
+    for parent in below.resolve().parents:
+        if (parent / file).is_file():
+            return str(parent / where)
+    return where
+
+
 def decode_folder(
     recogniser: Recogniser, data_dir: Path, batch_seconds: float
 ) -> dict[str, Transcript]:
@@ -80,7 +95,8 @@ def decode_folder(
     lengths = {key: lengths[key] for key in audio}
     results: dict[str, Transcript] = {}
     for batch in by_length(lengths, batch_seconds):
-        transcripts = recogniser.transcribe_batch([read_samples(audio[key]) for key in batch])
+        samples = [read_samples(locate(audio[key], data_dir)) for key in batch]
+        transcripts = recogniser.transcribe_batch(samples)
         results.update(zip(batch, transcripts, strict=True))
         print(f"  {len(results)} / {len(audio)} utterances", end="\r", flush=True)
     return results

@@ -25,7 +25,7 @@ class ClipMask(nn.Module):
         self.low, self.high = width_range
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features (batch, time, bins), lengths (batch,) in frames; returns both, the first anew."""
+        """features (batch, time, bins), lengths (batch,) in frames; returns them, masked."""
         batch, time, bins = features.shape
         is_time = self.axis == "time"
         size = lengths[:, None] if is_time else lengths.new_full((batch, 1), bins)

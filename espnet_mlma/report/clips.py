@@ -11,7 +11,7 @@ from pathlib import Path
 import soundfile
 
 from espnet_mlma.corpora.audio import SAMPLE_RATE
-from espnet_mlma.decode.__main__ import read_samples
+from espnet_mlma.decode.__main__ import locate, read_samples
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.report.data import Spoken
 
@@ -63,18 +63,3 @@ def read_clip(spoken: Spoken, dump: Path) -> Clip:
     file = io.BytesIO()
     soundfile.write(file, samples, SAMPLE_RATE, compression_level=_COMPRESSION, **_MP3)
     return Clip("data:audio/mpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii"))
-
-
-def locate(where: str, dump: Path) -> str:
-    """The second column of a wav.scp, seen from here.
-
-    Args:
-        where: a file, or `ark:offset`; a relative one counts from the recipe's folder.
-        dump: lies below the recipe's folder.
-    """
-    file, colon, _ = where.rpartition(":")
-    file = file if colon else where
-    for parent in dump.resolve().parents:
-        if (parent / file).is_file():
-            return str(parent / where)
-    return where

@@ -11,6 +11,7 @@ from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.recipe.datadir import read
 from espnet_mlma.score.align import Errors, align, count_pairs
+from espnet_mlma.score.decoded import decoded_sets, find_dump
 from espnet_mlma.score.join import Utterance, characters, join
 
 Pairs = list[tuple[str | None, str | None]]
@@ -75,8 +76,8 @@ def load(experiment: Path, decoding: str | None = None, dump: Path | None = None
     """
     folder = choose_decoding(experiment, decoding)
     dump = dump or find_dump(experiment)
-    sets = sorted(path.parent for path in folder.glob("*/text") if path.parent.name[0] != ".")
-    utterances = [spoken for one in sets for spoken in read_set(dump / one.name, one)]
+    sets = decoded_sets(folder, dump)
+    utterances = [spoken for name in sets for spoken in read_set(dump / name, folder / name)]
     if not utterances:
         raise MlmaError(f"{folder}: its sets hold no utterance; run stages 3 and 12 again")
     return Decoded(experiment, folder.name, dump, utterances)
@@ -95,6 +96,8 @@ def choose_decoding(experiment: Path, name: str | None) -> Path:
     if not experiment.is_dir():
         raise MlmaError(f"{experiment}: no such folder; give an experiment, as exp/asr_*")
     found = sorted({path.parent.parent for path in experiment.glob("[!.]*/[!.]*/text")})
+    if not found and any(experiment.glob("[!.]*/text")):
+        raise MlmaError(f"{experiment}: this is a decoding; give the experiment that it lies in")
     if not found:
         raise MlmaError(
             f"{experiment}: nothing is decoded; run `./run.sh --stage 12 --stop_stage 13` first"
@@ -106,18 +109,6 @@ def choose_decoding(experiment: Path, name: str | None) -> Path:
     if len(named) > 1:
         raise MlmaError(f"{experiment}: choose with --decoding one of {names}")
     return named[0]
-
-
-def find_dump(experiment: Path) -> Path:
-    """`dump/raw` of the recipe that an experiment lies in.
-
-    Raises:
-        MlmaError: no folder above has one.
-    """
-    for parent in experiment.resolve().parents:
-        if (parent / "dump" / "raw").is_dir():
-            return parent / "dump" / "raw"
-    raise MlmaError(f"{experiment}: no dump/raw above it; give the references with --dump")
 
 
 def read_set(data: Path, decoded: Path) -> list[Spoken]:

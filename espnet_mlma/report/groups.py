@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -57,11 +57,18 @@ def by_language(spoken: Iterable[Spoken]) -> dict[str, list[Spoken]]:
 
 
 def by_corpus(spoken: Iterable[Spoken]) -> list[Group]:
-    """A group for each corpus and test set of one language, then the sum of several."""
+    """A group for each corpus and test set of one language, then the sum of several.
+
+    It is named after the corpus, and after the set too where a corpus has several.
+    """
     spoken = list(spoken)
     found = _sorted_out(spoken, lambda one: (one.utterance.corpus, one.test_set))
     lang = spoken[0].utterance.lang
-    rows = [group(corpus, found[corpus, name], lang) for corpus, name in sorted(found)]
+    sets = Counter(corpus for corpus, _ in found)
+    rows = [
+        group(corpus if sets[corpus] == 1 else f"{corpus}, {name}", found[corpus, name], lang)
+        for corpus, name in sorted(found)
+    ]
     return rows if len(rows) == 1 else [*rows, group("all", spoken, lang)]
 
 

@@ -147,7 +147,7 @@ def best(curve: Curve) -> str:
     line = curve.lines.get("valid")
     if not line:
         return ""
-    choose, word = (max, "highest") if curve.name.startswith("Accuracy") else (min, "lowest")
+    choose, word = (max, "highest") if curve.rises else (min, "lowest")
     epoch, value = choose(line, key=lambda point: (point[1], point[0]))
     return f"{word} in validation: {value:.3g} after epoch {epoch}"
 

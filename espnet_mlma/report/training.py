@@ -23,6 +23,11 @@ _NAMES = {
     "cer": "Character error rate of the decoder",
     "wer": "Word error rate of the decoder",
     "acc": "Accuracy of the decoder",
+    "acc_language": "Accuracy of the language",
+}
+_OF_LAYER = {
+    "cer_interctc_layer": "Character error rate after block",
+    "acc_language_layer": "Accuracy of the language after block",
 }
 
 Epochs = dict[int, dict[str, dict[str, float]]]
@@ -34,10 +39,12 @@ class Curve:
 
     Attributes:
         name: for people.
+        rises: it gets better upwards.
         lines: for `train` and `valid`, pairs of epoch and value.
     """
 
     name: str
+    rises: bool
     lines: dict[str, list[tuple[int, float]]]
 
 
@@ -76,12 +83,20 @@ def curves(epochs: Epochs) -> list[Curve]:
     """The figures worth a chart: loss, error rates, and the parts of the loss where it has some."""
     keys = {key for parts in epochs.values() for values in parts.values() for key in values}
     of_loss = sorted(key for key in keys if key.startswith("loss_") and key != "loss_scale")
+    of_layer = sorted(key for key in keys if key.rstrip("0123456789") in _OF_LAYER)
     found: list[Curve] = []
-    for key in (*_NAMES, *of_loss):
+    for key in (*_NAMES, *of_layer, *of_loss):
         lines = _lines(epochs, key)
         if lines and all(lines != other.lines for other in found):
-            found.append(Curve(_NAMES.get(key, key), lines))
+            found.append(Curve(_name(key), key.startswith("acc"), lines))
     return found
+
+
+def _name(key: str) -> str:
+    kind = key.rstrip("0123456789")
+    if kind in _OF_LAYER:
+        return f"{_OF_LAYER[kind]} {key.removeprefix(kind)}"
+    return _NAMES.get(key, key)
 
 
 def _lines(epochs: Epochs, key: str) -> dict[str, list[tuple[int, float]]]:

@@ -11,6 +11,17 @@ import pytest
 import yaml
 
 TAG = "decode_ctc_best_path_asr_model_valid.cer_ctc.ave"
+MEASURED = {
+    "system": "asr_good",
+    "parameters": 31_600_000,
+    "training_hours": 11840.0,
+    "audio_seconds": 3600.0,
+    "seconds": 36.0,
+    "rtf": 0.01,
+    "peak_bytes": 2**30,
+    "machine": "two cores",
+    "usd_per_machine_hour": 0.5,
+}
 # id, language, corpus, reference, and what the systems `good` and `bad` heard (None: nothing).
 UTTERANCES = {
     "test_cv_it": [
@@ -41,7 +52,8 @@ def recipe(tmp_path) -> Path:
         for column, system in ((4, "good"), (5, "bad")):
             heard = [(row[0], row[column]) for row in utterances if row[column] is not None]
             write_table(tmp_path / "exp" / system / TAG / name / "text", heard)
-    write_table(tmp_path / "dump" / "raw" / "train" / "utt2category", [("u1", "cv"), ("u2", "cv")])
+    for table, value in (("utt2category", "cv"), ("utt2lang", "it")):
+        write_table(tmp_path / "dump" / "raw" / "train" / table, [("u1", value), ("u2", value)])
     rows = [["dump/raw/train/wav.scp", "speech", "kaldi_ark"]]
     config = {"train_data_path_and_name_and_type": rows}
     (tmp_path / "exp" / "good" / "config.yaml").write_text(yaml.safe_dump(config))
@@ -95,12 +107,15 @@ def test_both_test_sets_of_librispeech_have_a_column_each(mlma, recipe):
 
 
 def test_pairs_are_tested_on_the_utterances_of_both(mlma, recipe):
-    (recipe / "exp" / "bad" / TAG / "test_cv_it" / "text").unlink()
+    shutil.rmtree(recipe / "exp" / "bad" / TAG / "test_cv_it")
     code, out, _ = mlma("compare", *systems(recipe), "--format", "json", "--published", "none")
     assert code == 0
-    [pair] = json.loads(out)["pairs"]
+    [apart], [pair] = (json.loads(out)[key] for key in ("apart", "pairs"))
+    assert apart.startswith("good alone decoded test_cv_it; ")
+    assert apart in mlma("compare", *systems(recipe))[1]
     assert (pair["first"], pair["second"]) == ("good", "bad")
     assert (pair["lang"], pair["corpus"], pair["sentences"]) == ("en", "fl", 3)
+    assert pair["speakers"] == 3
     assert pair["wer"]["difference"] == pytest.approx(100 * (2 - 4) / 8)
     assert pair["wer"]["low"] < pair["wer"]["difference"] < pair["wer"]["high"]
     assert pair["mapsswe"]["segments"] == 3
@@ -124,15 +139,16 @@ def test_markdown_has_both_systems_the_published_and_their_caveats(mlma, recipe)
     assert (code, err) == (0, "")
     english = rows(out, "English (en), WER (%)")
     assert english["System"] == ["Normaliser", "Source", "M", "Hours", "FL"]
-    assert english["goodᵃ"] == ["ours", "here", "", "", "25.0ᵇ"]
-    assert english["badᵃ"][-1] == "50.0"  # nobody knows what it was trained on
+    assert english["goodᵃ"] == ["ours", "here", "", "", "25.00ᵇ"]
+    assert english["badᵃ"][-1] == "50.00ᶜ"  # nobody knows what it was trained on
     italian = rows(out, "Italian (it), WER (%)")
-    assert italian["goodᵃ"][-1] == "0.0"
+    assert italian["goodᵃ"][-1] == "0.00"
     [six] = [row for name, row in italian.items() if name.startswith("MLMA ConMamba, six")]
     assert six[3:] == ["11840", "13.0"]
     caveats = dict(re.findall(r"^- (\w+): (.*)$", out, re.M))
     assert caveats["a"] == "No language model in decoding."
-    assert caveats["b"] == "Nothing of this corpus was in the training data."
+    assert caveats["b"] == "Nothing of this corpus in this language was in the training data."
+    assert caveats["c"].startswith("Hypotheses are missing")
     assert re.search(r"^1\. M\. Ali, .*, Table \d$", out, re.M)
     assert "Zipformer" not in out
 
@@ -143,30 +159,89 @@ def test_a_decoding_by_a_published_systems_name_has_its_caveats(mlma, recipe):
     assert code == 0
     caveats = {score["corpus"]: score["caveats"] for score in json.loads(out)["scores"]}
     assert caveats["cv"] == ["no-lm", "cv-leak"]
-    assert caveats["fl"] == ["no-lm", "fleurs-seen"]
+    assert caveats["fl"] == ["no-lm", "fleurs-seen", "missing"]
+    assert caveats["all"] == ["no-lm"]
+
+
+@pytest.mark.parametrize(
+    "system", ["espnet/owsm_ctc_v3.1_1B", "owsm_ctc_v3.2_ft_1B", "espnet/owsm_ctc_v4_1B"]
+)
+def test_a_published_model_that_was_measured_here_has_its_caveats(mlma, recipe, system):
+    folder = recipe / "exp" / "bad" / TAG
+    (folder / "measured.json").write_text(json.dumps(MEASURED | {"system": system}))
+    code, out, _ = mlma("compare", f"any={folder}", "--format", "json", "--published", "none")
+    assert code == 0
+    caveats = {score["corpus"]: score["caveats"] for score in json.loads(out)["scores"]}
+    assert caveats["cv"] == ["no-lm", "cv-leak"]
+
+
+def test_systems_that_share_nothing_are_said_to(mlma, recipe):
+    good, bad = (recipe / "exp" / name / TAG for name in ("good", "bad"))
+    shutil.rmtree(good / "test_cv_it")
+    shutil.rmtree(bad / "test_fl_en")
+    code, out, _ = mlma("compare", *systems(recipe))
+    assert code == 0
+    assert "good and bad share no test set, so there is no test of the two." in out
+
+
+def test_utterances_that_one_lacks_are_counted(mlma, recipe):
+    other = recipe / "other"
+    shutil.copytree(recipe / "exp" / "bad", other / "exp" / "bad")
+    shutil.copytree(recipe / "dump", other / "dump")
+    for file in (*other.glob("dump/raw/test_fl_en/*"), *other.glob("exp/*/*/test_fl_en/text")):
+        lines = [line for line in file.read_text().splitlines(True) if "fl_en_1" not in line]
+        file.write_text("".join(lines))
+    code, out, _ = mlma("compare", systems(recipe)[0], systems(other)[1])
+    assert code == 0
+    assert "good alone decoded 1 utterances of other sets; their counts" in out
+
+
+def test_a_decoding_that_did_not_end_is_no_system(mlma, recipe):
+    folder = recipe / "exp" / "bad" / TAG
+    shutil.copytree(folder / "test_cv_it", folder / ".test_cv_it.new")
+    assert mlma("compare", *systems(recipe))[0] == 0  # what a stopped stage 12 leaves
+    (folder / "test_cv_it" / "text").unlink()
+    code, _, err = mlma("compare", *systems(recipe))
+    assert code == 1 and f"{folder / 'test_cv_it'}: no text, decoding did not end" in err
+    code, _, err = mlma("compare", f"good={folder.parent}")
+    assert code == 1 and f"{folder.parent}: no set is decoded in it; give one of {TAG} in it" in err
+    code, _, err = mlma("compare", f"good={recipe / 'dump' / 'raw'}")
+    assert code == 1 and "these are the references" in err
+
+
+def test_speakers_or_words_too_few_for_a_plot_have_none(mlma, recipe):
+    for name, ids in (("test_cv_it", "cv_it_2"), ("test_fl_en", "fl_en_")):
+        for file in (*recipe.glob(f"dump/raw/{name}/*"), *recipe.glob(f"exp/*/*/{name}/text")):
+            lines = [line for line in file.read_text().splitlines(True) if ids not in line]
+            file.write_text("".join(lines))
+    shutil.rmtree(recipe / "exp" / "bad" / TAG / "test_fl_en")
+    shutil.rmtree(recipe / "exp" / "good" / TAG / "test_fl_en")
+    code, text, err = mlma("compare", *systems(recipe), "--format", "html")
+    assert (code, err) == (0, "")
+    assert text.count('<svg class="plot"') == 2  # of one speaker there is no interval
+    (recipe / "dump" / "raw" / "test_cv_it" / "text").write_text("cv_it_1-a\n")
+    code, text, err = mlma("compare", *systems(recipe), "--format", "html", "--published", "none")
+    assert (code, err, text.count('<svg class="plot"')) == (0, "", 0)
+
+
+def test_names_do_not_part_cells(mlma, recipe):
+    odd = [system.replace("=", "|x=") for system in systems(recipe)]
+    code, out, _ = mlma("compare", *odd)
+    assert code == 0
+    [head, rule] = re.findall(r"^\| Language \| Corpus \| Utt.*\n.*$", out, re.M)[0].split("\n")
+    assert len(re.findall(r"(?<!\\)\|", head)) == rule.count("|")
 
 
 def test_what_was_measured_is_in_the_table_of_costs(mlma, recipe):
-    measured = {
-        "system": "asr_good",
-        "parameters": 31_600_000,
-        "training_hours": 11840.0,
-        "audio_seconds": 3600.0,
-        "seconds": 36.0,
-        "rtf": 0.01,
-        "peak_bytes": 2**30,
-        "machine": "two cores",
-        "usd_per_machine_hour": 0.5,
-    }
     path = recipe / "exp" / "good" / TAG / "measured.json"
-    path.write_text(json.dumps(measured))
+    path.write_text(json.dumps(MEASURED))
     code, out, _ = mlma("compare", *systems(recipe))
     assert code == 0
     cost = rows(out, "Size and cost of what was measured here")
     assert cost["good"] == ["two cores", "31.6", "11840", "3600", "0.01", "100", "1.00", "0.005"]
     assert set(cost["bad"]) == {""}
     assert rows(out, "Italian (it), WER (%)")["goodᵃ"][2:4] == ["31.6", "11840"]
-    path.write_text(json.dumps(measured | {"parameters": 1}).replace("rtf", "speed"))
+    path.write_text(json.dumps(MEASURED | {"parameters": 1}).replace("rtf", "speed"))
     code, _, err = mlma("compare", *systems(recipe))
     assert code == 1
     assert err.startswith(f"error: {path}: not what measuring writes ('rtf')")
@@ -223,8 +298,11 @@ def test_the_page_needs_nothing_else_and_its_plots_have_all_figures(mlma, recipe
 
 def test_a_file_is_written_with_what_would_be_printed(mlma, recipe):
     file = recipe / "new" / "comparison.md"
-    assert mlma("compare", *systems(recipe), "-o", file) == (0, "", "")
+    assert mlma("compare", *systems(recipe), "-o", file) == (0, f"wrote {file}\n", "")
     assert file.read_text(encoding="utf-8") == mlma("compare", *systems(recipe))[1]
+    page = file.with_suffix(".html")
+    assert mlma("compare", *systems(recipe), "-o", page)[0] == 0
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def test_without_systems_all_that_is_published_is_printed(mlma):
@@ -243,7 +321,8 @@ def test_without_systems_all_that_is_published_is_printed(mlma):
         (["--published", "none"], 2, "nothing to compare"),
         (["good"], 2, "'good' is not NAME=DECODE_FOLDER"),
         (["a=b", "a=c"], 2, "two systems have one name"),
-        (["a=nowhere"], 1, "nowhere: no set is decoded in it"),
+        (["a=nowhere"], 1, "nowhere: no such folder; give one that stage 12 wrote, or decode"),
+        (["--format", "md", "-o", "x.html"], 2, "x.html and --format md: give one of both"),
         (["--published", "nobody"], 1, "no published system is 'nobody'"),
     ],
 )
@@ -259,7 +338,7 @@ def test_references_that_differ_or_are_not_there_are_named(mlma, recipe, tmp_pat
     good, bad = systems(recipe)[0], systems(other)[1]
     code, _, err = mlma("compare", good, bad)
     assert code == 1
-    assert f"{other / 'dump' / 'raw'}: no such folder; name that of the references with" in err
+    assert "no dump/raw above it; give the references with --dump" in err
     assert mlma("compare", good, bad, "--dump", recipe / "dump" / "raw")[0] == 0
     shutil.copytree(recipe / "dump", other / "dump")
     assert mlma("compare", good, bad)[0] == 0

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ from espnet_mlma.corpora import synthetic
 from espnet_mlma.corpora.espeak import Espeak, Line
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.text import LANGUAGES
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+from free_text import paragraphs  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +58,31 @@ def test_the_same_text_is_spoken_once_and_another_one_anew(root, capsys):
 
 def test_sentences_are_cut_at_their_ends_and_what_cannot_be_spoken_is_counted():
     lines = ["Elle a ri.  Il est\tvenu hier soir ! Oui. Il a 3 chats noirs.", "Elle a ri.", ""]
-    lines += ["Le łoś dort ici." + " mot" * 25]
+    lines += ["Le łoś dort ici." + " mot" * 25, "elle a Ri:"]  # the same words
     kept, dropped = synthetic.sentences("\n".join(lines), "fr")
     assert kept == ["Elle a ri.", "Il est venu hier soir !"]
     assert dropped == {
         "too short": 1,
         "digits": 1,
-        "seen before": 1,
+        "seen before": 2,
         "out_of_alphabet": 1,
         "too long": 1,
     }
+
+
+def test_a_manual_is_read_by_paragraphs(tmp_path):
+    page = (
+        '<page xmlns="http://projectmallard.org/1.0/" id="x"><title>No</title>'
+        "<p>Press the\n  <gui>red <em>big</em></gui> button.</p><list><item><p>Wait.</p></item>"
+        "</list></page>"
+    )
+    (tmp_path / "b.page").write_text(page)
+    (tmp_path / "a.page").write_text(page.replace("Press", "Push"))
+    (tmp_path / "c.txt").write_text("no page")
+    assert list(paragraphs(tmp_path)) == [
+        *("Push the red big button.", "Wait."),
+        *("Press the red big button.", "Wait."),
+    ]
 
 
 def test_a_text_that_is_missing_or_has_no_sentences_is_named(tmp_path):

@@ -20,7 +20,7 @@ def points(svg: ElementTree.Element, part: str) -> list[tuple[float, float]]:
 
 def test_a_falling_curve_falls_on_the_chart():
     lines = {"train": [(1, 9.0), (2, 3.0), (4, 1.0)], "valid": [(4, 1.1)]}
-    svg = ElementTree.fromstring(charts.curve(Curve("Loss", lines)))
+    svg = ElementTree.fromstring(charts.curve(Curve("Loss", False, lines)))
     xs, ys = zip(*points(svg, "train"), strict=True)
     assert ys[0] < ys[1] < ys[2]
     assert xs[2] - xs[1] == pytest.approx(2 * (xs[1] - xs[0]), abs=0.2)
@@ -29,7 +29,7 @@ def test_a_falling_curve_falls_on_the_chart():
 
 
 def test_a_single_epoch_and_zeros_are_drawn():
-    svg = ElementTree.fromstring(charts.curve(Curve("Loss", {"train": [(1, 0.0)]})))
+    svg = ElementTree.fromstring(charts.curve(Curve("Loss", False, {"train": [(1, 0.0)]})))
     assert len(points(svg, "train")) == 1
 
 

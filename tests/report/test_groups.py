@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 from espnet_mlma.report import groups
 from espnet_mlma.report.page import marked, mean_rates, widths
@@ -30,6 +31,17 @@ def test_fifths_by_score_hold_all_that_has_one_the_surest_first(spoken):
 def test_fewer_scores_than_groups_leave_no_empty_group(spoken):
     found = groups.by_score([spoken("a", "a", score=-0.5), spoken("a", "b", score=-1)])
     assert [of.utterances for of in found] == [1, 1]
+
+
+def test_two_sets_of_a_corpus_are_told_apart(spoken):
+    clean = spoken("a b", "a b")
+    heard = [replace(clean, test_set=name) for name in ("test_ls_en", "test_lsother_en")]
+    rows = groups.by_corpus([heard[0], replace(heard[1], word_errors=spoken("a", "x").word_errors)])
+    assert [(of.name, of.words.rate) for of in rows[:2]] == [
+        ("cv, test_ls_en", 0),
+        ("cv, test_lsother_en", 100),
+    ]
+    assert [of.name for of in groups.by_corpus(heard[:1])] == ["cv"]
 
 
 def test_speakers_of_one_name_in_two_languages_are_two_and_the_worst_is_first(spoken):

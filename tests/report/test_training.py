@@ -1,3 +1,4 @@
+from espnet_mlma.report.page import best
 from espnet_mlma.report.training import curves, read_epochs
 
 HEAD = "[host] 2026-01-01 00:00:00,000 (trainer:392) INFO: "
@@ -27,6 +28,18 @@ def test_losses_and_error_rates_are_read(tmp_path):
 def test_parts_of_the_loss_have_a_curve_where_they_are_not_the_whole(tmp_path):
     (tmp_path / "train.log").write_text(epoch(1, 9, 8, "loss_cr=1.250, "))
     assert [curve.name for curve in curves(read_epochs(tmp_path))][2:] == ["loss_cr"]
+
+
+def test_languages_and_lower_blocks_have_curves_with_names(tmp_path):
+    line = epoch(1, 9, 8).replace("cer=nan", "acc_language=0.5, acc_language_layer6=0.75")
+    again = epoch(2, 9, 8).replace("cer=nan", "acc_language=0.6, cer_interctc_layer12=0.125")
+    (tmp_path / "train.log").write_text(line + again)
+    found = {curve.name: curve for curve in curves(read_epochs(tmp_path))}
+    assert found["Accuracy of the language"].lines == {"valid": [(1, 0.5), (2, 0.6)]}
+    assert best(found["Accuracy of the language"]).startswith("highest in validation: 0.6")
+    assert found["Accuracy of the language after block 6"].lines == {"valid": [(1, 0.75)]}
+    layer = found["Character error rate after block 12"]
+    assert layer.lines == {"valid": [(2, 0.125)]} and best(layer).startswith("lowest")
 
 
 def test_a_log_that_goes_on_takes_back_what_is_trained_again(tmp_path):

@@ -61,6 +61,8 @@ while [ $# -gt 0 ]; do
         --mixture | --lang | --asr[_-]config | --asr[_-]tag | --asr[_-]exp | --expdir | \
             --asr[_-]stats[_-]dir | --token[_-]type | --lang[_-]tokens)
             die "$1: the table says it; for a model of your own use run.sh" ;;
+        --*) ;;
+        *) die "'$1': not an option; options are --name value, see $0 --help" ;;
     esac
     [ $# -ge 2 ] || die "$1 needs a value"
     case $1 in
@@ -75,6 +77,7 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
+[ -n "${table}" ] || die "which table? --table 3, 4, 5, 6 or 7"
 [[ ${dry_run} =~ ^(true|false)$ ]] || die "--dry_run ${dry_run}: true or false"
 models=$(rows "${table}")
 ngpu=${ngpu:-$( (nvidia-smi -L 2>/dev/null || true) | wc -l)}

@@ -1,0 +1,46 @@
+"""Where a decoding and its references are, among the folders of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from espnet_mlma.errors import MlmaError
+
+
+def find_dump(place: Path) -> Path:
+    """`dump/raw` of the recipe that an experiment or a decoding lies in.
+
+    Args:
+        place: the folder, as `exp/asr_*`.
+
+    Raises:
+        MlmaError: no folder above has one.
+    """
+    for parent in place.resolve().parents:
+        if (parent / "dump" / "raw").is_dir():
+            return parent / "dump" / "raw"
+    raise MlmaError(f"{place}: no dump/raw above it; give the references with --dump")
+
+
+def decoded_sets(folder: Path, dump: Path) -> list[str]:
+    """The names of the test sets that a decoding holds.
+
+    Args:
+        folder: what stage 12 wrote, as `exp/asr_*/decode_*`.
+        dump: `dump/raw`, the references.
+
+    Raises:
+        MlmaError: there is none, or one is not finished.
+    """
+    if folder.resolve() == dump.resolve():
+        raise MlmaError(f"{folder}: these are the references; give a folder that stage 12 wrote")
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    for path in inside:
+        if (dump / path.name / "text").is_file() and not (path / "text").is_file():
+            raise MlmaError(f"{path}: no text, decoding did not end; run stage 12 for it again")
+    found = [path.name for path in inside if (path / "text").is_file()]
+    if not found:
+        deeper = sorted({path.parents[1].name for path in folder.glob("[!.]*/[!.]*/text")})
+        where = f"; give one of {' '.join(deeper)} in it" if deeper else ""
+        raise MlmaError(f"{folder}: no set is decoded in it{where or '; run stage 12 first'}")
+    return found
