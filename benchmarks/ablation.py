@@ -236,12 +236,11 @@ class Score:
         """Per cent, of each seed."""
         return 100 * self.errors[unit].sum(1) / self.sizes[unit].sum()
 
-    def against(self, twin: Score | None, unit: str) -> Bootstrap:
-        """The rate less that of the twin, or the rate itself; the mean of the seeds."""
-        of_twin = np.zeros_like(self.errors[unit][:1]) if twin is None else twin.errors[unit]
-        ours, theirs = len(self.errors[unit]), len(of_twin)
+    def against(self, twin: Score, unit: str) -> Bootstrap:
+        """The rate less that of the twin; the mean of the seeds."""
+        ours, theirs = len(self.errors[unit]), len(twin.errors[unit])
         # Whole numbers: both sides as often as the other one has seeds.
-        first, second = self.errors[unit].sum(0) * theirs, of_twin.sum(0) * ours
+        first, second = self.errors[unit].sum(0) * theirs, twin.errors[unit].sum(0) * ours
         return bootstrap(first, second, self.sizes[unit] * ours * theirs, self.speakers)
 
 
@@ -281,10 +280,8 @@ def table(rows: Sequence[Row], scores: Mapping[str, Score]) -> list[list[object]
     lines = []
     for row in (row for row in rows if row.name in scores):
         one, twin = scores[row.name], scores.get(row.twin)
-        cer = one.against(None, "CER")
         cells = [row.name, row.updates, len(one.languages)]
-        cells += [f"{one.rates('WER').mean():.1f}"]
-        cells += [f"{cer.difference:.1f} ({cer.low:.1f} to {cer.high:.1f})"]
+        cells += [f"{one.rates(unit).mean():.1f}" for unit in ("WER", "CER")]
         cells += [" ".join(f"{rate:.1f}" for rate in one.rates("CER"))]
         if twin is None:
             cells += ["", "", ""]
@@ -299,18 +296,19 @@ def table(rows: Sequence[Row], scores: Mapping[str, Score]) -> list[list[object]
 
 
 def plot(rows: Sequence[Row], scores: Mapping[str, Score], file: Path) -> None:
-    """CER of each row with its interval, and each seed's."""
+    """CER of each row less that of its twin, with the interval."""
     import matplotlib.pyplot as plt
 
-    done = [row for row in rows if row.name in scores][::-1]
-    figure, axes = plt.subplots(figsize=(7, 1 + 0.35 * len(done)), layout="constrained")
-    for place, row in enumerate(done):
-        cer = scores[row.name].against(None, "CER")
-        axes.plot([cer.low, cer.high], [place, place], color="#0072B2", linewidth=2)
-        seeds = scores[row.name].rates("CER")
-        axes.plot(seeds, [place] * len(seeds), "o", color="#D55E00", markersize=5)
-    axes.set_yticks(range(len(done)), [f"{row.name}, {row.updates}" for row in done])
-    figure.supxlabel("CER (%), each seed, and 95 % of resampled speakers", fontsize="medium")
+    pairs = [row for row in rows if {row.name, row.twin} <= scores.keys()][::-1]
+    figure, axes = plt.subplots(figsize=(8, 1 + 0.5 * len(pairs)), layout="constrained")
+    axes.axvline(0, color="#888888", linewidth=1)
+    for place, row in enumerate(pairs):
+        found = scores[row.name].against(scores[row.twin], "CER")
+        axes.plot([found.low, found.high], [place, place], color="#0072B2", linewidth=2)
+        axes.plot(found.difference, place, "o", color="#D55E00", markersize=5)
+    labels = [f"{row.name}\nless {row.twin}" for row in pairs]
+    axes.set_yticks(range(len(pairs)), labels, fontsize="small")
+    figure.supxlabel("difference of the CER (percentage points)", fontsize="medium")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file)
 
@@ -337,7 +335,7 @@ def main() -> None:
         wanted = [row for row in rows if not args.rows or row.name in args.rows]
         train(grid, wanted, args.db_root.absolute(), args.jobs, args.threads)
     scores = {row.name: found for row in rows if (found := score(grid, row)) is not None}
-    header = ["row", "updates", "seeds", "WER (%)", "CER (%), 95 %", "each seed's", "twin"]
+    header = ["row", "updates", "seeds", "WER (%)", "CER (%)", "each seed's", "twin"]
     header += ["CER less its (95 %)", "relative (%)", "validation CER (%)", "language right (%)"]
     title = f"Ablation, {grid['mixture']}, {' and '.join(grid['test_sets'])} test sets"
     report(title, header, table(rows, scores), args)

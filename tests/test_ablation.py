@@ -87,17 +87,6 @@ def test_the_table_has_rates_and_the_difference_to_the_twin():
     other = scored([[6] * 50])
     rows = [Row("a", 10, (1, 2), {}), Row("b", 10, (1,), {}, twin="a")]
     first, second = table(rows, {"a": one, "b": other})
-    assert first == [
-        "a",
-        10,
-        2,
-        "30.0",
-        "30.0 (30.0 to 30.0)",
-        "40.0 20.0",
-        "",
-        "",
-        "",
-        "40.2",
-        "50.0",
-    ]
+    assert first[:6] == ["a", 10, 2, "30.0", "30.0", "40.0 20.0"]
+    assert first[6:] == ["", "", "", "40.2", "50.0"]
     assert second[6:9] == ["a", "+30.0 (+30.0 to +30.0)", "+100.0"]
