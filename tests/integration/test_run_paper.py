@@ -160,9 +160,10 @@ def test_the_papers_models_of_a_table_are_known_to_the_comparison(recipe, table)
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "error: --table '': the paper's tables of results are 3, 4, 5, 6 and 7"),
+        ([], "error: which table? --table 3, 4, 5, 6 or 7"),
         (["--table", "2"], "error: --table '2': the paper's tables"),
         (["--table"], "error: --table needs a value"),
+        (["3"], "error: '3': not an option; options are --name value"),
         (["--table", "3", "--ngpu", "3"], "error: --ngpu 3: 1, 2, 4, 8 or 16"),
         (["--table", "3", "--dry_run", "yes"], "error: --dry_run yes: true or false"),
         (["--table", "3", "--asr-tag", "mine"], "error: --asr-tag: the table says it"),
@@ -181,3 +182,10 @@ def test_tables_of_the_readme_are_those_it_runs():
     rows = re.findall(r"^\| Table ([3-7]) \| (.*?) \| (.*?) \|", text, re.MULTILINE)
     said = {int(table): sorted(re.findall(r"\w+", mixtures)) for table, _, mixtures in rows}
     assert said == {table: sorted({of[2] for of in models}) for table, models in TABLES.items()}
+
+
+def test_a_computer_without_gpus_is_told_what_it_is_in_for(recipe):
+    done = run(recipe, "--table", 3, "--dry_run", "true", "--ngpu", 0)
+    assert {row["--ngpu"] for row in commands(done)} == {"0"}
+    assert "gpu_hours.py says how long" in done.stderr
+    assert not run(recipe, "--table", 3, "--dry_run", "true", "--ngpu", 1).stderr

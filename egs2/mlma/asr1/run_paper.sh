@@ -138,6 +138,9 @@ compare_models() {
         --published "$(quoted "${table}")"
 }
 
+if [ "${ngpu}" = 0 ]; then
+    echo "no GPU: each model is 127,000 updates; benchmarks/gpu_hours.py says how long they take" >&2
+fi
 ready=
 while read -r -a row; do
     run_model "${row[@]}" </dev/null
