@@ -15,7 +15,7 @@ PER_UTTERANCE = ("text", "utt2spk", "utt2lang", "utt2dataset", "utt2category")
 
 
 def read(path: Path, made_by: str) -> dict[str, str]:
-    """Read a table; a key that stands alone has the empty value.
+    """Read a table: a key, blanks or a tab, and the value; a key alone has the empty value.
 
     Args:
         path: the table.
@@ -28,10 +28,10 @@ def read(path: Path, made_by: str) -> dict[str, str]:
     try:
         with open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                key, _, value = line.rstrip("\n").partition(" ")
+                key, *value = line.rstrip("\n").split(maxsplit=1) or [""]
                 if key in table:
                     raise MlmaError(f"{path}:{number}: {key} is there twice; run {made_by} again")
-                table[key] = value
+                table[key] = value[0] if value else ""
     except FileNotFoundError:
         raise MlmaError(f"{path.absolute()}: no such file; run {made_by} first") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -10,6 +10,8 @@ def test_a_table_comes_back_with_empty_values_and_odd_spaces(tmp_path: Path) -> 
     rows = {"a": "", "b": "one two", "c": "é  ñ"}
     datadir.write(tmp_path / "text", rows.items())
     assert datadir.read(tmp_path / "text", "stage 1") == rows
+    (tmp_path / "text").write_text("a\nb\tone two\nc   é  ñ\n", encoding="utf-8")
+    assert datadir.read(tmp_path / "text", "stage 1") == rows
 
 
 def test_a_missing_table_names_the_stage_that_makes_it(tmp_path: Path) -> None:
