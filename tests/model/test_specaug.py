@@ -1,9 +1,12 @@
 """Masks: of the clip and not of its batch, and silent about what they hide."""
 
+import numpy as np
 import pytest
 import torch
+from espnet2.asr.frontend.default import DefaultFrontend
 from espnet2.asr.specaug.specaug import SpecAug
 
+from espnet_mlma.corpora.espeak import Espeak, Line, finish
 from espnet_mlma.model import ClipSpecAug
 
 BINS = 80
@@ -66,6 +69,15 @@ def test_a_mask_holds_the_mean_of_the_clip():
         changed = clip != before
         assert changed[:length].any()
         torch.testing.assert_close(clip[changed], mean[changed], atol=1e-3, rtol=0)
+
+
+def test_zero_is_louder_than_speech():
+    """Why masks are filled with the mean: of samples in -1..1, energies are below 1."""
+    said = Espeak().say(Line("u", "s", "la casa e il mare sono qui vicino", "it+m1", 150, 50, 30))
+    speech = torch.tensor(finish(said, 30, np.random.default_rng(1)), dtype=torch.float32)
+    frontend = DefaultFrontend(fs="16k", n_fft=512, win_length=400, hop_length=160, center=False)
+    features, _ = frontend(speech[None], torch.tensor([len(speech)]))
+    assert (features > 0).float().mean() < 0.05
 
 
 def test_a_clip_shorter_than_a_mask_is_hidden_to_its_end():
