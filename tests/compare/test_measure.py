@@ -35,7 +35,11 @@ def data(tmp_path_factory) -> Path:
         for number, seconds in enumerate(durations):
             key, file = f"{language}_s-{number}", folder / f"{number}.wav"
             soundfile.write(file, noise(seconds), RATE, subtype="FLOAT")
-            values = {"wav.scp": file, "utt2num_samples": round(seconds * RATE)}
+            # As stage 3 writes it: seen from the recipe's folder, wherever the program is started.
+            values = {
+                "wav.scp": file.relative_to(root.parents[1]),
+                "utt2num_samples": round(seconds * RATE),
+            }
             values |= {"text": "a book", "utt2lang": language, "utt2spk": f"{language}_s"}
             values["utt2category"] = "noise"
             for table, value in values.items():
