@@ -335,6 +335,8 @@ def main() -> None:
         wanted = [row for row in rows if not args.rows or row.name in args.rows]
         train(grid, wanted, args.db_root.absolute(), args.jobs, args.threads)
     scores = {row.name: found for row in rows if (found := score(grid, row)) is not None}
+    if not scores:
+        raise SystemExit(f"error: no row is done below {RECIPE / EXPERIMENTS}; give --db_root")
     header = ["row", "updates", "seeds", "WER (%)", "CER (%)", "each seed's", "twin"]
     header += ["CER less its (95 %)", "relative (%)", "validation CER (%)", "language right (%)"]
     title = f"Ablation, {grid['mixture']}, {' and '.join(grid['test_sets'])} test sets"

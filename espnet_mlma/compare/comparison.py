@@ -128,14 +128,14 @@ def what_is_apart(first: System, second: System) -> str:
     """What only one of two systems decoded, in a sentence; empty if nothing is."""
     ours, theirs = (set(next(iter(s.utterances.values()))) for s in (first, second))
     if not ours & theirs:
-        return f"{first.name} and {second.name} share no test set, so there is no test of the two."
+        return f"{first.name} and {second.name} share no utterance, so there is no test of the two."
     parts = []
-    for name, only, other in ((first, ours - theirs, theirs), (second, theirs - ours, ours)):
+    for system, only, other in ((first, ours - theirs, theirs), (second, theirs - ours, ours)):
         lacking = {set_ for set_, _ in only} - {set_ for set_, _ in other}
         rest = sum(set_ not in lacking for set_, _ in only)
         what = sorted(lacking) + [f"{rest} utterances of other sets"] * bool(rest)
         if what:
-            parts.append(f"{name.name} alone decoded {', '.join(what)}")
+            parts.append(f"{system.name} alone decoded {', '.join(what)}")
     counts = "; their counts and sums are of different utterances, the test of the two is not."
     return "; ".join(parts) + counts if parts else ""
 

@@ -208,7 +208,9 @@ def training_corpora(experiment: Path) -> set[tuple[str, str]]:
         return set()
     config = yaml.safe_load((experiment / "config.yaml").read_text(encoding="utf-8"))
     found = set()
-    for table in training_tables(experiment, config, "utt2category"):
-        languages = read(table.with_name("utt2lang"), "stage 1")
-        found |= {(languages[id_], corpus) for id_, corpus in read(table, "stage 1").items()}
+    for table in training_tables(experiment, config, "utt2lang"):
+        corpora = table.with_name("utt2category")
+        if corpora.is_file():
+            languages = read(table, "stage 1")
+            found |= {(languages.get(id_), of) for id_, of in read(corpora, "stage 1").items()}
     return found

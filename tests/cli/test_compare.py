@@ -181,7 +181,7 @@ def test_systems_that_share_nothing_are_said_to(mlma, recipe):
     shutil.rmtree(bad / "test_fl_en")
     code, out, _ = mlma("compare", *systems(recipe))
     assert code == 0
-    assert "good and bad share no test set, so there is no test of the two." in out
+    assert "good and bad share no utterance, so there is no test of the two." in out
 
 
 def test_utterances_that_one_lacks_are_counted(mlma, recipe):
