@@ -6,6 +6,7 @@ import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import kaldiio
 import numpy as np
@@ -103,13 +104,20 @@ def decode_folder(
 
 
 def write_results(results: dict[str, Transcript], output_dir: Path) -> None:
-    """Write the five files in C order of the ids; the folder appears whole or not at all."""
+    """Write a file a column in C order of the ids; the folder appears whole or not at all.
+
+    Args:
+        results: by id.
+        output_dir: gets text, token, token_int, utt2lang, the path's log-probability in score, and
+            the mean of the words' confidences.
+    """
     columns = {
         "text": lambda t: t.text,
         "token": lambda t: " ".join(token.text for token in t.tokens),
         "token_int": lambda t: " ".join(str(token.id) for token in t.tokens),
         "score": lambda t: f"{t.score:.4f}",
         "utt2lang": lambda t: t.language or "",
+        "confidence": lambda t: f"{fmean(w.confidence for w in t.words):.4f}" if t.words else "",
     }
 
     def fill(new: Path) -> None:

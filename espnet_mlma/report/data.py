@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,8 +28,7 @@ class Spoken:
         test_set: the set it belongs to.
         utterance: both texts, language, corpus and speaker.
         seconds: of audio.
-        score: the decoder's log-probability for each symbol it wrote, natural logarithm; None
-            where decoding wrote none.
+        confidence: how probably a word of it is right, 0 to 1; None where decoding does not say.
         audio: the second column of `wav.scp`; None without a line there.
         words, chars: pairs of what was said and what was recognised; None where a side has none.
         word_errors, char_errors: what was counted on them.
@@ -37,7 +37,7 @@ class Spoken:
     test_set: str
     utterance: Utterance
     seconds: float
-    score: float | None
+    confidence: float | None
     audio: str | None
     words: Pairs
     chars: Pairs
@@ -123,7 +123,7 @@ def read_set(data: Path, decoded: Path) -> list[Spoken]:
     """
     audio = read(data / "wav.scp", "stage 3")
     samples = read(data / "utt2num_samples", "stage 3")
-    scores = read_scores(decoded)
+    confidences = read_confidences(decoded)
     found = []
     for utterance in join(data, decoded / "text"):
         if utterance.id not in samples:
@@ -137,7 +137,7 @@ def read_set(data: Path, decoded: Path) -> list[Spoken]:
                 test_set=data.name,
                 utterance=utterance,
                 seconds=int(samples[utterance.id]) / SAMPLE_RATE,
-                score=scores.get(utterance.id),
+                confidence=confidences.get(utterance.id),
                 audio=audio.get(utterance.id),
                 words=words,
                 chars=chars,
@@ -148,14 +148,24 @@ def read_set(data: Path, decoded: Path) -> list[Spoken]:
     return found
 
 
-def read_scores(decoded: Path) -> dict[str, float]:
-    """Log-probability per symbol by utterance; empty where decoding wrote no scores."""
+def read_confidences(decoded: Path) -> dict[str, float]:
+    """How sure the decoder was, by utterance: 0 to 1, empty where it does not say.
+
+    Ours writes the mean of its words' confidences. Of ESPnet's, which writes none, it is the
+    geometric mean of the symbols' probabilities.
+
+    Args:
+        decoded: `<experiment>/<decoding>/<set>`.
+    """
+    if (decoded / "confidence").is_file():
+        written = read(decoded / "confidence", "stage 12")
+        return {key: float(text) for key, text in written.items() if text}
     if not ((decoded / "score").is_file() and (decoded / "token").is_file()):
         return {}
     scores, tokens = (read(decoded / name, "stage 12") for name in ("score", "token"))
     numbers = {key: _NUMBER.search(text) for key, text in scores.items()}
     return {
-        key: float(number[0]) / max(1, len(tokens.get(key, "").split()))
+        key: math.exp(float(number[0]) / max(1, len(tokens.get(key, "").split())))
         for key, number in numbers.items()
         if number
     }

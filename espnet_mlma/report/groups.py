@@ -12,7 +12,7 @@ from espnet_mlma.score.align import Errors, total_errors
 from espnet_mlma.text import LANGUAGES
 
 DURATIONS = (1, 2, 3, 5, 8, 12, 20, 30)  # seconds
-SCORE_GROUPS = 5
+CONFIDENCE_GROUPS = 5
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,13 @@ def by_duration(spoken: Iterable[Spoken]) -> list[Group]:
     return [group(name, found[low]) for name, low in zip(names, edges, strict=True) if low in found]
 
 
-def by_score(spoken: Iterable[Spoken]) -> list[Group]:
+def by_confidence(spoken: Iterable[Spoken]) -> list[Group]:
     """As many utterances in each of five groups, those that the decoder was surest of first."""
-    scored = sorted((one.score, number, one) for number, one in enumerate(spoken) if _scored(one))
-    edges = [len(scored) * i // SCORE_GROUPS for i in range(SCORE_GROUPS + 1)]
-    parts = [scored[low:high] for low, high in zip(edges, edges[1:], strict=False) if low < high]
-    return [
-        group(f"{_signed(part[0][0])} to {_signed(part[-1][0])}", [one for _, _, one in part])
-        for part in reversed(parts)
-    ]
+    known = [one for one in spoken if one.confidence is not None and not one.utterance.missing]
+    known.sort(key=lambda one: -one.confidence)
+    edges = [len(known) * i // CONFIDENCE_GROUPS for i in range(CONFIDENCE_GROUPS + 1)]
+    parts = [known[low:high] for low, high in zip(edges, edges[1:], strict=False) if low < high]
+    return [group(f"{part[-1].confidence:.2f} to {part[0].confidence:.2f}", part) for part in parts]
 
 
 def by_speaker(spoken: Iterable[Spoken]) -> list[Group]:
@@ -121,14 +119,6 @@ def worst(spoken: Sequence[Spoken], number: int) -> list[Spoken]:
 def error_rate(errors: Errors) -> float:
     """Errors per cent of the reference's tokens; infinite where words came of nothing said."""
     return errors.rate if errors.reference else float("inf") if errors.total else 0.0
-
-
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _scored(one: Spoken) -> bool:
-    return one.score is not None and not one.utterance.missing
 
 
 def _sorted_out(spoken: Iterable[Spoken], key: Callable) -> dict:

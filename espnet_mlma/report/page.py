@@ -17,10 +17,10 @@ from espnet_mlma.report.confusions import Confusions, Matrix
 from espnet_mlma.report.data import Decoded, Pairs, Spoken
 from espnet_mlma.report.groups import (
     Group,
+    by_confidence,
     by_corpus,
     by_duration,
     by_language,
-    by_score,
     by_speaker,
     error_rate,
     group,
@@ -88,7 +88,7 @@ def render(decoded: Decoded, epochs: Epochs, number: int, audio_bytes: int) -> P
         matrix=Confusions(one.chars for one in spoken).matrix(_SYMBOLS),
         heat=heat,
         durations=by_duration(spoken),
-        scores=by_score(spoken),
+        confidences=by_confidence(spoken),
         speakers=speakers,
         worst_speakers=[of for of in speakers if of.words.reference >= least][:_SPEAKERS],
         least_words=least,

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import soundfile
 
 from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.recipe.datadir import read
+from espnet_mlma.report.data import read_confidences
 
 TAG = "decode_ctc_best_path_asr_model_valid.cer_ctc.ave"
 EVIL = "en_2-<script>document.title='run'</script>"
@@ -161,14 +164,24 @@ def test_its_place_is_the_decoding_and_twice_gives_the_same(mlma, recipe, monkey
     assert page.read_bytes() == first
 
 
-def test_without_scores_log_or_errors_the_page_says_so(mlma, recipe):
+def test_confidence_is_ours_where_it_is_written_and_else_a_symbols_probability(recipe):
+    decoded = recipe / "exp" / "asr_x" / TAG / "test_ls_it"
+    id_, text = next(iter(read(decoded / "text", "").items()))
+    # The score above is one nat a character, and the tokens are without the spaces.
+    symbols = math.exp(-len(text) / len(text.replace(" ", "")))
+    assert read_confidences(decoded)[id_] == pytest.approx(symbols)
+    write_table(decoded / "confidence", {id_: "0.8125", "other": ""})
+    assert read_confidences(decoded) == {id_: 0.8125}
+
+
+def test_without_confidences_log_or_errors_the_page_says_so(mlma, recipe):
     experiment = recipe / "exp" / "asr_x"
     (experiment / "train.log").unlink()
     shutil.rmtree(experiment / TAG / "test_cv_en")
     (experiment / TAG / "test_ls_it" / "score").unlink()
     assert mlma("report", experiment, "-o", recipe / "page.html")[0] == 0
     text = Elements((recipe / "page.html").read_text(encoding="utf-8")).text
-    assert "Decoding wrote no scores." in text
+    assert "Decoding wrote no confidences." in text
     assert "with a finished epoch" in text
     assert "Every word is right." in text
 

@@ -126,7 +126,7 @@ def test_statistics_are_found_from_anywhere(experiment, tmp_path, monkeypatch):
     assert espnet_mlma.load(folder, device="cpu").transcribe(np.zeros(8000)).duration == 0.5
 
 
-def test_stage_12_writes_the_four_files(experiment, utterances, tmp_path):
+def test_stage_12_writes_its_files(experiment, utterances, tmp_path):
     data = tmp_path / "dump" / "raw" / "test"
     data.mkdir(parents=True)
     with (data / "wav.scp").open("w") as scp, (data / "utt2num_samples").open("w") as lengths:
@@ -152,6 +152,9 @@ def test_stage_12_writes_the_four_files(experiment, utterances, tmp_path):
     }.items():
         lines = (tmp_path / "out" / "test" / name).read_text().splitlines()
         assert lines == [f"spk-{i} {column(t)}".rstrip() for i, t in enumerate(expected)]
+    for line, t in zip((tmp_path / "out/test/confidence").open(), expected, strict=True):
+        mean = np.mean([word.confidence for word in t.words]) if t.words else np.nan
+        assert float(line.partition(" ")[2] or "nan") == pytest.approx(mean, abs=2e-4, nan_ok=True)
     config.write_text("batch_seconds: 3\nbeam_size: 3\n")
     done = subprocess.run([*command, "--config", config], capture_output=True, text=True)
     assert done.returncode == 1

@@ -18,7 +18,7 @@ def spoken() -> Callable[..., Spoken]:
         lang: str = "en",
         speaker: str = "s",
         seconds: float = 1.0,
-        score: float | None = None,
+        confidence: float | None = None,
         missing: bool = False,
     ) -> Spoken:
         words = paired(reference.split(), hypothesis.split())
@@ -27,7 +27,7 @@ def spoken() -> Callable[..., Spoken]:
             test_set=f"test_{lang}",
             utterance=Utterance(id_, speaker, lang, "cv", reference, hypothesis, missing),
             seconds=seconds,
-            score=score,
+            confidence=confidence,
             audio=None,
             words=words,
             chars=chars,

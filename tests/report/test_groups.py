@@ -18,18 +18,18 @@ def test_durations_fall_into_the_group_that_starts_at_them(spoken):
     assert all(of.words.rate == 50 for of in found)
 
 
-def test_fifths_by_score_hold_all_that_has_one_the_surest_first(spoken):
-    heard = [spoken("a", "a" if n < 8 else "b", score=-(n + 1) / 10) for n in range(11)]
-    heard += [spoken("a", "b"), spoken("a", "", score=-9.0, missing=True)]
-    found = groups.by_score(heard)
-    assert [of.utterances for of in found] == [3, 2, 2, 2, 2]
-    assert found[0].name == "−0.30 to −0.10"
-    assert [of.words.sub for of in found] == [0, 0, 0, 1, 2]
-    assert groups.by_score(heard[-2:]) == []
+def test_fifths_by_confidence_hold_all_that_has_one_the_surest_first(spoken):
+    heard = [spoken("a", "a" if n < 8 else "b", confidence=1 - n / 20) for n in range(11)]
+    heard += [spoken("a", "b"), spoken("a", "", confidence=0.01, missing=True)]
+    found = groups.by_confidence(heard[::-1])
+    assert [of.utterances for of in found] == [2, 2, 2, 2, 3]
+    assert [of.name for of in found][::4] == ["0.95 to 1.00", "0.50 to 0.60"]
+    assert [of.words.sub for of in found] == [0, 0, 0, 0, 3]
+    assert groups.by_confidence(heard[-2:]) == []
 
 
-def test_fewer_scores_than_groups_leave_no_empty_group(spoken):
-    found = groups.by_score([spoken("a", "a", score=-0.5), spoken("a", "b", score=-1)])
+def test_fewer_confidences_than_groups_leave_no_empty_group(spoken):
+    found = groups.by_confidence([spoken("a", "a", confidence=c) for c in (0.5, 0.9)])
     assert [of.utterances for of in found] == [1, 1]
 
 
