@@ -169,7 +169,7 @@ def test_batches_are_those_of_the_configuration(name, epoch, training_set, sampl
     assert max(map(len, batches)) < args.max_batch_size
     # The last of each draw is what is left; the others end with the clip that fills them.
     bins = np.median([sum(samples[id_] for id_ in batch) for batch in batches])
-    assert bins == pytest.approx(args.batch_bins, rel=0.02)
+    assert args.batch_bins <= bins <= args.batch_bins + max(samples.values())
 
 
 def test_gpus_share_a_batch(training_set, samples):
