@@ -75,9 +75,10 @@ def run(arguments: argparse.Namespace) -> None:
     if len(set(names)) < len(names):
         raise UsageError("two systems have one name; give each its own")
     suffix = arguments.output.suffix[1:] if arguments.output else ""
-    if suffix in FORMATS and arguments.format not in (None, suffix):
-        raise UsageError(f"{arguments.output} and --format {arguments.format}: give one of both")
-    form = arguments.format or (suffix if suffix in FORMATS else FORMATS[0])
+    by_name = suffix if suffix in FORMATS else None
+    form = arguments.format or by_name or FORMATS[0]
+    if by_name not in (None, form):
+        raise UsageError(f"{arguments.output} and --format {form}: give one of both")
     if not names and arguments.published == "none":
         raise UsageError("nothing to compare; name decoding folders or published systems")
 

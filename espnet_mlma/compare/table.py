@@ -133,15 +133,12 @@ def _own_lines(comparison: Comparison, lang: str) -> Iterator[Line]:
     several = len(comparison.normalisers) > 1
     for system in comparison.systems:
         quoted = comparison.published.systems.get(system.name)
+        common = system.caveats.get(ALL, ())
         for normaliser in comparison.normalisers:
             values = {
                 score.corpus: (
                     score.words.rate,
-                    tuple(
-                        key
-                        for key in system.caveats_on(lang, score.corpus)
-                        if key not in system.caveats.get(ALL, ())
-                    ),
+                    tuple(c for c in system.caveats_on(lang, score.corpus) if c not in common),
                 )
                 for score in comparison.scores
                 if (score.system, score.normaliser, score.lang) == (system.name, normaliser, lang)
@@ -153,7 +150,7 @@ def _own_lines(comparison: Comparison, lang: str) -> Iterator[Line]:
                     system.name,
                     normaliser,
                     *_size(system, quoted),
-                    caveats=system.caveats.get(ALL, ()),
+                    caveats=common,
                     source=None,
                     size_source=None,
                     values=values,

@@ -77,9 +77,9 @@ def sentences(text: str, lang: str) -> tuple[list[str], Counter[str]]:
     for line in text.splitlines():
         for sentence in re.split(r"(?<=[.!?…:;])\s+", " ".join(line.split())):
             reason = check(sentence, lang) or _unfit(sentence)
-            words = normalise(sentence, lang)
-            if reason is None and words in kept:
-                reason = "seen before"
+            if reason is None:
+                words = normalise(sentence, lang)
+                reason = "seen before" if words in kept else None
             if reason is None:
                 kept[words] = sentence
             elif sentence:

@@ -8,6 +8,8 @@ import torch
 from espnet2.asr.specaug.specaug import SpecAug
 from torch import Tensor, nn
 
+from espnet_mlma.scan.reference import valid_frames
+
 
 class ClipMask(nn.Module):
     """Hides stretches of each clip, of its frames or of its bins, behind its own mean.
@@ -36,8 +38,8 @@ class ClipMask(nn.Module):
         place = torch.arange(time if is_time else bins, device=features.device)
         hidden = (place >= start[..., None]) & (place < (start + width)[..., None])
         hidden = hidden.any(1).unsqueeze(2 if is_time else 1)
-        padding = torch.arange(time, device=features.device) >= lengths[:, None]
-        mean = features.masked_fill(padding[..., None], 0).sum(1) / lengths[:, None]
+        valid = valid_frames(lengths, batch, time, features.device)[..., None]
+        mean = features.where(valid, 0).sum(1) / lengths[:, None]
         return torch.where(hidden, mean[:, None], features), lengths
 
 

@@ -12,7 +12,7 @@ from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.recipe.datadir import read
 from espnet_mlma.score.align import Errors, align, count_pairs
-from espnet_mlma.score.decoded import decoded_sets, find_dump
+from espnet_mlma.score.decoded import decoded_sets, decodings, find_dump
 from espnet_mlma.score.join import Utterance, characters, join
 
 Pairs = list[tuple[str | None, str | None]]
@@ -95,7 +95,7 @@ def choose_decoding(experiment: Path, name: str | None) -> Path:
     """
     if not experiment.is_dir():
         raise MlmaError(f"{experiment}: no such folder; give an experiment, as exp/asr_*")
-    found = sorted({path.parent.parent for path in experiment.glob("[!.]*/[!.]*/text")})
+    found = decodings(experiment)
     if not found and any(experiment.glob("[!.]*/text")):
         raise MlmaError(f"{experiment}: this is a decoding; give the experiment that it lies in")
     if not found:

@@ -22,6 +22,15 @@ def find_dump(place: Path) -> Path:
     raise MlmaError(f"{place}: no dump/raw above it; give the references with --dump")
 
 
+def decodings(experiment: Path) -> list[Path]:
+    """The folders of an experiment that stage 12 wrote, by name.
+
+    Args:
+        experiment: as `exp/asr_*`.
+    """
+    return sorted({text.parents[1] for text in experiment.glob("[!.]*/[!.]*/text")})
+
+
 def decoded_sets(folder: Path, dump: Path) -> list[str]:
     """The names of the test sets that a decoding holds.
 
@@ -40,7 +49,7 @@ def decoded_sets(folder: Path, dump: Path) -> list[str]:
             raise MlmaError(f"{path}: no text, decoding did not end; run stage 12 for it again")
     found = [path.name for path in inside if (path / "text").is_file()]
     if not found:
-        deeper = sorted({path.parents[1].name for path in folder.glob("[!.]*/[!.]*/text")})
-        where = f"; give one of {' '.join(deeper)} in it" if deeper else ""
-        raise MlmaError(f"{folder}: no set is decoded in it{where or '; run stage 12 first'}")
+        inner = " ".join(path.name for path in decodings(folder))
+        what = f"give one of {inner} in it" if inner else "run stage 12 first"
+        raise MlmaError(f"{folder}: no set is decoded in it; {what}")
     return found
