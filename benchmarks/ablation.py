@@ -12,8 +12,10 @@ it. The validation CER is that of the best epoch, before averaging.
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from common import ROOT, arguments, report
+from common import ROOT, arguments, machine, report, save
 
 from espnet_mlma.compare.statistics import Bootstrap, bootstrap
 from espnet_mlma.report.training import read_epochs
@@ -35,6 +37,8 @@ EXPERIMENTS = Path("exp") / "ablation"  # below the recipe
 EPOCHS = 10
 MODEL = "valid.cer_ctc.ave"
 DECODING = f"decode_ctc_best_path_asr_model_{MODEL}"
+UNITS = ("WER", "CER")
+BY_SPEAKER, REFERENCE = ", errors by speaker", "(reference)"  # of the table in the JSON file
 VARIANTS = "conmamba_"  # encoders of variants.py; they recognise as conmamba does
 
 
@@ -215,52 +219,53 @@ def _decode_as_conmamba(config: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Score:
-    """What the finished seeds of a row got wrong on all utterances of its test sets.
+class Seed:
+    """What one training of a row got wrong on the test sets.
 
     Attributes:
-        errors: by unit, `WER` or `CER`, of each seed and utterance, (seeds, utterances).
-        sizes: by unit, reference words or characters of each utterance, (utterances,).
-        speakers: of each utterance.
-        languages: share of the utterances taken for their language, of each seed.
-        validation: lowest CER of an epoch on the validation sets, in per cent, of each seed.
+        errors: by unit, `WER` or `CER`, of each speaker in the order of their names, (speakers,).
+        sizes: by unit, reference words or characters, (speakers,).
+        language: share of the utterances taken for their language.
+        validation: lowest CER of an epoch on the validation sets, in per cent.
+        commit: what it was trained with.
     """
 
     errors: Mapping[str, np.ndarray]
     sizes: Mapping[str, np.ndarray]
-    speakers: Sequence[str]
-    languages: Sequence[float]
-    validation: Sequence[float]
-
-    def rates(self, unit: str) -> np.ndarray:
-        """Per cent, of each seed."""
-        return 100 * self.errors[unit].sum(1) / self.sizes[unit].sum()
-
-    def against(self, twin: Score, unit: str) -> Bootstrap:
-        """The rate less that of the twin; the mean of the seeds."""
-        ours, theirs = len(self.errors[unit]), len(twin.errors[unit])
-        # Whole numbers: both sides as often as the other one has seeds.
-        first, second = self.errors[unit].sum(0) * theirs, twin.errors[unit].sum(0) * ours
-        return bootstrap(first, second, self.sizes[unit] * ours * theirs, self.speakers)
+    language: float
+    validation: float
+    commit: str
 
 
-def score(grid: dict, row: Row) -> Score | None:
-    """Of the seeds that are done; None: none is."""
-    done = [RECIPE / row.folder(seed) for seed in row.seeds if is_done(row, seed)]
-    seeds = [list(_utterances(grid, folder / DECODING)) for folder in done]
-    if not seeds:
-        return None
-    cut = {"WER": str.split, "CER": characters}
-    errors = {
-        unit: np.array(
-            [[count_errors(of(u.reference), of(u.hypothesis)).total for u in one] for one in seeds]
-        )
-        for unit, of in cut.items()
-    }
-    sizes = {unit: np.array([len(of(u.reference)) for u in seeds[0]]) for unit, of in cut.items()}
-    languages = [np.mean([u.heard == u.lang for u in one]) for one in seeds]
-    speakers = [utterance.speaker for utterance in seeds[0]]
-    return Score(errors, sizes, speakers, languages, [_validation(folder) for folder in done])
+def score(grid: dict, row: Row, seed: int) -> Seed:
+    """Of a training that is done."""
+    folder = RECIPE / row.folder(seed)
+    utterances = list(_utterances(grid, folder / DECODING))
+    _, speaker = np.unique([u.speaker for u in utterances], return_inverse=True)
+
+    def by_speaker(counts: Iterable[int]) -> np.ndarray:
+        return np.bincount(speaker, weights=list(counts)).astype(np.int64)
+
+    errors, sizes = {}, {}
+    for unit, cut in zip(UNITS, (str.split, characters), strict=True):
+        pairs = [(cut(u.reference), cut(u.hypothesis)) for u in utterances]
+        errors[unit] = by_speaker(count_errors(*pair).total for pair in pairs)
+        sizes[unit] = by_speaker(len(reference) for reference, _ in pairs)
+    language = float(np.mean([u.heard == u.lang for u in utterances]))
+    return Seed(errors, sizes, language, _validation(folder), machine()["commit"])
+
+
+def rates(seeds: Sequence[Seed], unit: str) -> list[float]:
+    """Per cent, of each seed."""
+    return [100 * seed.errors[unit].sum() / seed.sizes[unit].sum() for seed in seeds]
+
+
+def against(seeds: Sequence[Seed], twins: Sequence[Seed], unit: str) -> Bootstrap:
+    """The rate less that of the twin; the mean of the seeds."""
+    first, second = (sum(seed.errors[unit] for seed in of) for of in (seeds, twins))
+    ours, theirs, sizes = len(seeds), len(twins), seeds[0].sizes[unit]
+    # Whole numbers: both sides as often as the other one has seeds.
+    return bootstrap(first * theirs, second * ours, sizes * ours * theirs, range(len(sizes)))
 
 
 def _validation(experiment: Path) -> float:
@@ -275,42 +280,87 @@ def _utterances(grid: dict, decoded: Path) -> Iterator[Utterance]:
             yield from join(RECIPE / "dump" / "raw" / folder.name, folder / "text")
 
 
-def table(rows: Sequence[Row], scores: Mapping[str, Score]) -> list[list[object]]:
+def table(rows: Sequence[Row], scores: Mapping[str, Sequence[Seed]]) -> list[list[object]]:
     """A line for each row that is done."""
     lines = []
     for row in (row for row in rows if row.name in scores):
-        one, twin = scores[row.name], scores.get(row.twin)
-        cells = [row.name, row.updates, len(one.languages)]
-        cells += [f"{one.rates(unit).mean():.1f}" for unit in ("WER", "CER")]
-        cells += [" ".join(f"{rate:.1f}" for rate in one.rates("CER"))]
-        if twin is None:
+        seeds, twins = scores[row.name], scores.get(row.twin)
+        cells = [row.name, row.updates, len(seeds)]
+        cells += [f"{np.mean(rates(seeds, unit)):.1f}" for unit in UNITS]
+        cells += [" ".join(f"{rate:.1f}" for rate in rates(seeds, "CER"))]
+        if twins is None:
             cells += ["", "", ""]
         else:
-            gain = one.against(twin, "CER")
-            relative = 100 * gain.difference / twin.rates("CER").mean()
+            gain = against(seeds, twins, "CER")
+            relative = 100 * gain.difference / np.mean(rates(twins, "CER"))
             interval = f"{gain.difference:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
             cells += [row.twin, interval, f"{relative:+.1f}"]
-        cells += [f"{np.mean(one.validation):.1f}", f"{100 * np.mean(one.languages):.1f}"]
+        cells += [f"{np.mean([seed.validation for seed in seeds]):.1f}"]
+        cells += [f"{100 * np.mean([seed.language for seed in seeds]):.1f}"]
         lines.append(cells)
     return lines
 
 
-def plot(rows: Sequence[Row], scores: Mapping[str, Score], file: Path) -> None:
-    """CER of each row less that of its twin, with the interval."""
+def plot(lines: Sequence[Sequence[object]], file: Path) -> None:
+    """CER of each row less that of its twin, with the interval, from the table."""
     import matplotlib.pyplot as plt
 
-    pairs = [row for row in rows if {row.name, row.twin} <= scores.keys()][::-1]
+    pairs = [line for line in lines if line[6]][::-1]
     figure, axes = plt.subplots(figsize=(8, 1 + 0.5 * len(pairs)), layout="constrained")
     axes.axvline(0, color="#888888", linewidth=1)
-    for place, row in enumerate(pairs):
-        found = scores[row.name].against(scores[row.twin], "CER")
-        axes.plot([found.low, found.high], [place, place], color="#0072B2", linewidth=2)
-        axes.plot(found.difference, place, "o", color="#D55E00", markersize=5)
-    labels = [f"{row.name}\nless {row.twin}" for row in pairs]
+    for place, line in enumerate(pairs):
+        difference, low, high = map(float, re.findall(r"[+-][\d.]+", line[7]))
+        axes.plot([low, high], [place, place], color="#0072B2", linewidth=2)
+        axes.plot(difference, place, "o", color="#D55E00", markersize=5)
+    labels = [f"{line[0]}\nless {line[6]}" for line in pairs]
     axes.set_yticks(range(len(pairs)), labels, fontsize="small")
     figure.supxlabel("difference of the CER (percentage points)", fontsize="medium")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a JSON file holds of earlier runs, of other machines too.
+
+    Attributes:
+        seeds: by row and seed.
+        lines: of the table, by row; also of rows of which only the line is left.
+    """
+
+    seeds: Mapping[tuple[str, int], Seed]
+    lines: Mapping[str, list[object]]
+
+
+def read_results(file: Path | None, title: str) -> Results:
+    """As `save_seeds` and `report` wrote it; empty without a file."""
+    known = json.loads(file.read_text()) if file is not None and file.exists() else {}
+    lines = {line[0]: line for line in known.get(title, {}).get("rows", ())}
+    seeds, sizes = {}, {}
+    for name, seed, commit, validation, language, *counts in known.get(
+        f"{title}{BY_SPEAKER}", {}
+    ).get("rows", ()):
+        found = {u: np.array(c.split(), int) for u, c in zip(UNITS, counts, strict=True)}
+        if name == REFERENCE:
+            sizes = found
+        else:
+            seeds[name, seed] = Seed(found, sizes, language, validation, commit)
+    return Results(seeds, lines)
+
+
+def save_seeds(file: Path, title: str, seeds: Mapping[tuple[str, int], Seed]) -> None:
+    """Errors by speaker, from which the table can be made again and later rows be compared."""
+
+    def counts(of: Mapping[str, np.ndarray]) -> list[str]:
+        return [" ".join(map(str, of[unit])) for unit in UNITS]
+
+    rows = [[REFERENCE, "", "", "", "", *counts(next(iter(seeds.values())).sizes)]]
+    for (name, number), seed in seeds.items():
+        about = [seed.commit, round(seed.validation, 3), round(seed.language, 5)]
+        rows.append([name, number, *about, *counts(seed.errors)])
+    header = ["row", "seed", "commit", "validation CER (%)", "language right"]
+    header += ["word errors by speaker", "character errors by speaker"]
+    save(file, f"{title}{BY_SPEAKER}", header, rows, machine())
 
 
 def main() -> None:
@@ -329,20 +379,36 @@ def main() -> None:
     unknown = set(args.rows or ()) - {row.name for row in rows}
     if unknown:
         parser.error(f"{args.grid} has no row {unknown.pop()!r}")
-    if args.db_root is not None and args.jobs < 1:
+    if args.jobs < 1:
         parser.error(f"--jobs {args.jobs}: 1 or more")
     if args.db_root is not None:
         wanted = [row for row in rows if not args.rows or row.name in args.rows]
         train(grid, wanted, args.db_root.absolute(), args.jobs, args.threads)
-    scores = {row.name: found for row in rows if (found := score(grid, row)) is not None}
-    if not scores:
+    title = f"Ablation, {grid['mixture']}, {' and '.join(grid['test_sets'])} test sets"
+    known = read_results(args.json, title)
+    runs = [(row, seed) for row in rows for seed in row.seeds]
+    here = {(row.name, seed): score(grid, row, seed) for row, seed in runs if is_done(row, seed)}
+    seeds = {
+        (row.name, seed): here.get((row.name, seed)) or known.seeds[row.name, seed]
+        for row, seed in runs
+        if (row.name, seed) in here.keys() | known.seeds.keys()
+    }
+    if not seeds:
         raise SystemExit(f"error: no row is done below {RECIPE / EXPERIMENTS}; give --db_root")
+    if len({tuple(seed.sizes["CER"]) for seed in seeds.values()}) > 1:
+        raise SystemExit(f"error: {args.json} is of other test sets; give another --json")
+    scores: dict[str, list[Seed]] = {}
+    for (name, _), seed in seeds.items():
+        scores.setdefault(name, []).append(seed)
     header = ["row", "updates", "seeds", "WER (%)", "CER (%)", "each seed's", "twin"]
     header += ["CER less its (95 %)", "relative (%)", "validation CER (%)", "language right (%)"]
-    title = f"Ablation, {grid['mixture']}, {' and '.join(grid['test_sets'])} test sets"
-    report(title, header, table(rows, scores), args)
+    found = known.lines | {line[0]: line for line in table(rows, scores)}
+    lines = [found[row.name] for row in rows if row.name in found]
+    report(title, header, lines, args)
+    if args.json is not None:
+        save_seeds(args.json, title, seeds)
     if args.plot is not None:
-        plot(rows, scores, args.plot)
+        plot(lines, args.plot)
 
 
 def train(grid: dict, rows: Sequence[Row], db_root: Path, jobs: int, threads: int) -> None:

@@ -147,9 +147,20 @@ def report(
     print(f"{title}\n\n{table(header, rows)}\n")
     print(", ".join(f"{key} {value}" for key, value in about.items()), end="\n\n", flush=True)
     if args.json is not None:
-        known = json.loads(args.json.read_text()) if args.json.exists() else {}
-        known[title] = {"machine": about, "header": list(header), "rows": [list(r) for r in rows]}
-        args.json.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+        save(args.json, title, header, rows, about)
+
+
+def save(
+    file: Path,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    about: Mapping[str, str],
+) -> None:
+    """Put a table, and what `machine` said, into a JSON file in place of the one of its title."""
+    known = json.loads(file.read_text()) if file.exists() else {}
+    known[title] = {"machine": about, "header": list(header), "rows": [list(r) for r in rows]}
+    file.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 
 
 def peak_of_process() -> int:

@@ -12,7 +12,15 @@ from espnet2.tasks import asr
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from ablation import Row, Score, read_grid, table  # noqa: E402
+from ablation import (  # noqa: E402
+    Results,
+    Row,
+    Seed,
+    read_grid,
+    read_results,
+    save_seeds,
+    table,
+)
 from variants import VARIANTS, LeakingConMamba, XavierConMamba  # noqa: E402
 
 GRID, ROWS = read_grid(ROOT / "benchmarks" / "ablation.yaml")
@@ -76,17 +84,31 @@ def test_variants_do_what_they_are_called():
     assert own.std() > 3 * xavier.std()
 
 
-def test_the_table_has_rates_and_the_difference_to_the_twin():
-    def scored(errors):
-        sizes = {unit: np.full(50, 10) for unit in ("WER", "CER")}
-        seeds, speakers = len(errors), [f"s{number // 2}" for number in range(50)]
-        errors = {unit: np.array(errors) for unit in sizes}
-        return Score(errors, sizes, speakers, [0.5] * seeds, [40.25] * seeds)
+def seeds_of(*errors):
+    sizes = {unit: np.full(len(errors[0]), 20) for unit in ("WER", "CER")}
+    return [Seed({unit: np.array(of) for unit in sizes}, sizes, 0.5, 40.25, "abc") for of in errors]
 
-    one = scored([[4] * 50, [2] * 50])
-    other = scored([[6] * 50])
-    rows = [Row("a", 10, (1, 2), {}), Row("b", 10, (1,), {}, twin="a")]
-    first, second = table(rows, {"a": one, "b": other})
+
+ROW_A = Row("a", 10, (1, 2), {})
+ROW_B = Row("b", 10, (1,), {}, twin="a")
+
+
+def test_the_table_has_rates_and_the_difference_to_the_twin():
+    scores = {"a": seeds_of([8] * 25, [4] * 25), "b": seeds_of([12] * 25)}
+    first, second = table([ROW_A, ROW_B], scores)
     assert first[:6] == ["a", 10, 2, "30.0", "30.0", "40.0 20.0"]
     assert first[6:] == ["", "", "", "40.2", "50.0"]
     assert second[6:9] == ["a", "+30.0 (+30.0 to +30.0)", "+100.0"]
+
+
+def test_seeds_of_an_earlier_run_are_read_as_they_were_saved(tmp_path):
+    file = tmp_path / "results.json"
+    assert read_results(file, "T") == Results({}, {})
+    scores = {"a": seeds_of([8, 0, 3], [4, 5, 6]), "b": seeds_of([12, 20, 1])}
+    seeds = {(name, i + 1): seed for name, of in scores.items() for i, seed in enumerate(of)}
+    save_seeds(file, "T", seeds)
+    read = read_results(file, "T").seeds
+    assert list(read) == [("a", 1), ("a", 2), ("b", 1)]
+    again = {"a": [read["a", 1], read["a", 2]], "b": [read["b", 1]]}
+    assert table([ROW_A, ROW_B], again) == table([ROW_A, ROW_B], scores)
+    assert read["a", 1].commit == "abc"
