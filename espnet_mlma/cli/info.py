@@ -31,7 +31,11 @@ def add_to(commands) -> None:
         "describe a model: layers, parameters, vocabulary, languages, training set",
         "mlma info exp/asr_small\n  prints what config.yaml and the checkpoint say",
     )
-    parser.add_argument("model", nargs="?", metavar="MODEL", help=DEFAULT_MODEL)
+    # Suppressed, for else the default of the one would overwrite what the other gives.
+    parser.add_argument(
+        "model", nargs="?", default=argparse.SUPPRESS, metavar="MODEL", help="the same as --model"
+    )
+    parser.add_argument("--model", metavar="PATH|ZIP|HUB_ID", help=DEFAULT_MODEL)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -52,6 +52,7 @@ def test_a_text_that_cannot_be_read_is_named(mlma, sounds, tmp_path, content, me
 def test_info_counts_what_the_model_has(mlma, experiment):
     code, out, err = mlma("info", experiment)
     assert (code, err) == (0, "")
+    assert mlma("info", "--model", experiment) == (0, out, "")
     lines = dict(re.split(r": +", line, maxsplit=1) for line in out.splitlines())
     assert lines["encoder"] == "conmamba, 2 layers of 16"
     assert lines["vocabulary"].startswith("14 char: <blank> <unk> <space> a b")
