@@ -34,7 +34,8 @@ def recipe(tmp_path: Path) -> Path:
         shutil.copy(ROOT / "egs2" / "mlma" / "asr1" / name, folder)
     shutil.copytree(ROOT / "conf", folder / "conf")
     asr = folder / "asr.sh"
-    asr.write_text('#!/bin/sh\nprintf "%s\\n" "$@" END >>called\n')
+    check_only = 'case "$*" in *"--stop_stage 0") exit ;; esac'
+    asr.write_text(f'#!/bin/sh\n{check_only}\nprintf "%s\\n" "$@" END >>called\n')
     asr.chmod(0o755)
     return folder
 
@@ -175,6 +176,16 @@ def test_what_cannot_be_done_is_one_line(recipe, options, said):
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(said)
     assert not (recipe / "called").exists()
+
+
+def test_a_dry_run_looks_at_the_options_of_asr_sh(recipe):
+    for name in ("asr.sh", "cmd.sh"):
+        shutil.copy(ROOT / "egs2" / "mlma" / "asr1" / name, recipe)
+    options = ("--table", 3, "--ngpu", 1, "--dry_run", "true")
+    assert len(commands(run(recipe, *options, "--nj", 3, "--stage", 11))) == 2
+    done = run(recipe, *options, "--colour", "red")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: unknown option --colour")
 
 
 def test_tables_of_the_readme_are_those_it_runs():

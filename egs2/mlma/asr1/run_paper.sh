@@ -2,7 +2,7 @@
 # Train and score the models of a table of the MLMA paper, one after the other.
 #
 #   ./run_paper.sh --table 3 --db_root /corpora                  3, 4, 5, 6 or 7
-#   ./run_paper.sh --table 7 --db_root /corpora --dry_run true   print the commands only
+#   ./run_paper.sh --table 7 --db_root /corpora --dry_run true   check and print the commands only
 #
 # --ngpu 1, 2, 4, 8 or 16; all by default. Each GPU takes the batch of the configuration, and the more
 # there are, the fewer batches make an update: it always hears the same amount of speech.
@@ -116,6 +116,8 @@ run_model() {
     command+=("${options[@]}")
     if [ "${dry_run}" = true ]; then
         echo "  ${command[*]@Q}"
+        # No stage at all: asr.sh looks at its options.
+        "${command[@]}" --stage 1 --stop_stage 0 >/dev/null
     else
         "${command[@]}"
     fi
