@@ -305,6 +305,7 @@ def plot(lines: Sequence[Sequence[object]], file: Path) -> None:
     """CER of each row less that of its twin, with the interval, from the table."""
     import matplotlib.pyplot as plt
 
+    plt.rcParams["svg.hashsalt"] = "ablation"  # a plot of the same figures is the same file
     pairs = [line for line in lines if line[6]][::-1]
     figure, axes = plt.subplots(figsize=(8, 1 + 0.5 * len(pairs)), layout="constrained")
     axes.axvline(0, color="#888888", linewidth=1)
@@ -316,7 +317,7 @@ def plot(lines: Sequence[Sequence[object]], file: Path) -> None:
     axes.set_yticks(range(len(pairs)), labels, fontsize="small")
     figure.supxlabel("difference of the CER (percentage points)", fontsize="medium")
     axes.grid(axis="x", alpha=0.3)
-    figure.savefig(file)
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
 @dataclass(frozen=True)
