@@ -7,10 +7,11 @@ the common kinds of colour-blindness tell apart; `--c0` to `--c6` are theirs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+
+from espnet_mlma.axes import Axis, ticks
 
 COLOURS = 7
 SHAPES = (
@@ -46,36 +47,10 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True)
-class Axis:
-    """Values along the width of a plot, right of the labels."""
-
-    left: float
-    low: float
-    high: float
-    step: float
-
-    def x(self, value: float) -> float:
-        """Where a value stands."""
-        return self.left + _WIDTH * (value - self.low) / (self.high - self.low)
-
-    @property
-    def ticks(self) -> list[float]:
-        """Values that are written under the axis."""
-        return [
-            self.low + i * self.step for i in range(round((self.high - self.low) / self.step) + 1)
-        ]
-
-
-def axis(labels: Iterable[str], values: Sequence[float]) -> Axis:
-    """An axis of round numbers that has 0 and all values on it."""
+def _axis(labels: Iterable[str], values: Sequence[float]) -> Axis:
+    """Along the width of a plot, right of the labels."""
     left = 16 + _LETTER * max(map(len, labels))
-    low, high = min(0.0, *values), max(0.0, *values)
-    high = high if high > low else 1.0
-    rough = (high - low) / 6
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(power * n for n in (1, 2, 5, 10) if power * n >= rough)
-    return Axis(left, math.floor(low / step) * step, math.ceil(high / step) * step, step)
+    return Axis(ticks(values, 6), left, left + _WIDTH)
 
 
 def mark(number: int, is_filled: bool, x: float = 0, y: float = 0, title: str = "") -> str:
@@ -109,7 +84,7 @@ def dots(rows: Sequence[tuple[str, Sequence[Point]]], unit: str) -> str:
         rows: labels and points.
         unit: what stands under the axis.
     """
-    across = axis(
+    across = _axis(
         [label for label, _ in rows], [point.value for _, points in rows for point in points]
     )
     lanes, height = 5, 74
@@ -120,7 +95,7 @@ def dots(rows: Sequence[tuple[str, Sequence[Point]]], unit: str) -> str:
         # Neighbours stand in different lanes, so that equal values do not hide each other.
         for place, point in enumerate(sorted(points, key=lambda point: point.value)):
             y = middle + 13 * (place % lanes - lanes // 2)
-            x = across.x(point.value)
+            x = across(point.value)
             parts.append(mark(point.mark, point.is_filled, x, y, point.title))
     return _svg(parts, across, height * len(rows), unit)
 
@@ -132,21 +107,21 @@ def intervals(rows: Sequence[Interval], unit: str) -> str:
         rows: from top to bottom.
         unit: what stands under the axis.
     """
-    across = axis(
+    across = _axis(
         [row.label for row in rows], [value for row in rows for value in (row.low, row.high)]
     )
     height = 20
-    zero = f'x1="{across.x(0):.1f}" x2="{across.x(0):.1f}"'
+    zero = f'x1="{across(0):.1f}" x2="{across(0):.1f}"'
     parts = [f'<line class="zero" {zero} y1="{_TOP}" y2="{_TOP + height * len(rows)}"/>']
     for number, row in enumerate(rows):
         y = _TOP + height * (number + 0.5)
         parts.append(_row(across, row.label, _TOP + height * number, height, number))
         parts.append(
-            f'<line class="interval" x1="{across.x(row.low):.1f}" x2="{across.x(row.high):.1f}" '
+            f'<line class="interval" x1="{across(row.low):.1f}" x2="{across(row.high):.1f}" '
             f'y1="{y:.1f}" y2="{y:.1f}"/>'
         )
         title = f"{row.label}: {row.value:+.2f}, {row.low:+.2f} to {row.high:+.2f}"
-        parts.append(mark(0, row.low > 0 or row.high < 0, across.x(row.value), y, title))
+        parts.append(mark(0, row.low > 0 or row.high < 0, across(row.value), y, title))
     return _svg(parts, across, height * len(rows), unit)
 
 
@@ -158,13 +133,13 @@ def bars(rows: Sequence[tuple[str, Sequence[float]]], kinds: Sequence[str], unit
         kinds: names; three at most.
         unit: what stands under the axis.
     """
-    across = axis([label for label, _ in rows], [sum(values) for _, values in rows])
+    across = _axis([label for label, _ in rows], [sum(values) for _, values in rows])
     height, parts = 34, [_hatchings()]
     for number, (label, values) in enumerate(rows):
         parts.append(_row(across, label, _TOP + height * number, height, number))
         start = 0.0
         for kind, (name, value) in enumerate(zip(kinds, values, strict=True)):
-            left, right = across.x(start), across.x(start + value)
+            left, right = across(start), across(start + value)
             place = f'x="{left:.1f}" width="{right - left:.1f}" y="{_TOP + height * number + 7}"'
             about = f"<title>{escape(label)}: {escape(name)} {value:.1f}</title>"
             parts.append(f'<rect class="bar k{kind}" {place} height="20">{about}</rect>')
@@ -196,8 +171,8 @@ def _hatchings() -> str:
 
 
 def _row(across: Axis, label: str, y: float, height: float, number: int) -> str:
-    band = f'<rect class="band" x="{across.left}" width="{_WIDTH}" y="{y}" height="{height}"/>'
-    text = _text(across.left - 8, y + height / 2 + 4, label, "end")
+    band = f'<rect class="band" x="{across.start}" width="{_WIDTH}" y="{y}" height="{height}"/>'
+    text = _text(across.start - 8, y + height / 2 + 4, label, "end")
     return (band if number % 2 == 0 else "") + text
 
 
@@ -208,12 +183,12 @@ def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
 def _svg(parts: Sequence[str], across: Axis, height: float, unit: str) -> str:
     bottom = _TOP + height
     grid = [
-        f'<line class="grid" x1="{across.x(tick):.1f}" x2="{across.x(tick):.1f}" y1="{_TOP}" '
-        f'y2="{bottom}"/>' + _text(across.x(tick), bottom + 15, f"{tick:g}")
+        f'<line class="grid" x1="{across(tick):.1f}" x2="{across(tick):.1f}" y1="{_TOP}" '
+        f'y2="{bottom}"/>' + _text(across(tick), bottom + 15, f"{tick:g}")
         for tick in (round(tick, 6) for tick in across.ticks)
     ]
-    name = _text(across.left + _WIDTH / 2, bottom + 33, unit)
-    width = across.left + _WIDTH + _RIGHT
+    name = _text(across.start + _WIDTH / 2, bottom + 33, unit)
+    width = across.end + _RIGHT
     # Bands first, so that the grid is seen on them; marks last.
     bands = [part for part in parts if part.startswith(('<rect class="band"', "<text"))]
     others = [part for part in parts if part not in bands]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from espnet_mlma.axes import Axis, ticks
 from espnet_mlma.report.groups import Group
 from espnet_mlma.report.training import Curve
 
@@ -22,37 +22,6 @@ _LARGEST_DOT = 8.0
 _LABEL_GAP = 14
 
 
-@dataclass(frozen=True)
-class Scale:
-    """From values to places.
-
-    Attributes:
-        low, high: values at the two ends.
-        start, end: places of the two ends.
-    """
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low or 1)
-        return round(self.start + share * (self.end - self.start), 1)
-
-
-def ticks(high: float, most: int = 5) -> list[float]:
-    """Round numbers from 0 to the first that is not below `high`.
-
-    Args:
-        high: above 0.
-        most: how many steps at most.
-    """
-    power = 10 ** math.floor(math.log10(high / most))
-    step = next(size * power for size in (1, 2, 5, 10) if size * power * most >= high * (1 - 1e-9))
-    return [step * number for number in range(math.ceil(high / step * (1 - 1e-9)) + 1)]
-
-
 def curve(of: Curve) -> Markup:
     """A line for training and one for validation over the epochs.
 
@@ -60,12 +29,11 @@ def curve(of: Curve) -> Markup:
         of: with at least one point; values are not negative.
     """
     epochs = [epoch for line in of.lines.values() for epoch, _ in line]
-    highest = max(value for line in of.lines.values() for _, value in line)
-    marks = ticks(highest if highest > 0 else 1.0)
     height = 230
-    x = Scale(min(epochs), max(epochs), _LEFT + 8, _WIDTH - _RIGHT)
-    y = Scale(0, marks[-1], height - _BOTTOM, _TOP)
-    parts = [_across(y(mark), f"{mark:.3g}") for mark in marks]
+    x = Axis([min(epochs), max(epochs)], _LEFT + 8, _WIDTH - _RIGHT)
+    values = [value for line in of.lines.values() for _, value in line]
+    y = Axis(ticks(values), height - _BOTTOM, _TOP)
+    parts = [_across(y(tick), f"{tick:.3g}") for tick in y.ticks]
     whole = range(min(epochs), max(epochs) + 1, math.ceil(len(set(epochs)) / 12))
     parts += [_below(x(epoch), str(epoch), height) for epoch in whole]
     parts.append(_title_below("epoch", height))
@@ -90,10 +58,10 @@ def speakers(groups: Sequence[Group]) -> Markup:
     known = [of for of in groups if of.words.reference]
     languages = list(dict.fromkeys(of.lang for of in known))
     height = _TOP + _ROW * len(languages) + _BOTTOM
-    marks = ticks(max([of.words.rate for of in known if of.words.total] or [100.0]))
     most_words = max(of.words.reference for of in known)
-    x = Scale(0, marks[-1], _LEFT, _WIDTH - 12)
-    parts = [_below(x(mark), f"{mark:g}", height, grid=True) for mark in marks]
+    rates = [of.words.rate for of in known if of.words.total]
+    x = Axis(ticks(rates or [100.0]), _LEFT, _WIDTH - 12)
+    parts = [_below(x(tick), f"{tick:g}", height, grid=True) for tick in x.ticks]
     parts.append(_title_below("word error rate, %", height))
     for number, lang in enumerate(languages):
         middle = _TOP + _ROW * (number + 0.5)
