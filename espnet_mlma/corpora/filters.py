@@ -14,12 +14,37 @@ from espnet_mlma.corpora.audio import AudioInfo
 from espnet_mlma.corpora.utterance import Utterance
 from espnet_mlma.text import check, normalise
 
-MIN_SECONDS = 0.3
-MAX_SECONDS = 30.0
-FRAMES_PER_SECOND = 25  # 10 ms frames, subsampled by 4
+_FRAMES_PER_SECOND = 25  # 10 ms frames, subsampled by 4
 _SPAN_TOLERANCE = 0.1  # seconds by which a span may run over its recording's end
 # Corpora whose speakers are known across splits and whose test speakers are not to be trained on.
 _SPEAKER_DISJOINT = ("cv",)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Shortest and longest utterance that is trained on, in seconds."""
+
+    min_seconds: float = 0.3
+    max_seconds: float = 30.0
+
+    def reason(self, seconds: float, text: str) -> tuple[str, str] | None:
+        """Why an utterance is left out, and the detail; None if it is kept.
+
+        Args:
+            seconds: its length.
+            text: its transcript, normalised; one CTC symbol per character, as a piece of BPE is no
+                shorter.
+        """
+        if not text:
+            return "empty_text", "no words"
+        if seconds < self.min_seconds:
+            return "too_short", f"{seconds:.2f} s"
+        if seconds > self.max_seconds:
+            return "too_long", f"{seconds:.2f} s"
+        needed, frames = ctc_frames(text), int(seconds * _FRAMES_PER_SECOND)
+        if needed > frames:
+            return "too_many_symbols", f"{needed} for {frames} frames"
+        return None
 
 
 @dataclass(frozen=True)
@@ -71,16 +96,8 @@ def drop_by_sound(utterance: Utterance, info: AudioInfo | Exception, scored: boo
         return Drop(utterance.id, "broken_audio", detail)
     if scored:
         return None
-    seconds = end - start
-    if seconds < MIN_SECONDS:
-        return Drop(utterance.id, "too_short", f"{seconds:.2f} s")
-    if seconds > MAX_SECONDS:
-        return Drop(utterance.id, "too_long", f"{seconds:.2f} s")
-    needed = ctc_frames(normalise(utterance.text, utterance.lang))
-    frames = int(seconds * FRAMES_PER_SECOND)
-    if needed > frames:
-        return Drop(utterance.id, "too_many_symbols", f"{needed} for {frames} frames")
-    return None
+    reason = Limits().reason(end - start, normalise(utterance.text, utterance.lang))
+    return reason and Drop(utterance.id, *reason)
 
 
 def span(utterance: Utterance, info: AudioInfo) -> tuple[float, float]:

@@ -8,44 +8,16 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_mlma.corpora.audio import SAMPLE_RATE
-from espnet_mlma.corpora.filters import FRAMES_PER_SECOND, ctc_frames
+from espnet_mlma.corpora.filters import Limits
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import replace_folder
 from espnet_mlma.recipe import datadir
 from espnet_mlma.text.language import with_language
 
 _MADE_BY = "stage 3"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Shortest and longest utterance, in seconds."""
-
-    min_seconds: float
-    max_seconds: float
-
-    def reason(self, samples: int, text: str) -> tuple[str, str] | None:
-        """Why an utterance is left out, and the detail; None if it is kept.
-
-        Args:
-            samples: its length at 16 kHz.
-            text: its transcript; one CTC symbol per character, as a piece of BPE is no shorter.
-        """
-        seconds = samples / SAMPLE_RATE
-        if not text:
-            return "empty_text", "no words"
-        if seconds < self.min_seconds:
-            return "too_short", f"{seconds:.2f} s"
-        if seconds > self.max_seconds:
-            return "too_long", f"{seconds:.2f} s"
-        needed, frames = ctc_frames(text), int(seconds * FRAMES_PER_SECOND)
-        if needed > frames:
-            return "too_many_symbols", f"{needed} for {frames} frames"
-        return None
 
 
 def filter_folder(data: Path, out: Path, limits: Limits) -> Counter[str]:
@@ -68,7 +40,7 @@ def filter_folder(data: Path, out: Path, limits: Limits) -> Counter[str]:
     text = datadir.read(data / "text", _MADE_BY)
     language = datadir.read(data / "utt2lang", _MADE_BY)
     samples = datadir.read(data / "utt2num_samples", _MADE_BY)
-    reasons = {id_: limits.reason(int(samples[id_]), text[id_]) for id_ in sound}
+    reasons = {id_: limits.reason(int(samples[id_]) / SAMPLE_RATE, text[id_]) for id_ in sound}
     kept = [id_ for id_, reason in reasons.items() if reason is None]
     dropped = [(id_, *reason) for id_, reason in reasons.items() if reason]
     counts = Counter(reason for _, reason, _ in dropped)

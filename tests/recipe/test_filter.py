@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from espnet_mlma.corpora.filters import Limits
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.recipe import datadir
-from espnet_mlma.recipe.filter import Limits, filter_folder
+from espnet_mlma.recipe.filter import filter_folder
 from espnet_mlma.recipe.format_audio import format_folder
 
 
@@ -20,7 +21,7 @@ from espnet_mlma.recipe.format_audio import format_folder
     ],
 )
 def test_each_limit(seconds: float, text: str, reason: str | None) -> None:
-    found = Limits(0.3, 30).reason(round(seconds * 16000), text)
+    found = Limits(0.3, 30).reason(seconds, text)
     assert (found and found[0]) == reason
 
 
