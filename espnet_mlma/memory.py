@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import os
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -14,7 +16,9 @@ def keep_freed_memory() -> bool:
 
     glibc gives every large block back to the system and fetches it anew, page by page, which on
     long audio and in training takes longer than the arithmetic (`benchmarks/encoder_cpu.py`). It
-    is the whole process's malloc, so a program calls this, and the library does not by itself.
+    is the whole process's malloc, so a program calls this, and the library does not by itself. What
+    is free when the process forks is given back before: a child, such as a worker of a data loader,
+    would hold all of it for as long as it lives.
 
     Returns:
         Whether there is a glibc that took it.
@@ -28,4 +32,13 @@ def keep_freed_memory() -> bool:
         (_M_TRIM_THRESHOLD, _LARGEST_INT),
         (_M_TOP_PAD, 64 * 2**20),
     )
-    return all(mallopt(name, value) for name, value in settings)
+    if not all(mallopt(name, value) for name, value in settings):
+        return False
+    _trim_before_forks()
+    return True
+
+
+@functools.cache  # once, however often a program asks
+def _trim_before_forks() -> None:
+    trim = ctypes.CDLL("libc.so.6").malloc_trim
+    os.register_at_fork(before=lambda: trim(0))
