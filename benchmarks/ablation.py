@@ -313,9 +313,15 @@ def plot(lines: Sequence[Sequence[object]], file: Path) -> None:
         difference, low, high = map(float, re.findall(r"[+-][\d.]+", line[7]))
         axes.plot([low, high], [place, place], color="#0072B2", linewidth=2)
         axes.plot(difference, place, "o", color="#D55E00", markersize=5)
+    # Linear up to 10 points: one row that learns nothing must not press the others into a line.
+    axes.set_xscale("symlog", linthresh=10, linscale=3)
+    axes.set_xticks([-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50])
+    axes.set_xticks([], minor=True)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.04)
     labels = [f"{line[0]}\nless {line[6]}" for line in pairs]
     axes.set_yticks(range(len(pairs)), labels, fontsize="small")
-    figure.supxlabel("difference of the CER (percentage points)", fontsize="medium")
+    figure.supxlabel("difference of the CER (percentage points, above 10 logarithmic)", fontsize="medium")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
