@@ -321,7 +321,9 @@ def plot(lines: Sequence[Sequence[object]], file: Path) -> None:
     axes.margins(x=0.04)
     labels = [f"{line[0]}\nless {line[6]}" for line in pairs]
     axes.set_yticks(range(len(pairs)), labels, fontsize="small")
-    figure.supxlabel("difference of the CER (percentage points, above 10 logarithmic)", fontsize="medium")
+    figure.supxlabel(
+        "difference of the CER (percentage points, above 10 logarithmic)", fontsize="medium"
+    )
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
