@@ -7,7 +7,8 @@ The rows are those of ablation.yaml. Each is trained and decoded by the recipe o
 done stays done, and a run that was stopped goes on when it is given again. Rates are those of all
 utterances of the test sets together, mean of the seeds; intervals are those of resampled speakers,
 of the difference to the twin likewise. The language is guessed from the text, where no token says
-it. The validation CER is that of the best epoch, before averaging.
+it. The validation CER is that of the best epoch, before averaging. What the file of --json holds of
+runs elsewhere stays in the table.
 """
 
 from __future__ import annotations
