@@ -39,7 +39,7 @@ EPOCHS = 10
 MODEL = "valid.cer_ctc.ave"
 DECODING = f"decode_ctc_best_path_asr_model_{MODEL}"
 UNITS = ("WER", "CER")
-BY_SPEAKER, REFERENCE = ", errors by speaker", "(reference)"  # of the table in the JSON file
+BY_SPEAKER = ", errors by speaker"  # ends the title of their table in the JSON file
 VARIANTS = "conmamba_"  # encoders of variants.py; they recognise as conmamba does
 
 
@@ -136,7 +136,8 @@ def run(recipe: Recipe, row: Row, seed: int, first: Future | None) -> None:
     fit(recipe, row, seed, folder, more)
     _decode_as_conmamba(RECIPE / folder / "config.yaml")
     recipe([12, 13], [*_options(row, folder), "--asr_exp", folder], folder)
-    (RECIPE / folder / "done").write_text(f"{time.perf_counter() - started:.0f} s\n")
+    seconds, commit = time.perf_counter() - started, machine()["commit"]
+    (RECIPE / folder / "done").write_text(f"{seconds:.0f} s at {commit}\n")
 
 
 def is_done(row: Row, seed: int) -> bool:
@@ -253,7 +254,22 @@ def score(grid: dict, row: Row, seed: int) -> Seed:
         errors[unit] = by_speaker(count_errors(*pair).total for pair in pairs)
         sizes[unit] = by_speaker(len(reference) for reference, _ in pairs)
     language = float(np.mean([u.heard == u.lang for u in utterances]))
-    return Seed(errors, sizes, language, _validation(folder), machine()["commit"])
+    commit = (folder / "done").read_text().split()[-1]
+    return Seed(errors, sizes, language, _validation(folder), commit)
+
+
+def collect(
+    grid: dict, rows: Sequence[Row], known: Mapping[tuple[str, int], Seed]
+) -> dict[tuple[str, int], Seed]:
+    """All that is done here or `known` from elsewhere, by row and seed in the order of the grid."""
+    seeds = {}
+    for row in rows:
+        for seed in row.seeds:
+            if is_done(row, seed):
+                seeds[row.name, seed] = score(grid, row, seed)
+            elif (row.name, seed) in known:
+                seeds[row.name, seed] = known[row.name, seed]
+    return seeds
 
 
 def rates(seeds: Sequence[Seed], unit: str) -> list[float]:
@@ -344,18 +360,23 @@ class Results:
 
 def read_results(file: Path | None, title: str) -> Results:
     """As `save_seeds` and `report` wrote it; empty without a file."""
-    known = json.loads(file.read_text()) if file is not None and file.exists() else {}
-    lines = {line[0]: line for line in known.get(title, {}).get("rows", ())}
-    seeds, sizes = {}, {}
-    for name, seed, commit, validation, language, *counts in known.get(
-        f"{title}{BY_SPEAKER}", {}
-    ).get("rows", ()):
-        found = {u: np.array(c.split(), int) for u, c in zip(UNITS, counts, strict=True)}
-        if name == REFERENCE:
-            sizes = found
-        else:
-            seeds[name, seed] = Seed(found, sizes, language, validation, commit)
+    if file is None or not file.exists():
+        return Results({}, {})
+    known = json.loads(file.read_text())
+    lines = {line[0]: line for line in known[title]["rows"]} if title in known else {}
+    if title + BY_SPEAKER not in known:
+        return Results({}, lines)
+    (*_, words, letters), *rows = known[title + BY_SPEAKER]["rows"]
+    sizes = _counts(words, letters)
+    seeds = {
+        (name, seed): Seed(_counts(words, letters), sizes, language, validation, commit)
+        for name, seed, commit, validation, language, words, letters in rows
+    }
     return Results(seeds, lines)
+
+
+def _counts(*texts: str) -> dict[str, np.ndarray]:
+    return {unit: np.array(text.split(), int) for unit, text in zip(UNITS, texts, strict=True)}
 
 
 def save_seeds(file: Path, title: str, seeds: Mapping[tuple[str, int], Seed]) -> None:
@@ -364,13 +385,13 @@ def save_seeds(file: Path, title: str, seeds: Mapping[tuple[str, int], Seed]) ->
     def counts(of: Mapping[str, np.ndarray]) -> list[str]:
         return [" ".join(map(str, of[unit])) for unit in UNITS]
 
-    rows = [[REFERENCE, "", "", "", "", *counts(next(iter(seeds.values())).sizes)]]
+    rows = [["(reference)", "", "", "", "", *counts(next(iter(seeds.values())).sizes)]]
     for (name, number), seed in seeds.items():
         about = [seed.commit, round(seed.validation, 3), round(seed.language, 5)]
         rows.append([name, number, *about, *counts(seed.errors)])
     header = ["row", "seed", "commit", "validation CER (%)", "language right"]
     header += ["word errors by speaker", "character errors by speaker"]
-    save(file, f"{title}{BY_SPEAKER}", header, rows, machine())
+    save(file, title + BY_SPEAKER, header, rows, machine())
 
 
 def main() -> None:
@@ -396,13 +417,7 @@ def main() -> None:
         train(grid, wanted, args.db_root.absolute(), args.jobs, args.threads)
     title = f"Ablation, {grid['mixture']}, {' and '.join(grid['test_sets'])} test sets"
     known = read_results(args.json, title)
-    runs = [(row, seed) for row in rows for seed in row.seeds]
-    here = {(row.name, seed): score(grid, row, seed) for row, seed in runs if is_done(row, seed)}
-    seeds = {
-        (row.name, seed): here.get((row.name, seed)) or known.seeds[row.name, seed]
-        for row, seed in runs
-        if (row.name, seed) in here.keys() | known.seeds.keys()
-    }
+    seeds = collect(grid, rows, known.seeds)
     if not seeds:
         raise SystemExit(f"error: no row is done below {RECIPE / EXPERIMENTS}; give --db_root")
     if len({tuple(seed.sizes["CER"]) for seed in seeds.values()}) > 1:

@@ -16,6 +16,7 @@ from ablation import (  # noqa: E402
     Results,
     Row,
     Seed,
+    collect,
     read_grid,
     read_results,
     save_seeds,
@@ -112,3 +113,6 @@ def test_seeds_of_an_earlier_run_are_read_as_they_were_saved(tmp_path):
     again = {"a": [read["a", 1], read["a", 2]], "b": [read["b", 1]]}
     assert table([ROW_A, ROW_B], again) == table([ROW_A, ROW_B], scores)
     assert read["a", 1].commit == "abc"
+    # In the order of the grid, and without what it does not have.
+    assert list(collect(GRID, [ROW_B, ROW_A], read)) == [("b", 1), ("a", 1), ("a", 2)]
+    assert list(collect(GRID, [ROW_B], read)) == [("b", 1)]

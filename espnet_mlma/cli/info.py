@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_mlma.cli import model
-from espnet_mlma.cli.parser import DEFAULT_MODEL, add_command
+from espnet_mlma.cli.parser import add_command, add_model
 from espnet_mlma.host import import_espnet
 from espnet_mlma.recipe.datadir import training_folders, training_tables
 
@@ -35,7 +35,7 @@ def add_to(commands) -> None:
     parser.add_argument(
         "model", nargs="?", default=argparse.SUPPRESS, metavar="MODEL", help="the same as --model"
     )
-    parser.add_argument("--model", metavar="PATH|ZIP|HUB_ID", help=DEFAULT_MODEL)
+    add_model(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -63,9 +63,14 @@ def add_command(
     return parser
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which model."""
+    parser.add_argument("--model", metavar="PATH|ZIP|HUB_ID", help=DEFAULT_MODEL)
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Which model, and where and how exactly it computes."""
-    parser.add_argument("--model", metavar="PATH|ZIP|HUB_ID", help=DEFAULT_MODEL)
+    add_model(parser)
     parser.add_argument(
         "--device", help="cpu, cuda, cuda:1, ...; without it a GPU where there is one"
     )

@@ -185,7 +185,7 @@ def _svg(parts: Sequence[str], across: Axis, height: float, unit: str) -> str:
     grid = [
         f'<line class="grid" x1="{across(tick):.1f}" x2="{across(tick):.1f}" y1="{_TOP}" '
         f'y2="{bottom}"/>' + _text(across(tick), bottom + 15, f"{tick:g}")
-        for tick in (round(tick, 6) for tick in across.ticks)
+        for tick in across.ticks
     ]
     name = _text(across.start + _WIDTH / 2, bottom + 33, unit)
     width = across.end + _RIGHT
