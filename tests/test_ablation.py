@@ -12,12 +12,11 @@ from espnet2.tasks import asr
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from ablation import (  # noqa: E402
+from ablation_grid import Row, read_grid  # noqa: E402
+from ablation_results import (  # noqa: E402
     Results,
-    Row,
     Seed,
     collect,
-    read_grid,
     read_results,
     save_seeds,
     table,

@@ -13,8 +13,12 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-HELPERS = ("common.py", "encoders.py", "free_text.py", "peaky.py", "variants.py")
-SCRIPTS = sorted(p.name for p in BENCHMARKS.glob("*.py") if p.name not in HELPERS)
+MEASURES_NOTHING = ("free_text.py", "variants.py")
+SCRIPTS = sorted(
+    path.name
+    for path in BENCHMARKS.glob("*.py")
+    if "__main__" in path.read_text(encoding="utf-8") and path.name not in MEASURES_NOTHING
+)
 
 
 def start(monkeypatch, script, *arguments):

@@ -1,0 +1,89 @@
+"""The grid of ablation.py: which models there are, and in what they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from common import ROOT
+
+RECIPE = ROOT / "egs2" / "mlma" / "asr1"
+EXPERIMENTS = Path("exp") / "ablation"  # below the recipe
+EPOCHS = 10
+MODEL = "valid.cer_ctc.ave"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the grid.
+
+    Attributes:
+        name: unique.
+        updates: of the parameters.
+        seeds: one training each.
+        config: the training configuration.
+        recipe: options of run.sh.
+        twin: the row to compare with; None: none.
+        first: a mixture, and the row whose encoder is this one's start once it is trained on that
+            mixture; one training with that row's first seed for all that start from it.
+    """
+
+    name: str
+    updates: int
+    seeds: tuple[int, ...]
+    config: Mapping[str, object]
+    recipe: tuple[str, ...] = ()
+    twin: str | None = None
+    first: tuple[str, Row] | None = None
+
+    def folder(self, seed: int) -> Path:
+        """Of the experiment, below the recipe."""
+        letters = "".join(c if c.isalnum() else "_" for c in self.name.lower())
+        return EXPERIMENTS / f"{letters}_seed{seed}"
+
+    def is_done(self, seed: int) -> bool:
+        """Whether it is trained, decoded and scored."""
+        return (RECIPE / self.folder(seed) / "done").exists()
+
+    def start(self) -> Path:
+        """Of the training before this one, below the recipe."""
+        mixture, row = self.first
+        folder = row.folder(row.seeds[0])
+        return folder.with_name(f"{folder.name}_{mixture}")
+
+
+def read_grid(path: Path) -> tuple[dict, list[Row]]:
+    """The grid's own settings, and its rows with their whole configurations."""
+    grid = yaml.safe_load(path.read_text(encoding="utf-8"))
+    base = yaml.safe_load((ROOT / grid["base"]).read_text(encoding="utf-8"))
+    rows: dict[str, Row] = {}
+    for name, given in grid.pop("rows").items():
+        updates = grid["budgets"][given["budget"]]
+        config = _sized(_merged(base, given.get("config", {})), updates)
+        recipe, seeds = tuple(given.get("recipe", "").split()), tuple(given["seeds"])
+        first = given.get("first")
+        if first is not None:
+            first = first["mixture"], rows[first["row"]]
+        rows[name] = Row(name, updates, seeds, config, recipe, given.get("twin"), first)
+    return grid, list(rows.values())
+
+
+def _merged(base: Mapping, changes: Mapping) -> dict:
+    """`base` with some of its values changed, inner tables likewise."""
+    base = dict(base)
+    encoder = str(changes.get("encoder", "conmamba"))
+    if not encoder.startswith("conmamba"):
+        base.pop("encoder_conf")
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        base[key] = _merged(base[key], value) if both else value
+    return base
+
+
+def _sized(config: dict, updates: int) -> dict:
+    """A configuration of so many updates, with its schedule."""
+    schedule = config["scheduler_conf"] | {"max_steps": updates}
+    steps = {"max_epoch": EPOCHS, "num_iters_per_epoch": updates // EPOCHS}
+    return config | steps | {"scheduler_conf": schedule}

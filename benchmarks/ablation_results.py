@@ -1,0 +1,199 @@
+"""What came out of ablation.py's trainings: errors by speaker, their table and their plot."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ablation_grid import MODEL, RECIPE, Row
+from common import machine, save
+
+from espnet_mlma.compare.statistics import Bootstrap, bootstrap
+from espnet_mlma.report.training import read_epochs
+from espnet_mlma.score.align import count_errors
+from espnet_mlma.score.join import Utterance, characters, join
+
+DECODING = f"decode_ctc_best_path_asr_model_{MODEL}"
+UNITS = ("WER", "CER")
+BY_SPEAKER = ", errors by speaker"  # ends the title of their table in the JSON file
+HEADER = ("row", "updates", "seeds", "WER (%)", "CER (%)", "each seed's", "twin")
+HEADER += ("CER less its (95 %)", "relative (%)", "validation CER (%)", "language right (%)")
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What one training of a row got wrong on the test sets.
+
+    Attributes:
+        errors: by unit, `WER` or `CER`, of each speaker in the order of their names, (speakers,).
+        sizes: by unit, reference words or characters, (speakers,).
+        language: share of the utterances taken for their language.
+        validation: lowest CER of an epoch on the validation sets, in per cent.
+        commit: what it was trained with.
+    """
+
+    errors: Mapping[str, np.ndarray]
+    sizes: Mapping[str, np.ndarray]
+    language: float
+    validation: float
+    commit: str
+
+
+def score(grid: dict, row: Row, seed: int) -> Seed:
+    """Of a training that is done."""
+    folder = RECIPE / row.folder(seed)
+    utterances = list(_utterances(grid, folder / DECODING))
+    _, speaker = np.unique([u.speaker for u in utterances], return_inverse=True)
+
+    def by_speaker(counts: Iterable[int]) -> np.ndarray:
+        return np.bincount(speaker, weights=list(counts)).astype(np.int64)
+
+    errors, sizes = {}, {}
+    for unit, cut in zip(UNITS, (str.split, characters), strict=True):
+        pairs = [(cut(u.reference), cut(u.hypothesis)) for u in utterances]
+        errors[unit] = by_speaker(count_errors(*pair).total for pair in pairs)
+        sizes[unit] = by_speaker(len(reference) for reference, _ in pairs)
+    language = float(np.mean([u.heard == u.lang for u in utterances]))
+    commit = (folder / "done").read_text().split()[-1]
+    return Seed(errors, sizes, language, _validation(folder), commit)
+
+
+def _utterances(grid: dict, decoded: Path) -> Iterator[Utterance]:
+    for corpus in grid["test_sets"]:
+        for folder in sorted(decoded.glob(f"test_{corpus}_*")):
+            yield from join(RECIPE / "dump" / "raw" / folder.name, folder / "text")
+
+
+def _validation(experiment: Path) -> float:
+    """The lowest CER of an epoch on the validation sets, in per cent; nan without a log."""
+    epochs = read_epochs(experiment).values()
+    return min((100 * epoch["valid"]["cer_ctc"] for epoch in epochs), default=math.nan)
+
+
+def collect(
+    grid: dict, rows: Sequence[Row], known: Mapping[tuple[str, int], Seed]
+) -> dict[tuple[str, int], Seed]:
+    """All that is done here or `known` from elsewhere, by row and seed in the order of the grid."""
+    seeds = {}
+    for row in rows:
+        for seed in row.seeds:
+            if row.is_done(seed):
+                seeds[row.name, seed] = score(grid, row, seed)
+            elif (row.name, seed) in known:
+                seeds[row.name, seed] = known[row.name, seed]
+    return seeds
+
+
+def rates(seeds: Sequence[Seed], unit: str) -> list[float]:
+    """Per cent, of each seed."""
+    return [100 * seed.errors[unit].sum() / seed.sizes[unit].sum() for seed in seeds]
+
+
+def against(seeds: Sequence[Seed], twins: Sequence[Seed], unit: str) -> Bootstrap:
+    """The rate less that of the twin; the mean of the seeds."""
+    first, second = (sum(seed.errors[unit] for seed in of) for of in (seeds, twins))
+    ours, theirs, sizes = len(seeds), len(twins), seeds[0].sizes[unit]
+    # Whole numbers: both sides as often as the other one has seeds.
+    return bootstrap(first * theirs, second * ours, sizes * ours * theirs, range(len(sizes)))
+
+
+def table(rows: Sequence[Row], scores: Mapping[str, Sequence[Seed]]) -> list[list[object]]:
+    """A line for each row that is done."""
+    lines = []
+    for row in (row for row in rows if row.name in scores):
+        seeds, twins = scores[row.name], scores.get(row.twin)
+        cells = [row.name, row.updates, len(seeds)]
+        cells += [f"{np.mean(rates(seeds, unit)):.1f}" for unit in UNITS]
+        cells += [" ".join(f"{rate:.1f}" for rate in rates(seeds, "CER"))]
+        if twins is None:
+            cells += ["", "", ""]
+        else:
+            gain = against(seeds, twins, "CER")
+            relative = 100 * gain.difference / np.mean(rates(twins, "CER"))
+            interval = f"{gain.difference:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+            cells += [row.twin, interval, f"{relative:+.1f}"]
+        cells += [f"{np.mean([seed.validation for seed in seeds]):.1f}"]
+        cells += [f"{100 * np.mean([seed.language for seed in seeds]):.1f}"]
+        lines.append(cells)
+    return lines
+
+
+def plot(lines: Sequence[Sequence[object]], file: Path) -> None:
+    """CER of each row less that of its twin, with the interval, from the table."""
+    import matplotlib.pyplot as plt
+
+    plt.rcParams["svg.hashsalt"] = "ablation"  # a plot of the same figures is the same file
+    pairs = [line for line in lines if line[6]][::-1]
+    figure, axes = plt.subplots(figsize=(8, 1 + 0.5 * len(pairs)), layout="constrained")
+    axes.axvline(0, color="#888888", linewidth=1)
+    for place, line in enumerate(pairs):
+        difference, low, high = map(float, re.findall(r"[+-][\d.]+", line[7]))
+        axes.plot([low, high], [place, place], color="#0072B2", linewidth=2)
+        axes.plot(difference, place, "o", color="#D55E00", markersize=5)
+    # Linear up to 10 points: one row that learns nothing must not press the others into a line.
+    axes.set_xscale("symlog", linthresh=10, linscale=3)
+    axes.set_xticks([-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50])
+    axes.set_xticks([], minor=True)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.04)
+    labels = [f"{line[0]}\nless {line[6]}" for line in pairs]
+    axes.set_yticks(range(len(pairs)), labels, fontsize="small")
+    figure.supxlabel(
+        "difference of the CER (percentage points, above 10 logarithmic)", fontsize="medium"
+    )
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a JSON file holds of earlier runs, of other machines too.
+
+    Attributes:
+        seeds: by row and seed.
+        lines: of the table, by row; also of rows of which only the line is left.
+    """
+
+    seeds: Mapping[tuple[str, int], Seed]
+    lines: Mapping[str, list[object]]
+
+
+def read_results(file: Path | None, title: str) -> Results:
+    """As `save_seeds` and `report` wrote it; empty without a file."""
+    if file is None or not file.exists():
+        return Results({}, {})
+    known = json.loads(file.read_text())
+    lines = {line[0]: line for line in known[title]["rows"]} if title in known else {}
+    if title + BY_SPEAKER not in known:
+        return Results({}, lines)
+    (*_, words, letters), *rows = known[title + BY_SPEAKER]["rows"]
+    sizes = _counts(words, letters)
+    seeds = {
+        (name, seed): Seed(_counts(words, letters), sizes, language, validation, commit)
+        for name, seed, commit, validation, language, words, letters in rows
+    }
+    return Results(seeds, lines)
+
+
+def _counts(*texts: str) -> dict[str, np.ndarray]:
+    return {unit: np.array(text.split(), int) for unit, text in zip(UNITS, texts, strict=True)}
+
+
+def save_seeds(file: Path, title: str, seeds: Mapping[tuple[str, int], Seed]) -> None:
+    """Errors by speaker, from which the table can be made again and later rows be compared."""
+
+    def counts(of: Mapping[str, np.ndarray]) -> list[str]:
+        return [" ".join(map(str, of[unit])) for unit in UNITS]
+
+    rows = [["(reference)", "", "", "", "", *counts(next(iter(seeds.values())).sizes)]]
+    for (name, number), seed in seeds.items():
+        about = [seed.commit, round(seed.validation, 3), round(seed.language, 5)]
+        rows.append([name, number, *about, *counts(seed.errors)])
+    header = ["row", "seed", "commit", "validation CER (%)", "language right"]
+    header += ["word errors by speaker", "character errors by speaker"]
+    save(file, title + BY_SPEAKER, header, rows, machine())
