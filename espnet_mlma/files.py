@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and YAML that is what it should be."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from espnet_mlma.errors import MlmaError
 
@@ -41,6 +44,28 @@ def write(path: Path, contents: str) -> None:
     """
     with whole(path) as new:
         new.write_text(contents, encoding="utf-8", newline="\n")
+
+
+def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds; an empty file holds an empty one.
+
+    Args:
+        path: the file, in UTF-8.
+        remedy: what to do where it is none, for the error.
+
+    Raises:
+        MlmaError: it cannot be read, or holds something else.
+    """
+    try:
+        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MlmaError(f"{path.absolute()}: {error.strerror}; {remedy}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise MlmaError(f"{path}: not a readable YAML file ({reason}); {remedy}") from None
+    if not isinstance(contents, dict | None):
+        raise MlmaError(f"{path}: holds a {type(contents).__name__}, no mapping; {remedy}")
+    return contents or {}
 
 
 def replace_folder(folder: Path, fill: Callable[[Path], object]) -> None:

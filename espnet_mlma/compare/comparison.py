@@ -145,12 +145,14 @@ def beside(figures: Sequence[Figure], decoded: Set[tuple[str, str]]) -> list[Fig
 
     Args:
         figures: to choose from.
-        decoded: languages and corpora; `ls` stands for each part of it, such as `ls-clean`.
+        decoded: languages and corpora; `ls` and a part of it, such as `ls-clean`, go together.
     """
+    wholes = {(lang, corpus.partition("-")[0]) for lang, corpus in decoded}
     alike = [
         figure
         for figure in figures
-        if {(figure.lang, figure.corpus), (figure.lang, figure.corpus.partition("-")[0])} & decoded
+        if (figure.lang, figure.corpus) in decoded | wholes
+        or (figure.lang, figure.corpus.partition("-")[0]) in decoded
     ]
     systems = {figure.system for figure in alike if figure.metric == "wer"}
     return [f for f in figures if f in alike or (f.metric != "wer" and f.system in systems)]

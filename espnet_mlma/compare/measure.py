@@ -1,9 +1,9 @@
-"""Decode test sets with any CTC model of ESPnet's, and measure what that takes.
+"""Decode test sets with CTC models of ESPnet's, one after another, and measure what that takes.
 
-Time is the wall clock's while sets are decoded: reading of audio, features, encoder, search. Memory
-is the most that this process holds meanwhile, model and libraries included; on a GPU, what tensors
-take there. Imports, loading, a first utterance that warms up and the writing of results count for
-neither.
+Each model has a process and a folder of its own. Time is the wall clock's while sets are decoded:
+reading of audio, features, encoder, search. Memory is the most that this process holds meanwhile,
+model and libraries included; on a GPU, what tensors take there. Imports, loading, a first utterance
+that warms up and the writing of results count for neither.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -38,6 +41,9 @@ class Measured:
 
     Attributes:
         system: the model's name.
+        model: where it was read from, a path from the root, or its hub id.
+        run: when the run began; the same for models that were measured in one.
+        sets: names of the test sets.
         parameters: how many.
         training_hours: of audio; None: unknown.
         audio_seconds: that were decoded.
@@ -46,9 +52,15 @@ class Measured:
         peak_bytes: most memory; None: the system does not tell.
         machine: processor and threads, or GPU, and PyTorch.
         usd_per_machine_hour: what the machine costs; None: unknown.
+
+    Raises:
+        ValueError, TypeError: a figure is not above 0, or a name is no text.
     """
 
     system: str
+    model: str
+    run: str
+    sets: Sequence[str]
     parameters: int
     training_hours: float | None
     audio_seconds: float
@@ -57,6 +69,15 @@ class Measured:
     peak_bytes: int | None
     machine: str
     usd_per_machine_hour: float | None
+
+    def __post_init__(self) -> None:
+        names = (self.system, self.model, self.run, self.machine, *self.sets)
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("a name is no text")
+        known = (self.parameters, self.audio_seconds, self.seconds, self.rtf)
+        told = (self.training_hours, self.peak_bytes, self.usd_per_machine_hour)
+        if not all(figure > 0 for figure in (*known, *(f for f in told if f is not None))):
+            raise ValueError("a figure is not above 0")
 
 
 @dataclass(frozen=True)
@@ -87,8 +108,37 @@ class Windowed:
 
 
 def main() -> None:
-    """Decode the sets named on the command line; write their folders, then `measured.json`."""
-    args = _parse()
+    """Decode the sets with each model; see `measure`."""
+    parser = _parser()
+    args = parser.parse_args()
+    models = _named(args.model)
+    if args.training_hours and len(args.training_hours) != len(models):
+        parser.error("--training_hours: give one for each model; nan where it is unknown")
+    hours = dict(zip(models, args.training_hours, strict=False))
+    if args.only is None and len(models) > 1:
+        for name in models:
+            own = ["--run", args.run, "--only", name]
+            command = [sys.executable, "-m", "espnet_mlma.compare.measure", *sys.argv[1:], *own]
+            code = subprocess.run(command).returncode
+            if code:
+                raise SystemExit(code)
+        return
+    name = args.only or next(iter(models))
+    measure(args, models[name], args.out / name, hours.get(name))
+
+
+def measure(args: argparse.Namespace, model: str, out: Path, training_hours: float | None) -> None:
+    """Decode the sets named on the command line; write their folders, then `measured.json`.
+
+    Args:
+        args: the command line.
+        model: a path or a hub id.
+        out: gets the folders.
+        training_hours: of the model; None: unknown.
+
+    Raises:
+        MlmaError: the model or a set cannot be read, or they do not go together.
+    """
     sets = _by_name(args.data)
 
     import_espnet()
@@ -97,21 +147,25 @@ def main() -> None:
     from espnet_mlma.memory import keep_freed_memory
 
     keep_freed_memory()
-    recogniser = load(args.model, device=args.device, batch_seconds=args.batch_seconds)
+    recogniser = load(model, device=args.device, batch_seconds=args.batch_seconds)
     languages = {name: args.language or language_of(folder) for name, folder in sets.items()}
     told = {language: tell(recogniser, language) for language in set(languages.values())}
     warm_up(told.values())
-    (args.out / FILE).unlink(missing_ok=True)
+    (out / FILE).unlink(missing_ok=True)
     audio, seconds, peak = decode(
         {name: (folder, told[languages[name]]) for name, folder in sets.items()},
-        args.out,
+        out,
         args.batch_seconds,
         recogniser.acoustic.device,
     )
+    is_here = Path(model).exists()
     measured = Measured(
-        system=_name(args.model),
+        system=Path(model).resolve().name if is_here else model,
+        model=str(Path(model).resolve()) if is_here else model,
+        run=args.run,
+        sets=tuple(sets),
         parameters=parameters(recogniser.model),
-        training_hours=args.training_hours,
+        training_hours=training_hours,
         audio_seconds=audio,
         seconds=seconds,
         rtf=seconds / audio,
@@ -119,20 +173,29 @@ def main() -> None:
         machine=machine(recogniser.acoustic.device),
         usd_per_machine_hour=args.usd_per_hour,
     )
-    _write(args.out / FILE, measured)
-    print(f"{measured.system}: {audio:.0f} s of audio in {seconds:.1f} s, {audio / seconds:.1f} x")
+    write(out / FILE, json.dumps(asdict(measured), indent=1, ensure_ascii=False) + "\n")
+    print(f"{out.name}: {audio:.0f} s of audio in {seconds:.1f} s, {audio / seconds:.1f} x; {out}")
 
 
-def _parse() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m espnet_mlma.compare.measure", description=__doc__.splitlines()[0]
+        prog="python -m espnet_mlma.compare.measure",
+        description=__doc__.splitlines()[0],
+        epilog="Then `mlma compare NAME=OUT/NAME ...` puts them side by side.",
     )
-    parser.add_argument("--model", required=True, metavar="PATH|ZIP|HUB_ID")
+    parser.add_argument(
+        "--model",
+        action="extend",
+        nargs="+",
+        required=True,
+        metavar="[NAME=]PATH|ZIP|HUB_ID",
+        help="NAME is its folder in --out (default: the last part of the path or id)",
+    )
     parser.add_argument(
         "--data", type=Path, nargs="+", required=True, metavar="SET", help="dump/raw/<set>"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="gets a folder per set, and " + FILE
+        "--out", type=Path, required=True, help=f"gets NAME/, with a folder per set and {FILE}"
     )
     parser.add_argument(
         "--language", metavar="CODE", help="what is spoken; without it what a set's utt2lang says"
@@ -141,9 +204,31 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--batch_seconds", type=float, default=60.0, help="of audio at once (default: 60)"
     )
-    parser.add_argument("--training_hours", type=float, metavar="H", help="the model's")
+    parser.add_argument(
+        "--training_hours", type=_hours, nargs="+", default=[], metavar="H", help="of each model"
+    )
     parser.add_argument("--usd_per_hour", type=float, metavar="X", help="what the machine costs")
-    return parser.parse_args()
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    # Given to the process of one of several models.
+    parser.add_argument("--run", default=started, help=argparse.SUPPRESS)
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    return parser
+
+
+def _named(models: Sequence[str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for given in models:
+        name, is_named, model = given.partition("=")
+        name, model = (name, model) if is_named else (Path(given).resolve().name, given)
+        if name in named:
+            raise MlmaError(f"two models are called {name!r}; give NAME=MODEL")
+        named[name] = model
+    return named
+
+
+def _hours(text: str) -> float | None:
+    hours = float(text)
+    return None if math.isnan(hours) else hours
 
 
 def _by_name(folders: Sequence[Path]) -> dict[str, Path]:
@@ -288,16 +373,6 @@ def machine(device: str) -> str:
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     cpu = next(names, platform.machine())
     return f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
-def _name(model: str) -> str:
-    """A hub id as it is, of a path the last part."""
-    path = Path(model)
-    return path.resolve().name if path.exists() else model
-
-
-def _write(path: Path, measured: Measured) -> None:
-    write(path, json.dumps(asdict(measured), indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

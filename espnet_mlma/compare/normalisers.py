@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.score.join import Normaliser
 from espnet_mlma.text import normalise
-
-# From a text and its language to words parted by single spaces.
-Normaliser = Callable[[str, str], str]
 
 # What a reader has to know of each.
 NAMES = {

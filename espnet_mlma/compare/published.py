@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import read_yaml
 
 FILE = Path(__file__).with_name("published.yaml")
 # The first is a cell of the tables by language; the others are listed by themselves.
@@ -132,14 +131,8 @@ def load(path: Path = FILE) -> Published:
     Raises:
         MlmaError: it cannot be read, or an entry is wrong, such as a figure without a source.
     """
-    try:
-        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise MlmaError(f"{path}: not a readable YAML file ({reason}); mend it") from None
-    if not isinstance(contents, dict) or set(contents) != {
-        *("caveats", "sources", "systems", "figures")
-    }:
+    contents = read_yaml(path, "mend it")
+    if set(contents) != {"caveats", "sources", "systems", "figures"}:
         raise MlmaError(f"{path}: needs caveats, sources, systems and figures, and nothing else")
     caveats, sources = contents["caveats"], contents["sources"]
     if SECOND_HAND not in caveats:

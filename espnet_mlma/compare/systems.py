@@ -8,21 +8,20 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import yaml
-
 from espnet_mlma.compare import normalisers
 from espnet_mlma.compare.measure import FILE, Measured
-from espnet_mlma.compare.published import ALL, Published, caveats_on
+from espnet_mlma.compare.published import ALL, Published, QuotedSystem, caveats_on
 from espnet_mlma.compare.statistics import slots
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import read_yaml
 from espnet_mlma.recipe.datadir import read, training_tables
 from espnet_mlma.score.align import Errors, align, count_errors, count_pairs
 from espnet_mlma.score.decoded import decoded_sets, find_dump
 from espnet_mlma.score.join import characters, join
 
-# ESPnet's and our recipe name a decoding folder by configuration and language model.
-# The two test sets of LibriSpeech have a column each where a system decoded both.
+# The two test sets of LibriSpeech, as `corpora.mixtures` names them.
 _LIBRISPEECH = {"test_ls_en": "ls-clean", "test_lsother_en": "ls-other"}
+# ESPnet's and our recipe name a decoding folder by configuration and language model.
 _LANGUAGE_MODEL = re.compile(r"(^|_)(lm|\d*gram|ngram)(_|$)")
 
 
@@ -57,6 +56,7 @@ class System:
         folder: what decoding wrote.
         utterances: by normaliser, then by test set and id.
         measured: what decoding took, if that was measured.
+        published: the published system that this one is.
         caveats: keys of caveats by corpus, `cv`, or language and corpus, `en/cv`; `all` are those
             of everything.
     """
@@ -65,6 +65,7 @@ class System:
     folder: Path
     utterances: Mapping[str, Mapping[tuple[str, str], Scored]]
     measured: Measured | None
+    published: QuotedSystem | None
     caveats: Mapping[str, tuple[str, ...]]
 
     def caveats_on(self, lang: str, corpus: str) -> tuple[str, ...]:
@@ -78,11 +79,11 @@ def load(
     """Score a decoding folder.
 
     Args:
-        name: as the user calls it; a key of a published system gives that one's caveats.
+        name: as the user calls it; a key of a published system gives that one's caveats and size.
         folder: `exp/<experiment>/<decoding>`, with a folder for each test set.
         dump: `dump/raw`, the references; None: that of the recipe the folder is in.
         by: normalisers, of `normalisers.NAMES`.
-        published: knows the caveats.
+        published: knows the systems of others.
 
     Raises:
         MlmaError: a folder or file is missing, or they do not belong together.
@@ -94,24 +95,25 @@ def load(
         )
     references = dump or find_dump(folder)
     sets = decoded_sets(folder, references)
-    columns = _LIBRISPEECH if set(_LIBRISPEECH) <= set(sets) else {}
     utterances: dict[str, dict[tuple[str, str], Scored]] = {
         normaliser: {
             (set_, id_): scored
             for set_ in sets
             for id_, scored in score(
-                references / set_, folder / set_ / "text", normaliser, columns.get(set_)
+                references / set_, folder / set_ / "text", normaliser, _LIBRISPEECH.get(set_)
             ).items()
         }
         for normaliser in by
     }
     scored = utterances[by[0]].values()
-    measured = read_measured(folder / FILE)
-    caveats = dict(published_caveats(name, measured, published))
-    caveats = caveats or own_caveats(folder, {(one.lang, one.corpus) for one in scored})
+    measured = read_measured(folder, sets)
+    known_as = published_system(name, measured, published)
+    caveats = dict(known_as.caveats) if known_as else {}
+    places = {(one.lang, one.corpus) for one in scored}
+    caveats = caveats or own_caveats(folder, measured, places)
     for place in {f"{one.lang}/{one.corpus}" for one in scored if one.missing}:
         caveats[place] = (*caveats.get(place, ()), "missing")
-    return System(name, folder, utterances, measured, caveats)
+    return System(name, folder, utterances, measured, known_as, caveats)
 
 
 def score(
@@ -128,13 +130,9 @@ def score(
     Raises:
         MlmaError: a file is missing, or ids do not belong together.
     """
-    normalise = normalisers.find(normaliser)
-    joined = join(data, hypotheses)
-    said, heard = read(data / "text", "stage 3"), read(hypotheses, "stage 12")
     found = {}
-    for utterance in joined:
-        reference = normalise(said[utterance.id], utterance.lang)
-        hypothesis = normalise(heard.get(utterance.id, ""), utterance.lang)
+    for utterance in join(data, hypotheses, normalisers.find(normaliser)):
+        reference, hypothesis = utterance.reference, utterance.hypothesis
         alignment = align(reference.split(), hypothesis.split())
         found[utterance.id] = Scored(
             utterance.lang,
@@ -149,25 +147,37 @@ def score(
     return found
 
 
-def read_measured(path: Path) -> Measured | None:
-    """What decoding took; None without the file.
+def read_measured(folder: Path, sets: Sequence[str]) -> Measured | None:
+    """What decoding took; None where that was not measured.
+
+    Args:
+        folder: of the decoding.
+        sets: that are decoded in it.
 
     Raises:
-        MlmaError: the file holds something else.
+        MlmaError: the file holds something else, or is about other sets.
     """
+    path = folder / FILE
     if not path.is_file():
         return None
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
-        return Measured(**{field.name: contents[field.name] for field in fields(Measured)})
+        measured = Measured(**{field.name: contents[field.name] for field in fields(Measured)})
     except (ValueError, TypeError, KeyError) as error:
         raise MlmaError(f"{path}: not what measuring writes ({error}); measure again") from None
+    other = set(sets) ^ set(measured.sets)
+    if other:
+        raise MlmaError(
+            f"{path}: is of {' '.join(measured.sets)}, which {min(other)} does not agree with; "
+            "measure again, into an empty folder"
+        )
+    return measured
 
 
-def published_caveats(
+def published_system(
     name: str, measured: Measured | None, published: Published
-) -> Mapping[str, tuple[str, ...]]:
-    """Caveats of the published system that this one is; empty if it is none.
+) -> QuotedSystem | None:
+    """The published system that one measured here is; None if it is none.
 
     Args:
         name: the user's; a key of a published system.
@@ -176,21 +186,25 @@ def published_caveats(
     """
     model = measured.system.rpartition("/")[2] if measured else ""
     known = (s for s in published.systems.values() if name == s.key or model in s.models)
-    return next((system.caveats for system in known), {})
+    return next(known, None)
 
 
-def own_caveats(folder: Path, decoded: Set[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+def own_caveats(
+    folder: Path, measured: Measured | None, decoded: Set[tuple[str, str]]
+) -> dict[str, tuple[str, ...]]:
     """Caveats of a model that our recipe trained, by its configuration and training set.
 
     Args:
         folder: of the decoding.
+        measured: names the model, and is of a best path; None: stage 12 decoded.
         decoded: languages and corpora.
     """
     caveats: dict[str, tuple[str, ...]] = {}
     tag, is_recipe, _ = folder.resolve().name.partition("_asr_model_")
-    if is_recipe:
-        caveats[ALL] = ("lm" if _LANGUAGE_MODEL.search(tag) else "no-lm",)
-    seen = training_corpora(folder.resolve().parent)
+    if measured or is_recipe:
+        has_model = not measured and _LANGUAGE_MODEL.search(tag)
+        caveats[ALL] = ("lm" if has_model else "no-lm",)
+    seen = training_corpora(Path(measured.model) if measured else folder.resolve().parent)
     for lang, corpus in decoded if seen else ():
         is_seen = (lang, corpus.partition("-")[0]) in seen
         if not is_seen or corpus == "fl":
@@ -202,11 +216,12 @@ def training_corpora(experiment: Path) -> set[tuple[str, str]]:
     """Languages and corpora that a model was trained on; empty where the training set is not here.
 
     Raises:
-        MlmaError: a table of the training set cannot be read.
+        MlmaError: the configuration, or a table of the training set, cannot be read.
     """
-    if not (experiment / "config.yaml").is_file():
+    path = experiment / "config.yaml"
+    if not path.is_file():
         return set()
-    config = yaml.safe_load((experiment / "config.yaml").read_text(encoding="utf-8"))
+    config = read_yaml(path, "give the decoding of a model that training wrote")
     found = set()
     for table in training_tables(experiment, config, "utt2lang"):
         corpora = table.with_name("utt2category")

@@ -9,15 +9,15 @@ from itertools import groupby
 
 from espnet_mlma.compare.comparison import Comparison, Pair, Score
 from espnet_mlma.compare.normalisers import NAMES as NORMALISERS
-from espnet_mlma.compare.published import ALL, ANY, METRICS, Figure, QuotedSystem
-from espnet_mlma.compare.statistics import RESAMPLES, Bootstrap
+from espnet_mlma.compare.published import ALL, ANY, METRICS, Figure
+from espnet_mlma.compare.statistics import MIN_SEGMENTS, MIN_SPEAKERS, RESAMPLES, Bootstrap
 from espnet_mlma.compare.systems import System
 from espnet_mlma.text import LANGUAGES
 from espnet_mlma.text.language import NAMES as LANGUAGE_NAMES
 
 # Column and meaning, in the order of the columns.
 CORPORA = {
-    "ls": ("LS", "LibriSpeech, of which test sets the recipe or the source decides"),
+    "ls": ("LS", "LibriSpeech, of which test sets the source decides"),
     "ls-clean": ("LS clean", "LibriSpeech test-clean"),
     "ls-other": ("LS other", "LibriSpeech test-other"),
     "cv": ("CV", "Common Voice"),
@@ -25,6 +25,7 @@ CORPORA = {
     "mls": ("MLS", "Multilingual LibriSpeech"),
     "fl": ("FL", "FLEURS"),
     "mini": ("mini", "the demonstration's eSpeak voices"),
+    "minien": ("mini en", "the translator's eSpeak voices"),
     "syn": ("synthetic", "free text spoken by eSpeak"),
     "ami": ("AMI", "AMI meetings"),
     "earnings22": ("E22", "Earnings-22"),
@@ -38,9 +39,10 @@ ITS_OWN = "its own"  # the normaliser of a quoted figure
 _GIB = 2**30
 _HOW_TESTED = (
     f"differences are in percentage points. The 95 % interval is of {RESAMPLES} resamplings of the "
-    "speakers, both systems' together, and too narrow where there are few; p is two-sided, and "
-    "not corrected for the number of rows. MAPSSWE is NIST's matched pairs sentence-segment word "
-    "error test; with fewer than about 50 segments its normal distribution is rough."
+    "speakers, both systems' together, widened for their number; there is none with fewer than "
+    f"{MIN_SPEAKERS}. p is two-sided, and not corrected for the number of rows. MAPSSWE is NIST's "
+    "matched pairs sentence-segment word error test; with fewer than about 50 segments its normal "
+    f"distribution is rough, and with fewer than {MIN_SEGMENTS} there is none."
 )
 
 
@@ -132,7 +134,7 @@ def lines(comparison: Comparison, lang: str) -> list[Line]:
 def _own_lines(comparison: Comparison, lang: str) -> Iterator[Line]:
     several = len(comparison.normalisers) > 1
     for system in comparison.systems:
-        quoted = comparison.published.systems.get(system.name)
+        parameters, hours, source = _size(system)
         common = system.caveats.get(ALL, ())
         for normaliser in comparison.normalisers:
             values = {
@@ -149,19 +151,24 @@ def _own_lines(comparison: Comparison, lang: str) -> Iterator[Line]:
                     f"{system.name}, {normaliser}" if several else system.name,
                     system.name,
                     normaliser,
-                    *_size(system, quoted),
-                    caveats=common,
+                    parameters,
+                    hours,
+                    common,
                     source=None,
-                    size_source=None,
+                    size_source=source,
                     values=values,
                 )
 
 
-def _size(system: System, quoted: QuotedSystem | None) -> tuple[int | None, float | None]:
-    measured = system.measured
-    parameters = measured.parameters if measured else quoted.parameters if quoted else None
+def _size(system: System) -> tuple[int | None, float | None, str | None]:
+    """Parameters, hours of training, and the source where one of them is not from here."""
+    measured, quoted = system.measured, system.published
+    parameters = measured.parameters if measured else None
     hours = measured.training_hours if measured else None
-    return parameters, hours or (quoted.training_hours if quoted else None)
+    if quoted is None:
+        return parameters, hours, None
+    sizes = parameters or quoted.parameters, hours or quoted.training_hours
+    return *sizes, None if sizes == (parameters, hours) else quoted.source
 
 
 def _quoted_lines(comparison: Comparison, lang: str) -> Iterator[Line]:
@@ -218,7 +225,7 @@ def language_grid(comparison: Comparison, lang: str, rows: Sequence[Line], notes
     return Grid(
         ("wer", lang),
         f"{LANGUAGE_NAMES[lang]} ({lang}), WER (%)",
-        f"{meanings}.",
+        f"{meanings}." if meanings else "",
         ("System", "Normaliser", "Source", "M", "Hours", *map(head, corpora)),
         3,
         tuple(
@@ -237,9 +244,7 @@ def language_grid(comparison: Comparison, lang: str, rows: Sequence[Line], notes
 
 
 def _cited(line: Line, notes: Notes) -> str:
-    if line.source is None:
-        return "here"
-    cited = f"[{notes.number(line.source)}]"
+    cited = "here" if line.source is None else f"[{notes.number(line.source)}]"
     if line.size_source in (None, line.source):
         return cited
     return f"{cited}, size [{notes.number(line.size_source)}]"
@@ -310,14 +315,16 @@ def pairs_grid(names: tuple[str, str, str], pairs: Sequence[Pair]) -> Grid:
 
 def cost_grid(systems: Sequence[System]) -> Grid:
     """Size, speed, memory and money."""
-    machines = {system.measured.machine for system in systems if system.measured}
-    unlike = " They ran on different machines: speed and cost are not to be compared."
+    runs = {(s.measured.machine, s.measured.run) for s in systems if s.measured}
+    machines = {machine for machine, _ in runs}
+    what = "on different machines" if len(machines) > 1 else "in different runs"
+    unlike = f" They were measured {what}: speed and cost are not to be compared."
     return Grid(
         ("cost",),
         "Size and cost of what was measured here",
         "Empty where the decoding folder has no measured.json, which decoding with python -m "
         "espnet_mlma.compare.measure writes, or it does not say."
-        + (unlike if len(machines) > 1 else ""),
+        + (unlike if len(runs) > 1 else ""),
         ("System", "Machine", "M", "Training hours", "Audio (s)", "RTF", "x real time")
         + ("Peak memory (GiB)", "USD per hour of audio"),
         2,

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-import yaml
-
 from espnet_mlma.corpora.utterance import Utterance
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import read_yaml
 from espnet_mlma.text import LANGUAGES
 
 # Reader module -> its tag in ids and set names, and its folder under the database root.
@@ -90,10 +89,7 @@ def load(path: Path, name: str) -> Mixture:
     Raises:
         MlmaError: no such file or mixture, or a line of it is not understood.
     """
-    try:
-        mixtures = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise MlmaError(f"{path.absolute()}: cannot read the mixtures ({error})") from None
+    mixtures = read_yaml(path, "give one as conf/mixtures.yaml")
     if name not in mixtures:
         raise MlmaError(f"{path}: no mixture '{name}'; there are {' '.join(mixtures)}")
     roles = {}

@@ -10,14 +10,13 @@ from statistics import fmean
 
 import kaldiio
 import numpy as np
-import yaml
 
 from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.recogniser import Recogniser, by_length, load
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.errors import MlmaError, run_cli
-from espnet_mlma.files import replace_folder
+from espnet_mlma.files import read_yaml, replace_folder
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.recipe.datadir import read
 
@@ -40,7 +39,7 @@ def read_options(path: Path) -> tuple[float, Decoding]:
     Raises:
         MlmaError: an option is unknown, or the batch size is missing.
     """
-    options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    options = read_yaml(path, "give one as conf/decode_*.yaml")
     if "batch_seconds" not in options:
         raise MlmaError(f"{path}: has no batch_seconds, the most audio in a batch")
     batch_seconds = float(options.pop("batch_seconds"))

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from zipfile import is_zipfile
 
 import torch
-import yaml
 
 from espnet_mlma import hub
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import read_yaml
 
 # Tried in this order in an experiment folder; asr.sh makes the first.
 AVERAGES = (
@@ -119,7 +119,7 @@ def _in_folder(path: Path) -> tuple[Path, Path | None]:
     """The configuration, and the checkpoint if a meta.yaml names one."""
     config, meta = path / "config.yaml", path / "meta.yaml"
     if path.is_dir() and meta.is_file() and not config.is_file():
-        names = yaml.safe_load(meta.read_text(encoding="utf-8")) or {}
+        names = read_yaml(meta, "unpack the model again")
         files = (names.get("yaml_files") or {}) | (names.get("files") or {})
         return _packed({key: path / name for key, name in files.items()}, meta)
     config = config if path.is_dir() else path
@@ -166,8 +166,8 @@ def from_files(config: Path, model_file: Path) -> tuple[torch.nn.Module, dict[st
     for file in (config, model_file):
         if not file.is_file():
             raise MlmaError(f"{file}: no such file; the model was not copied or downloaded whole")
-    arguments = yaml.safe_load(config.read_text(encoding="utf-8"))
-    task = task_of(arguments) if isinstance(arguments, dict) else None
+    arguments = read_yaml(config, "give a config.yaml that training wrote")
+    task = task_of(arguments)
     if task is None:
         raise MlmaError(
             f"{config}: not of a CTC model; give one that ESPnet's asr or s2t_ctc task trained"

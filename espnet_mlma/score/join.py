@@ -8,8 +8,9 @@ from pathlib import Path
 
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.recipe.datadir import read
-from espnet_mlma.text import normalise
+from espnet_mlma.text import LANGUAGES, normalise
 
+Normaliser = Callable[[str, str], str]  # of a text and its language
 Tokenise = Callable[[str], Sequence[str]]
 
 
@@ -32,12 +33,13 @@ class Utterance:
     heard: str | None = None
 
 
-def join(data: Path, hypotheses: Path) -> list[Utterance]:
+def join(data: Path, hypotheses: Path, normalise: Normaliser = normalise) -> list[Utterance]:
     """Read a test set and what was recognised on it.
 
     Args:
         data: `dump/raw/<set>` with `text utt2spk utt2lang utt2category`.
         hypotheses: the `text` that decoding wrote.
+        normalise: makes words parted by single spaces.
 
     Raises:
         MlmaError: a file is missing or holds an id twice, or ids do not belong together.
@@ -51,6 +53,12 @@ def join(data: Path, hypotheses: Path) -> list[Utterance]:
         unknown = next((id_ for id_ in text if id_ not in table), None)
         if unknown is not None:
             raise MlmaError(f"{data / name}: nothing about {unknown}; run stage 3 again")
+    strange = next((id_ for id_ in text if lang[id_] not in LANGUAGES), None)
+    if strange is not None:
+        raise MlmaError(
+            f"{data / 'utt2lang'}: {strange} is in {lang[strange]!r}; there are "
+            f"{' '.join(LANGUAGES)}"
+        )
     extra = next((id_ for id_ in recognised if id_ not in text), None)
     if extra is not None:
         raise MlmaError(

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from huggingface_hub import constants
 
 from espnet_mlma.compare import measure
 from espnet_mlma.compare.measure import Windowed, language_of, parameters, tell
+from espnet_mlma.compare.published import load as load_published
+from espnet_mlma.compare.systems import load as load_system
+from espnet_mlma.compare.table import cost_grid
 from espnet_mlma.decode import checkpoint, load
 from espnet_mlma.errors import MlmaError, run_cli
 
@@ -50,9 +54,10 @@ def data(tmp_path_factory) -> Path:
 
 
 def start(monkeypatch, data: Path, model: Path | str, out: Path, *more: str) -> dict:
-    """Run the program in this process; what measured.json has."""
+    """Run the program in this process; what measured.json has in `out`."""
     sets = [str(data / name) for name in SETS]
-    options = ["--model", str(model), "--data", *sets, "--out", str(out), "--device", "cpu"]
+    options = ["--model", f"{out.name}={model}", "--data", *sets, "--out", str(out.parent)]
+    options += ["--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["measure", *options, *more])
     measure.main()
     return json.loads((out / "measured.json").read_text(encoding="utf-8"))
@@ -78,7 +83,8 @@ def test_from_a_model_to_scores(monkeypatch, request, data, tmp_path, model):
     options = ["--batch_seconds", "60", "--training_hours", "3.5", "--usd_per_hour", "0.4"]
     found = start(monkeypatch, data, folder, out, *options)
     network, _ = checkpoint.build(folder)
-    assert found["system"] == folder.name
+    assert (found["system"], found["model"]) == (folder.name, str(folder))
+    assert found["sets"] == list(SETS)
     assert found["parameters"] == sum(p.numel() for p in network.parameters())
     assert found["audio_seconds"] == pytest.approx(1 + 2.5 + 0.7 + 31)
     assert found["rtf"] == pytest.approx(found["seconds"] / found["audio_seconds"])
@@ -120,6 +126,33 @@ def test_short_utterances_count_as_windows(s2t_experiment, monkeypatch):
     found = told.transcribe_batch([noise(s) for s in durations])
     assert sizes == [2, 2, 1]
     assert [transcript.duration for transcript in found] == list(durations)
+
+
+def test_models_of_one_run_are_compared(data, tmp_path, experiment, s2t_experiment):
+    """Each in a process of its own; what the table says of them is of one run."""
+    out = tmp_path / "decoded"
+    models = [f"small={experiment}", str(s2t_experiment)]
+    options = ["--model", *models, "--data", data / "test_it", "--out", out, "--device", "cpu"]
+    command = [sys.executable, "-m", "espnet_mlma.compare.measure", *map(str, options)]
+    subprocess.run([*command, "--training_hours", "3", "nan"], check=True, capture_output=True)
+    names = ("small", s2t_experiment.name)
+    found = [json.loads((out / name / "measured.json").read_text()) for name in names]
+    assert found[0]["run"] == found[1]["run"]
+    assert [of["training_hours"] for of in found] == [3, None]
+    published = load_published()
+    systems = [load_system(name, out / name, data, ["ours"], published) for name in names]
+    assert all(system.caveats_on("it", "noise") == ("no-lm",) for system in systems)
+    assert "They were measured" not in cost_grid(systems).note
+    again = replace(systems[0].measured, run="later")
+    assert "in different runs" in cost_grid([replace(systems[0], measured=again), systems[1]]).note
+
+
+def test_models_and_figures_that_do_not_go_together(monkeypatch, capsys, data, tmp_path):
+    with pytest.raises(MlmaError, match="two models are called 'a'; give NAME=MODEL"):
+        start(monkeypatch, data, "x", tmp_path / "a", "--model", "a=y")
+    with pytest.raises(SystemExit):
+        start(monkeypatch, data, "x", tmp_path / "a", "--training_hours", "1", "2")
+    assert "give one for each model" in capsys.readouterr().err
 
 
 def test_a_set_of_two_languages_has_none(tmp_path):
