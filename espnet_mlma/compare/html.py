@@ -47,7 +47,7 @@ def render(comparison: Comparison) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<title>Comparison of systems</title>\n'
-        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n<main>\n"
+        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n{plot.HATCHINGS}\n<main>\n"
         f"<h1>Comparison of systems</h1>\n{intro}\n<nav><ul>{contents}</ul></nav>\n"
         + "\n".join([*sections, _notes(comparison, notes)])
         + "\n</main>\n</body>\n</html>\n"
@@ -137,7 +137,7 @@ def _section(
             for kind, cell in zip(kinds, row, strict=True)
         ]
         if grid.row_systems:
-            own = row[2].text == "here"
+            own = row[2].text.startswith("here")
             key = plot.key(marks[grid.row_systems[number]], own)
             cells[0] = cells[0].replace('<td class="name">', f'<td class="name">{key}', 1)
         rows.append(f"<tr>{''.join(cells)}</tr>")
@@ -150,7 +150,8 @@ def _section(
 
 
 def _anchor(grid: Grid) -> str:
-    return quote("-".join(grid.key), safe="")
+    # A slash parts what a hyphen could be within.
+    return "/".join(quote(part, safe="") for part in grid.key)
 
 
 def _cell(cell: Cell, notes: Notes) -> str:

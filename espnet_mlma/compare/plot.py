@@ -2,7 +2,7 @@
 
 Systems differ by shape as well as by colour, systems measured here are filled and quoted ones
 hollow, and kinds of error differ by hatching. The colours are Okabe and Ito's, which people with
-the common kinds of colour-blindness tell apart; `--c0` to `--c6` are theirs.
+the common kinds of colour-blindness tell apart; `--c0` to `--c6` are theirs, on white some darker.
 """
 
 from __future__ import annotations
@@ -25,6 +25,17 @@ SHAPES = (
 _WIDTH, _RIGHT = 620, 30
 _LETTER = 7  # pixels of a letter of the labels, more or less
 _TOP, _BOTTOM = 8, 40
+# What a page needs once, before plots of `bars`: the patterns that `k0` to `k2` fill with.
+HATCHINGS = (
+    '<svg width="0" height="0" aria-hidden="true"><defs>'
+    + "".join(
+        f'<pattern id="hatch{kind}" width="6" height="6" patternUnits="userSpaceOnUse">'
+        f'<rect width="6" height="6" style="fill:var(--k{kind})"/>'
+        f'<path class="hatch" d="{line}"/></pattern>'
+        for kind, line in enumerate(("", "M0,6L6,0", "M0,3H6"))
+    )
+    + "</defs></svg>"
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +137,7 @@ def intervals(rows: Sequence[Interval], unit: str) -> str:
 
 
 def bars(rows: Sequence[tuple[str, Sequence[float]]], kinds: Sequence[str], unit: str) -> str:
-    """Stacked bars, each kind with its hatching.
+    """Stacked bars, each kind with its hatching, of `HATCHINGS`.
 
     Args:
         rows: labels and as many values as there are kinds.
@@ -134,7 +145,7 @@ def bars(rows: Sequence[tuple[str, Sequence[float]]], kinds: Sequence[str], unit
         unit: what stands under the axis.
     """
     across = _axis([label for label, _ in rows], [sum(values) for _, values in rows])
-    height, parts = 34, [_hatchings()]
+    height, parts = 34, []
     for number, (label, values) in enumerate(rows):
         parts.append(_row(across, label, _TOP + height * number, height, number))
         start = 0.0
@@ -150,23 +161,8 @@ def bars(rows: Sequence[tuple[str, Sequence[float]]], kinds: Sequence[str], unit
 def bar_key(kind: int) -> str:
     """A piece of a bar by itself, to stand before its name."""
     return (
-        f'<svg class="key" viewBox="0 0 16 16" aria-hidden="true">{_hatchings()}'
+        '<svg class="key" viewBox="0 0 16 16" aria-hidden="true">'
         f'<rect class="bar k{kind}" x="1" y="2" width="14" height="12"/></svg>'
-    )
-
-
-def _hatchings() -> str:
-    """Definitions that `k0` to `k2` fill with; the same wherever they stand on a page."""
-    lines = ("", "M0,6L6,0", "M0,3H6")
-    return (
-        "<defs>"
-        + "".join(
-            f'<pattern id="hatch{kind}" width="6" height="6" patternUnits="userSpaceOnUse">'
-            f'<rect width="6" height="6" style="fill:var(--k{kind})"/>'
-            f'<path class="hatch" d="{line}"/></pattern>'
-            for kind, line in enumerate(lines)
-        )
-        + "</defs>"
     )
 
 

@@ -28,13 +28,13 @@ def curve(of: Curve) -> Markup:
     Args:
         of: with at least one point; values are not negative.
     """
-    epochs = [epoch for line in of.lines.values() for epoch, _ in line]
+    epochs = of.epochs
     height = 230
     x = Axis([min(epochs), max(epochs)], _LEFT + 8, _WIDTH - _RIGHT)
     values = [value for line in of.lines.values() for _, value in line]
     y = Axis(ticks(values), height - _BOTTOM, _TOP)
     parts = [_across(y(tick), f"{tick:.3g}") for tick in y.ticks]
-    whole = range(min(epochs), max(epochs) + 1, math.ceil(len(set(epochs)) / 12))
+    whole = range(min(epochs), max(epochs) + 1, math.ceil(len(epochs) / 12))
     parts += [_below(x(epoch), str(epoch), height) for epoch in whole]
     parts.append(_title_below("epoch", height))
     ends = _apart({part: y(line[-1][1]) for part, line in of.lines.items()})
@@ -46,7 +46,7 @@ def curve(of: Curve) -> Markup:
                 part, places[-1][0] + 8, ends[part] + 4
             )
         )
-    return _svg(f"{of.name} over {len(set(epochs))} epochs; the table below has it", height, parts)
+    return _svg(f"{of.name} over {len(epochs)} epochs; the table below has it", height, parts)
 
 
 def speakers(groups: Sequence[Group]) -> Markup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,7 +137,8 @@ def read_set(data: Path, decoded: Path) -> list[Spoken]:
             Spoken(
                 test_set=data.name,
                 utterance=utterance,
-                seconds=int(samples[utterance.id]) / SAMPLE_RATE,
+                seconds=_number(samples[utterance.id], data / "utt2num_samples", utterance.id)
+                / SAMPLE_RATE,
                 confidence=confidences.get(utterance.id),
                 audio=audio.get(utterance.id),
                 words=words,
@@ -159,16 +161,26 @@ def read_confidences(decoded: Path) -> dict[str, float]:
     """
     if (decoded / "confidence").is_file():
         written = read(decoded / "confidence", "stage 12")
-        return {key: float(text) for key, text in written.items() if text}
+        path = decoded / "confidence"
+        return {key: _number(text, path, key) for key, text in written.items() if text}
     if not ((decoded / "score").is_file() and (decoded / "token").is_file()):
         return {}
     scores, tokens = (read(decoded / name, "stage 12") for name in ("score", "token"))
     numbers = {key: _NUMBER.search(text) for key, text in scores.items()}
     return {
-        key: math.exp(float(number[0]) / max(1, len(tokens.get(key, "").split())))
+        # A bonus for length may lift a score above that of a certain text.
+        key: math.exp(min(0.0, float(number[0]) / max(1, len(tokens.get(key, "").split()))))
         for key, number in numbers.items()
         if number
     }
+
+
+def _number(text: str, path: Path, id_: str) -> float:
+    with suppress(ValueError):
+        number = float(text)
+        if math.isfinite(number):
+            return number
+    raise MlmaError(f"{path}: {id_}: {text!r} is no number; run the stage that wrote it again")
 
 
 def paired(reference: Sequence[str], hypothesis: Sequence[str]) -> Pairs:

@@ -19,16 +19,17 @@ _VALUE = re.compile(r"(\w+)=(-?\d[\d.]*(?:e[+-]?\d+)?)(?=,|\s*$)")
 # log has three decimals of it.
 _NAMES = {
     "loss": "Loss",
-    "cer_ctc": "Character error rate of the best path",
-    "cer": "Character error rate of the decoder",
-    "wer": "Word error rate of the decoder",
-    "acc": "Accuracy of the decoder",
-    "acc_language": "Accuracy of the language",
+    "cer_ctc": "Character error rate of the best path, %",
+    "cer": "Character error rate of the decoder, %",
+    "wer": "Word error rate of the decoder, %",
+    "acc": "Accuracy of the decoder, %",
+    "acc_language": "Accuracy of the language, %",
 }
 _OF_LAYER = {
-    "cer_interctc_layer": "Character error rate after block",
-    "acc_language_layer": "Accuracy of the language after block",
+    "cer_interctc_layer": "Character error rate, %, after block",
+    "acc_language_layer": "Accuracy of the language, %, after block",
 }
+_SHARES = ("cer", "wer", "acc")  # beginnings of what ESPnet reports as shares of 1
 
 Epochs = dict[int, dict[str, dict[str, float]]]
 
@@ -46,6 +47,11 @@ class Curve:
     name: str
     rises: bool
     lines: dict[str, list[tuple[int, float]]]
+
+    @property
+    def epochs(self) -> list[int]:
+        """Those that any of the lines has."""
+        return sorted({epoch for line in self.lines.values() for epoch, _ in line})
 
 
 def read_epochs(experiment: Path) -> Epochs:
@@ -100,13 +106,13 @@ def _name(key: str) -> str:
 
 
 def _lines(epochs: Epochs, key: str) -> dict[str, list[tuple[int, float]]]:
-    lines = {}
+    lines, scale = {}, 100 if key.startswith(_SHARES) else 1
     for part in ("train", "valid"):
         values = {
             number: parts.get(part, {}).get(key, math.nan) for number, parts in epochs.items()
         }
         points = [(number, values[number]) for number in sorted(values)]
-        points = [(number, value) for number, value in points if math.isfinite(value)]
+        points = [(number, scale * value) for number, value in points if math.isfinite(value)]
         if points:
             lines[part] = points
     return lines

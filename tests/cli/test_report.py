@@ -174,6 +174,24 @@ def test_confidence_is_ours_where_it_is_written_and_else_a_symbols_probability(r
     assert read_confidences(decoded) == {id_: 0.8125}
 
 
+def test_a_bonus_for_length_makes_nothing_surer_than_sure(recipe):
+    decoded = recipe / "exp" / "asr_x" / TAG / "test_ls_it"
+    id_ = next(iter(read(decoded / "score", "")))
+    write_table(decoded / "score", {id_: "tensor(1e9)"})
+    assert read_confidences(decoded) == {id_: 1}
+
+
+@pytest.mark.parametrize("table, value", [("confidence", "much"), ("utt2num_samples", "1.5.2")])
+def test_what_is_no_number_is_named(mlma, recipe, table, value):
+    experiment, name = recipe / "exp" / "asr_x", "test_ls_it"
+    folder = recipe / "dump" / "raw" if table.startswith("utt2") else experiment / TAG
+    id_ = next(iter(read(experiment / TAG / name / "text", "")))
+    write_table(folder / name / table, {id_: value})
+    code, _, err = mlma("report", experiment, "-o", recipe / "page.html")
+    assert code == 1
+    assert err.startswith(f"error: {folder / name / table}: {id_}: {value!r} is no number; ")
+
+
 def test_without_confidences_log_or_errors_the_page_says_so(mlma, recipe):
     experiment = recipe / "exp" / "asr_x"
     (experiment / "train.log").unlink()

@@ -1,3 +1,5 @@
+import pytest
+
 from espnet_mlma.report.page import best
 from espnet_mlma.report.training import curves, read_epochs
 
@@ -22,7 +24,16 @@ def test_losses_and_error_rates_are_read(tmp_path):
     assert "time" not in epochs[1]["train"]
     loss, rate = curves(epochs)
     assert loss.lines == {"train": [(1, 97.375), (2, 55)], "valid": [(1, 70.438), (2, 34.5)]}
-    assert rate.lines == {"valid": [(1, 0.704), (2, 0.345)]}
+    assert rate.lines == {"valid": [(1, pytest.approx(70.4)), (2, pytest.approx(34.5))]}
+    assert rate.epochs == [1, 2]
+
+
+def test_an_epoch_that_only_validation_has_is_one(tmp_path):
+    line = epoch(1, 9, 8).replace("loss=9.000", "loss=nan")
+    (tmp_path / "train.log").write_text(line + epoch(2, 7, 6))
+    loss = curves(read_epochs(tmp_path))[0]
+    assert [n for n, _ in loss.lines["train"]] == [2]
+    assert loss.epochs == [1, 2]
 
 
 def test_parts_of_the_loss_have_a_curve_where_they_are_not_the_whole(tmp_path):
@@ -35,11 +46,11 @@ def test_languages_and_lower_blocks_have_curves_with_names(tmp_path):
     again = epoch(2, 9, 8).replace("cer=nan", "acc_language=0.6, cer_interctc_layer12=0.125")
     (tmp_path / "train.log").write_text(line + again)
     found = {curve.name: curve for curve in curves(read_epochs(tmp_path))}
-    assert found["Accuracy of the language"].lines == {"valid": [(1, 0.5), (2, 0.6)]}
-    assert best(found["Accuracy of the language"]).startswith("highest in validation: 0.6")
-    assert found["Accuracy of the language after block 6"].lines == {"valid": [(1, 0.75)]}
-    layer = found["Character error rate after block 12"]
-    assert layer.lines == {"valid": [(2, 0.125)]} and best(layer).startswith("lowest")
+    assert found["Accuracy of the language, %"].lines == {"valid": [(1, 50), (2, 60)]}
+    assert best(found["Accuracy of the language, %"]).startswith("highest in validation: 60")
+    assert found["Accuracy of the language, %, after block 6"].lines == {"valid": [(1, 75)]}
+    layer = found["Character error rate, %, after block 12"]
+    assert layer.lines == {"valid": [(2, 12.5)]} and best(layer).startswith("lowest")
 
 
 def test_a_log_that_goes_on_takes_back_what_is_trained_again(tmp_path):
