@@ -64,8 +64,8 @@ class MlmaCTCModel(ESPnetASRModel):
         cr_ctc_weight: of the consistency between two masked views of each utterance; 0 trains on
             one view. Twice the frames go through the encoder for each utterance.
         language_layers: 1-based blocks, of `interctc_layer_idx`, whose intermediate CTC is to
-            write the language alone, which is the first symbol of each text (`--lang_tokens true`
-            of the recipe). With `interctc_use_conditioning` the blocks above are told it.
+            write the language alone, whose token begins each text (`--lang_tokens true` of the
+            recipe). With `interctc_use_conditioning` the blocks above are told it.
         language_in_text: whether the other CTCs write the language too, before the words.
         espnet: what ESPnetASRModel takes; `ctc_weight` has to be 1.
 
@@ -103,11 +103,12 @@ class MlmaCTCModel(ESPnetASRModel):
             )
         if cr_ctc_weight > 0:
             if not isinstance(self.specaug, SpecAug):
-                raise ValueError("cr_ctc_weight above 0 needs `specaug: specaug`")
+                raise ValueError("cr_ctc_weight above 0 needs masks, as `specaug: clip_specaug`")
             self.specaug = TwoViews(self.specaug)
         self.cr_ctc_weight = cr_ctc_weight
         self.language_layers = frozenset(language_layers)
         self.language_in_text = language_in_text
+        self.space = self.token_list.index("<space>") if "<space>" in self.token_list else None
         self.register_buffer("languages", torch.tensor(languages), persistent=False)
 
     def forward(
@@ -164,10 +165,19 @@ class MlmaCTCModel(ESPnetASRModel):
 
     def _targets(self, text: Tensor, text_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The languages (batch, 1), and the texts that are written with their lengths."""
-        language = text[:, :1]
+        # Not the first symbol everywhere: SentencePiece puts its mark of a word before the token.
+        place = torch.isin(text, self.languages).int().argmax(1, keepdim=True)
+        language = text.gather(1, place)
         if self.language_in_text:
             return language, text, text_lengths
-        return language, text[:, 1:], text_lengths - 1
+        symbols = torch.arange(text.size(1), device=text.device)
+        is_gone = symbols <= place
+        if self.space is not None:
+            is_gone |= (symbols == place + 1) & (text == self.space)
+        # A stable sort: what stays keeps its order, padding behind it.
+        order = (is_gone | (symbols >= text_lengths[:, None])).int().argsort(dim=1, stable=True)
+        lengths = text_lengths - is_gone.sum(1)
+        return language, text.gather(1, order)[:, : lengths.max()], lengths
 
     def _language_accuracy(self, hidden: Tensor, lengths: Tensor, language: Tensor) -> Tensor:
         """Share of utterances whose most probable language token is that of `language`."""
