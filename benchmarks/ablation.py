@@ -24,8 +24,19 @@ from pathlib import Path
 
 import yaml
 from ablation_grid import EXPERIMENTS, MODEL, RECIPE, Row, read_grid
-from ablation_results import HEADER, Seed, collect, plot, read_results, save_seeds, table
+from ablation_results import (
+    HEADER,
+    Seed,
+    collect,
+    plot,
+    read_results,
+    save_seeds,
+    table,
+    with_kept,
+)
 from common import ROOT, arguments, machine, report
+
+from espnet_mlma.errors import run_cli
 
 VARIANTS = "conmamba_"  # encoders of variants.py; they recognise as conmamba does
 
@@ -184,7 +195,7 @@ def show(grid: dict, rows: Sequence[Row], args: argparse.Namespace) -> None:
     scores: dict[str, list[Seed]] = {}
     for (name, _), seed in seeds.items():
         scores.setdefault(name, []).append(seed)
-    found = known.lines | {line[0]: line for line in table(rows, scores)}
+    found = with_kept(table(rows, scores), known.lines)
     lines = [found[row.name] for row in rows if row.name in found]
     report(title, HEADER, lines, args)
     if args.json is not None:
@@ -218,4 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

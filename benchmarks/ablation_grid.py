@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from common import ROOT
+
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import read_yaml
 
 RECIPE = ROOT / "egs2" / "mlma" / "asr1"
 EXPERIMENTS = Path("exp") / "ablation"  # below the recipe
@@ -55,11 +57,21 @@ class Row:
 
 
 def read_grid(path: Path) -> tuple[dict, list[Row]]:
-    """The grid's own settings, and its rows with their whole configurations."""
-    grid = yaml.safe_load(path.read_text(encoding="utf-8"))
-    base = yaml.safe_load((ROOT / grid["base"]).read_text(encoding="utf-8"))
+    """The grid's own settings, and its rows with their whole configurations.
+
+    Raises:
+        MlmaError: a row names a budget, or as its twin or start a row, that is not there.
+    """
+    grid = read_yaml(path, "give one as ablation.yaml")
+    base = read_yaml(ROOT / grid["base"], "it is the `base` of the grid")
     rows: dict[str, Row] = {}
-    for name, given in grid.pop("rows").items():
+    given_rows = grid.pop("rows")
+    for name, given in given_rows.items():
+        wanted = [(given["budget"], grid["budgets"]), (given.get("twin"), given_rows)]
+        wanted += [(given["first"]["row"], rows)] if given.get("first") else []
+        for value, known in wanted:
+            if value is not None and value not in known:
+                raise MlmaError(f"{path}: {name}: there is no {value!r}; give one that is there")
         updates = grid["budgets"][given["budget"]]
         config = _sized(_merged(base, given.get("config", {})), updates)
         recipe, seeds = tuple(given.get("recipe", "").split()), tuple(given["seeds"])

@@ -14,6 +14,7 @@ from ablation_grid import MODEL, RECIPE, Row
 from common import machine, save
 
 from espnet_mlma.compare.statistics import Bootstrap, bootstrap
+from espnet_mlma.errors import MlmaError
 from espnet_mlma.report.training import read_epochs
 from espnet_mlma.score.align import count_errors
 from espnet_mlma.score.join import Utterance, characters, join
@@ -22,6 +23,7 @@ DECODING = f"decode_ctc_best_path_asr_model_{MODEL}"
 UNITS = ("WER", "CER")
 BY_SPEAKER = ", errors by speaker"  # ends the title of their table in the JSON file
 HEADER = ("row", "updates", "seeds", "WER (%)", "CER (%)", "each seed's", "twin")
+TWIN = HEADER.index("twin")
 HEADER += ("CER less its (95 %)", "relative (%)", "validation CER (%)", "language right (%)")
 
 
@@ -123,16 +125,33 @@ def table(rows: Sequence[Row], scores: Mapping[str, Sequence[Seed]]) -> list[lis
     return lines
 
 
+def with_kept(
+    lines: Sequence[list[object]], kept: Mapping[str, list[object]]
+) -> dict[str, list[object]]:
+    """Lines of the table by row, with those of which no more than the line is left.
+
+    Args:
+        lines: of `table`.
+        kept: earlier ones. Where the twin has other figures by now, a difference to it is left out.
+    """
+    found = {line[0]: line for line in lines}
+    for name, line in kept.items():
+        twin = line[TWIN]
+        is_old = twin in found and found[twin][:TWIN] != kept.get(twin, found[twin])[:TWIN]
+        found.setdefault(name, [*line[:TWIN], "", "", "", *line[TWIN + 3 :]] if is_old else line)
+    return found
+
+
 def plot(lines: Sequence[Sequence[object]], file: Path) -> None:
     """CER of each row less that of its twin, with the interval, from the table."""
     import matplotlib.pyplot as plt
 
     plt.rcParams["svg.hashsalt"] = "ablation"  # a plot of the same figures is the same file
-    pairs = [line for line in lines if line[6]][::-1]
+    pairs = [line for line in lines if line[TWIN]][::-1]
     figure, axes = plt.subplots(figsize=(8, 1 + 0.5 * len(pairs)), layout="constrained")
     axes.axvline(0, color="#888888", linewidth=1)
     for place, line in enumerate(pairs):
-        difference, low, high = map(float, re.findall(r"[+-][\d.]+", line[7]))
+        difference, low, high = map(float, re.findall(r"[+-][\d.]+", line[TWIN + 1]))
         axes.plot([low, high], [place, place], color="#0072B2", linewidth=2)
         axes.plot(difference, place, "o", color="#D55E00", markersize=5)
     # Linear up to 10 points: one row that learns nothing must not press the others into a line.
@@ -141,7 +160,7 @@ def plot(lines: Sequence[Sequence[object]], file: Path) -> None:
     axes.set_xticks([], minor=True)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.04)
-    labels = [f"{line[0]}\nless {line[6]}" for line in pairs]
+    labels = [f"{line[0]}\nless {line[TWIN]}" for line in pairs]
     axes.set_yticks(range(len(pairs)), labels, fontsize="small")
     figure.supxlabel(
         "difference of the CER (percentage points, above 10 logarithmic)", fontsize="medium"
@@ -167,7 +186,10 @@ def read_results(file: Path | None, title: str) -> Results:
     """As `save_seeds` and `report` wrote it; empty without a file."""
     if file is None or not file.exists():
         return Results({}, {})
-    known = json.loads(file.read_text())
+    try:
+        known = json.loads(file.read_text())
+    except ValueError as error:
+        raise MlmaError(f"{file}: no JSON ({error}); give another --json") from None
     lines = {line[0]: line for line in known[title]["rows"]} if title in known else {}
     if title + BY_SPEAKER not in known:
         return Results({}, lines)

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from espnet2.tasks import asr
+
+from espnet_mlma.errors import MlmaError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -20,6 +23,7 @@ from ablation_results import (  # noqa: E402
     read_results,
     save_seeds,
     table,
+    with_kept,
 )
 from variants import VARIANTS, LeakingConMamba, XavierConMamba  # noqa: E402
 
@@ -115,3 +119,36 @@ def test_seeds_of_an_earlier_run_are_read_as_they_were_saved(tmp_path):
     # In the order of the grid, and without what it does not have.
     assert list(collect(GRID, [ROW_B, ROW_A], read)) == [("b", 1), ("a", 1), ("a", 2)]
     assert list(collect(GRID, [ROW_B], read)) == [("b", 1)]
+
+
+def test_a_kept_difference_is_to_the_twin_as_it_was():
+    (first,), (second,) = (table([ROW_A], {"a": seeds_of([n] * 25)}) for n in (8, 4))
+    both = table([ROW_A, ROW_B], {"a": seeds_of([8] * 25), "b": seeds_of([12] * 25)})
+    kept = {line[0]: line for line in both}
+    assert with_kept([], kept) == with_kept([first], kept) == kept
+    found = with_kept([second], kept)
+    assert found["a"] == second
+    assert found["b"] == [*kept["b"][:6], "", "", "", *kept["b"][9:]]
+
+
+@pytest.mark.parametrize(
+    "row, missing",
+    [
+        ({"budget": "huge"}, "'huge'"),
+        ({"twin": "nobody"}, "'nobody'"),
+        ({"first": {"mixture": "mini", "row": "nobody"}}, "'nobody'"),
+    ],
+)
+def test_a_row_that_names_what_is_not_there_is_shown(tmp_path, row, missing):
+    grid = {"base": "conf/train_asr_conmamba_small.yaml", "budgets": {"short": 10}}
+    grid["rows"] = {"a": {"budget": "short", "seeds": [1]} | row}
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump(grid))
+    with pytest.raises(MlmaError, match=f"grid.yaml: a: there is no {missing}"):
+        read_grid(path)
+
+
+def test_results_that_are_no_json_are_named(tmp_path):
+    (tmp_path / "found.json").write_text("{")
+    with pytest.raises(MlmaError, match="found.json: no JSON"):
+        read_results(tmp_path / "found.json", "T")

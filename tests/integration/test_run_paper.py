@@ -82,6 +82,15 @@ def test_models_of_a_table(recipe, table):
     assert not (recipe / "called").exists()
 
 
+def test_other_models_take_the_place_of_the_tables(recipe):
+    options = ["--table", 5, "--dry_run", "true", "--ngpu", 1, "--models", "conformer conmamba_42m"]
+    found = commands(run(recipe, *options))
+    tags = ["paper_conformer_mlma11840", "paper_conmamba_42m_mlma11840"]
+    assert [row["--asr_tag"] for row in found] == tags
+    assert found[0]["--asr_args"].endswith(" --encoder conformer_cnn4")
+    assert [row["--asr_config"] for row in found] == [CONFORMER[1], LARGE[1]]
+
+
 @pytest.mark.parametrize("gpus", [0, 1, 4, 16])
 def test_an_update_hears_as_much_on_any_number_of_gpus(recipe, gpus):
     (row,) = commands(run(recipe, "--table", 5, "--dry_run", "true", "--ngpu", gpus))
@@ -124,25 +133,30 @@ def test_a_model_that_fails_ends_the_run(recipe):
 
 # What asr.sh leaves of a model that hears one word in two.
 SCORED = """#!/bin/sh
+decoding=decode_ctc_best_path_asr_model_x
 while [ $# -gt 0 ]; do
-    case $1 in --asr_tag) experiment=exp/asr_$2 ;; esac
+    case $1 in
+        --asr_tag) experiment=exp/asr_$2 ;;
+        --inference_tag) decoding=$2 ;;
+    esac
     shift 2
 done
 for set in test_ls_en test_lsother_en; do
-    mkdir -p "dump/raw/$set" "$experiment/decode_ctc_best_path_asr_model_x/$set"
+    mkdir -p "dump/raw/$set" "$experiment/$decoding/$set"
     echo "ls_en_a-1 well said" >"dump/raw/$set/text"
     echo "ls_en_a-1 ls_en_a" >"dump/raw/$set/utt2spk"
     echo "ls_en_a-1 en" >"dump/raw/$set/utt2lang"
     echo "ls_en_a-1 ls" >"dump/raw/$set/utt2category"
-    echo "ls_en_a-1 well sad" >"$experiment/decode_ctc_best_path_asr_model_x/$set/text"
+    echo "ls_en_a-1 well sad" >"$experiment/$decoding/$set/text"
 done
 touch "$experiment/RESULTS.md"
 """
 
 
-def test_ours_and_the_papers_stand_side_by_side_when_all_models_are_done(recipe):
+@pytest.mark.parametrize("options", [[], ["--inference_tag", "greedy"]])
+def test_ours_and_the_papers_stand_side_by_side_when_all_models_are_done(recipe, options):
     (recipe / "asr.sh").write_text(SCORED)
-    done = run(recipe, "--table", 3, "--ngpu", 1)
+    done = run(recipe, "--table", 3, "--ngpu", 1, *options)
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     assert any("conformer_ls960" in row and "50.0" in row for row in rows)
@@ -167,6 +181,7 @@ def test_the_papers_models_of_a_table_are_known_to_the_comparison(recipe, table)
         (["3"], "error: '3': not an option; options are --name value"),
         (["--table", "3", "--ngpu", "3"], "error: --ngpu 3: 1, 2, 4, 8 or 16"),
         (["--table", "3", "--dry_run", "yes"], "error: --dry_run yes: true or false"),
+        (["--table", "3", "--models", "rnn"], "error: --models 'rnn': there are conmamba, conm"),
         (["--table", "3", "--asr-tag", "mine"], "error: --asr-tag: the table says it"),
     ],
 )

@@ -3,7 +3,9 @@
 #
 #   ./run_paper.sh --table 3 --db_root /corpora                  3, 4, 5, 6 or 7
 #   ./run_paper.sh --table 7 --db_root /corpora --dry_run true   check and print the commands only
+#   ./run_paper.sh --table 5 --db_root /corpora --models "conmamba conformer"
 #
+# --models: in place of the table's own; conmamba, conmamba_42m, conformer.
 # --ngpu 1, 2, 4, 8 or 16; all by default. Each GPU takes the batch of the configuration, and the more
 # there are, the fewer batches make an update: it always hears the same amount of speech.
 # All other options are asr.sh's, such as `--stop_stage 5`. A run that was stopped goes on when it is
@@ -29,23 +31,31 @@ quoted() {
 
 # rows: of the table, a line per model: its name, the mixture, the configuration and options of it.
 rows() {
-    local hours
-    local conmamba="conf/train_asr_conmamba.yaml"
-    local large="conf/train_asr_conmamba_42m.yaml"
-    # With our front-end it has the size of the paper's; with ESPnet's own it is larger.
-    local conformer="conf/train_asr_conformer.yaml --encoder conformer_cnn4"
+    local mixture name mixtures names
     case $1 in
-        3) echo "conmamba ls960 ${conmamba}" && echo "conformer ls960 ${conformer}" ;;
-        4) echo "conmamba bi3334 ${conmamba}" && echo "conformer bi3334 ${conformer}" ;;
-        5) echo "conmamba mlma11840 ${conmamba}" ;;
+        3) mixtures="ls960" names="conmamba conformer" ;;
+        4) mixtures="bi3334" names="conmamba conformer" ;;
+        5) mixtures="mlma11840" names="conmamba" ;;
         # The paper does not name the training set, but calls it bilingual.
-        6) echo "conmamba bi3334 ${conmamba}" && echo "conmamba_42m bi3334 ${large}" ;;
-        7) for hours in 710 1210 3334; do echo "conmamba bi${hours} ${conmamba}"; done ;;
+        6) mixtures="bi3334" names="conmamba conmamba_42m" ;;
+        7) mixtures="bi710 bi1210 bi3334" names="conmamba" ;;
         *) die "--table '$1': the paper's tables of results are 3, 4, 5, 6 and 7" ;;
     esac
+    for mixture in ${mixtures}; do
+        for name in ${2:-${names}}; do
+            case ${name} in
+                conmamba | conmamba_42m) echo "${name} ${mixture} conf/train_asr_${name}.yaml" ;;
+                # With our front-end it has the size of the paper's; with ESPnet's own it is larger.
+                conformer) echo "conformer ${mixture} conf/train_asr_conformer.yaml" \
+                    "--encoder conformer_cnn4" ;;
+                *) die "--models '${name}': there are conmamba, conmamba_42m and conformer" ;;
+            esac
+        done
+    done
 }
 
 table=
+models=
 dry_run=false
 ngpu=
 asr_args=
@@ -67,6 +77,7 @@ while [ $# -gt 0 ]; do
     [ $# -ge 2 ] || die "$1 needs a value"
     case $1 in
         --table) table=$2 ;;
+        --models) models=$2 ;;
         --dry_run | --dry-run) dry_run=$2 ;;
         --ngpu) ngpu=$2 ;;
         --asr_args | --asr-args) asr_args=" $2" ;;
@@ -79,7 +90,7 @@ while [ $# -gt 0 ]; do
 done
 [ -n "${table}" ] || die "which table? --table 3, 4, 5, 6 or 7"
 [[ ${dry_run} =~ ^(true|false)$ ]] || die "--dry_run ${dry_run}: true or false"
-models=$(rows "${table}")
+models=$(rows "${table}" "${models}")
 ngpu=${ngpu:-$( (nvidia-smi -L 2>/dev/null || true) | wc -l)}
 [[ ${ngpu} =~ ^(0|1|2|4|8|16)$ ]] || die "--ngpu ${ngpu}: 1, 2, 4, 8 or 16; 0 trains on the CPU"
 
@@ -129,8 +140,9 @@ compare_models() {
     while read -r name mixture _; do
         experiment=exp/asr_paper_${name}_${mixture}${sp} newest=
         [ -e "${experiment}/RESULTS.md" ] || return 0
-        for folder in "${experiment}"/*_asr_model_*/; do
-            [[ ${folder} -nt ${newest} ]] && newest=${folder%/}
+        for folder in "${experiment}"/*/test_*/text; do
+            folder=${folder%/*/text}
+            [[ ${folder} -nt ${newest} ]] && newest=${folder}
         done
         systems+=("${name}_${mixture}=${newest}")
     done <<<"${models}"
