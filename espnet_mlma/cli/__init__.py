@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 from espnet_mlma.cli import align, bench, compare, demo, info, report, stream, transcribe
 from espnet_mlma.cli.parser import BROKEN_PIPE, Parser, UsageError
-from espnet_mlma.errors import run_cli
+from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.version import __version__
 
@@ -53,6 +54,7 @@ def run_command(arguments: argparse.Namespace) -> None:
         arguments: with `run` and `parser`.
 
     Raises:
+        MlmaError: the command failed, or there is no room for its output.
         SystemExit: 2 on wrong usage, 141 where nobody reads the output any more.
     """
     keep_freed_memory()
@@ -69,3 +71,8 @@ def run_command(arguments: argparse.Namespace) -> None:
         # The reader, `head` perhaps, has enough; nor can Python write what it still holds.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(BROKEN_PIPE) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise MlmaError("cannot write the output: the disk is full; make room") from None

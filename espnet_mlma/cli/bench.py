@@ -8,8 +8,9 @@ import time
 from typing import TYPE_CHECKING
 
 from espnet_mlma.cli import model
-from espnet_mlma.cli.parser import add_command, add_model_options, natural, positive
+from espnet_mlma.cli.parser import add_command, add_model_options
 from espnet_mlma.host import import_espnet
+from espnet_mlma.values import natural, positive
 
 if TYPE_CHECKING:
     import numpy as np

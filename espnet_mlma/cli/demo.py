@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from espnet_mlma.cli import model
-from espnet_mlma.cli.parser import DEFAULT_MODEL, UsageError, add_command, natural, positive
+from espnet_mlma.cli.parser import DEFAULT_MODEL, UsageError, add_command
 from espnet_mlma.host import import_espnet
+from espnet_mlma.values import natural, positive
 
 
 def add_to(commands) -> None:

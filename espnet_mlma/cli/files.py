@@ -79,7 +79,7 @@ def plan_outputs(
         folder: where to write all, in the folders they come from; None: each beside its sound.
 
     Raises:
-        UsageError: two sounds would write one file.
+        UsageError: two sounds would write one file, or a file beside a sound would be replaced.
     """
     writers: dict[Path, Path] = {}
     planned = []
@@ -92,6 +92,11 @@ def plan_outputs(
                 raise UsageError(
                     f"{writers[file]} and {sound} would both write {file}; rename one, or "
                     "recognise them apart with different -o"
+                )
+            # What lies beside a sound may be anybody's, a reference for one.
+            if folder is None and file.exists():
+                raise UsageError(
+                    f"{file} is there already; name a folder with -o, where files are replaced"
                 )
             writers[file] = sound
         planned.append((sound, files))

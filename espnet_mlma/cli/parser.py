@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from typing import BinaryIO
 
 from espnet_mlma.errors import MlmaError
 
@@ -23,6 +25,17 @@ EXIT_CODES = {
 
 class UsageError(MlmaError):
     """A command line that makes no sense, found after it was parsed."""
+
+
+def binary_stdin() -> BinaryIO:
+    """The standard input as bytes.
+
+    Raises:
+        UsageError: the program was started without one.
+    """
+    if sys.stdin is None:
+        raise UsageError("there is no standard input; name a file, or send one through a pipe")
+    return sys.stdin.buffer
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,18 +93,3 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="of the large layers on a CPU; the lower ones are faster (default: float32)",
     )
-
-
-def positive(text: str) -> float:
-    """A number above 0."""
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return number
-
-
-def natural(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return int(text)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
-from espnet_mlma.cli.parser import add_command, natural
+from espnet_mlma.cli.parser import add_command
 from espnet_mlma.files import write
 from espnet_mlma.host import import_espnet
+from espnet_mlma.values import natural, not_negative
 
 _MEGA = 1_000_000
 
@@ -44,7 +44,7 @@ def add_to(commands) -> None:
     )
     parser.add_argument(
         "--audio-mb",
-        type=megabytes,
+        type=not_negative,
         default=8.0,
         metavar="MB",
         help="most audio in the page, as MP3 in base64; 0: none (default: 8)",
@@ -79,11 +79,3 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"wrote {output}, {size:.1f} MB: {page.listed} of the worst utterances")
     for reason, count in page.silent.items():
         print(f"  {count} without audio: {reason}")
-
-
-def megabytes(text: str) -> float:
-    """A number of 0 or more."""
-    number = float(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of 0 or more")
-    return number

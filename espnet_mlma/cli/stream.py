@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from espnet_mlma.cli import model
-from espnet_mlma.cli.parser import UsageError, add_command, add_model_options, natural, positive
+from espnet_mlma.cli.parser import UsageError, add_command, add_model_options, binary_stdin
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.values import natural, not_negative, positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +59,7 @@ def add_to(commands) -> None:
     )
     parser.add_argument(
         "--look-ahead",
-        type=float,
+        type=not_negative,
         default=0.64,
         metavar="S",
         help="seconds after them that it waits for (default: %(default)s)",
@@ -72,7 +73,7 @@ def add_to(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what is heard until the sound ends, then figures on the standard error."""
-    if not arguments.microphone and sys.stdin.isatty():
+    if not arguments.microphone and binary_stdin().isatty():
         raise UsageError("stdin is a terminal; send samples through a pipe, or give --microphone")
     _, recogniser = model.load(arguments)
 
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.microphone:
         blocks = microphone_blocks()
     else:
-        blocks = pcm_blocks(sys.stdin.buffer, arguments.rate, seconds=_BLOCK_SECONDS)
+        blocks = pcm_blocks(binary_stdin(), arguments.rate, seconds=_BLOCK_SECONDS)
     printer = JsonPrinter() if arguments.jsonl else TextPrinter()
     figures = Figures()
     for update in figures.measure(transcriber, blocks):

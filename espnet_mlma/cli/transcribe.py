@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -11,16 +12,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from espnet_mlma.cli import model
 from espnet_mlma.cli.files import FORMATS, STDIN, find_sounds, make_folder, plan_outputs
-from espnet_mlma.cli.parser import (
-    UsageError,
-    add_command,
-    add_model_options,
-    natural,
-    positive,
-)
+from espnet_mlma.cli.parser import UsageError, add_command, add_model_options, binary_stdin
 from espnet_mlma.cli.progress import Progress
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import write
+from espnet_mlma.values import finite, natural, positive
 
 if TYPE_CHECKING:
     from espnet_mlma.decode import Recogniser
@@ -58,8 +54,8 @@ def add_to(commands) -> None:
         type=Path,
         metavar="DIR",
         help="where to write them, with the folders they have below a FILE that is a folder "
-        "(default: beside the sound; of stdin, the current folder); those of an earlier run are "
-        "replaced",
+        "and what is there is replaced (default: beside the sound; of stdin, the current folder; "
+        "there nothing is replaced)",
     )
     parser.add_argument(
         "--lang",
@@ -85,7 +81,7 @@ def add_to(commands) -> None:
         f"(default: 1, and {SEARCH_BEAM} with --lm or --hotwords)",
     )
     search.add_argument("--lm", metavar="FILE", help="n-gram model of words, ARPA or KenLM binary")
-    search.add_argument("--lm-weight", type=float, metavar="W", help="of its log-probabilities")
+    search.add_argument("--lm-weight", type=finite, metavar="W", help="of its log-probabilities")
     search.add_argument(
         "--hotwords",
         type=comma_list,
@@ -126,6 +122,10 @@ def run(arguments: argparse.Namespace) -> None:
     formats = arguments.format
     if arguments.folder is not None and not formats:
         raise UsageError("-o is for files, and no --format says which to write")
+    if arguments.lm_weight is not None and arguments.lm is None:
+        raise UsageError("--lm-weight is for a language model, and no --lm names one")
+    if STDIN in arguments.files:
+        binary_stdin()
     sounds, empty = find_sounds(arguments.files)
     for folder in empty:
         print(
@@ -183,7 +183,9 @@ def write_files(
 
     with Progress(label, length_of(sound), True) as progress:
         transcript = recogniser.transcribe(audio_of(sound), vad=vad, progress=progress)
-    source = formats.Source("stdin" if sound == STDIN else str(sound), model_name)
+    # A name need not be text.
+    path = os.fsencode(sound).decode("utf-8", "replace")
+    source = formats.Source("stdin" if sound == STDIN else path, model_name)
     for name, file in files.items():
         write(file, formats.FORMATS[name].render(transcript, source))
     return transcript.duration
@@ -213,7 +215,7 @@ def print_text(recogniser: Recogniser, sound: Path, vad: bool, label: str, prefi
 
 def audio_of(sound: Path) -> Path | BinaryIO:
     """What the recogniser is to read."""
-    return sys.stdin.buffer if sound == STDIN else sound
+    return binary_stdin() if sound == STDIN else sound
 
 
 def length_of(sound: Path) -> float | None:

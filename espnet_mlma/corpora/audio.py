@@ -19,7 +19,9 @@ from espnet_mlma.errors import MlmaError
 
 SAMPLE_RATE = 16000
 # An MP3 ends up to two of its frames before the length in its header: the encoder's padding.
-_MISSING_SECONDS = 0.1
+MISSING_SECONDS = 0.1
+# Beyond [-1, 1] by so much are integers that were made floats, and not loud sound.
+_LOUDEST = 100.0
 _PIPE = re.compile(r"tar -xzOf '([^']+)' '([^']+)' \|")
 
 
@@ -113,12 +115,30 @@ def read_audio(
             source_rate = sound.samplerate
     except (OSError, RuntimeError) as error:
         raise MlmaError(f"{name}: {_why_unreadable(source, error)}") from None
-    if len(samples) < last - first - _MISSING_SECONDS * source_rate:
+    if len(samples) < last - first - MISSING_SECONDS * source_rate:
         raise MlmaError(f"{name}: cut off after {first + len(samples)} of {last} samples")
     mono = samples.mean(axis=1, dtype=np.float32)
+    check_level(mono, name)
     if source_rate == rate:
         return mono
     return soxr.resample(mono, source_rate, rate)
+
+
+def check_level(samples: np.ndarray, name: str) -> None:
+    """Refuse what can be no sound.
+
+    Args:
+        samples: (samples,), which should lie in [-1, 1].
+        name: of them, for the error.
+
+    Raises:
+        MlmaError: they reach far beyond, or are not all numbers.
+    """
+    peak = float(np.abs(samples).max(initial=0))
+    if not peak <= _LOUDEST:
+        raise MlmaError(
+            f"{name}: samples reach {peak:g}; divide them so that they lie between -1 and 1"
+        )
 
 
 def iter_archive(archive: Path, members: Collection[str]) -> Iterator[tuple[str, BinaryIO]]:

@@ -20,12 +20,11 @@ import numpy as np
 import soundfile
 import soxr
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.corpora.audio import MISSING_SECONDS, SAMPLE_RATE, check_level
 from espnet_mlma.errors import MlmaError
 
-# What a whole file may lack of the length its header tells: an MP3 ends up to two of its frames
-# early, Matroska counts in frames of its slowest stream.
-_MISSING_SECONDS = 0.1
+# What a whole file may lack of the length its header tells: Matroska counts in frames of its
+# slowest stream.
 _MISSING_MATROSKA_SECONDS = 1.0
 # Writers into a pipe cannot come back to put the length into the header; these mean "to the end".
 _OPEN_ENDED_BYTES = 0x7FFF0000
@@ -33,8 +32,6 @@ _OPEN_ENDED_FRAMES = 2**63 - 1
 _LONGEST_OGG_PAGE = 65307
 # Values decoded at once, all channels together: a header may claim a thousand channels.
 _PIECE_VALUES = 2**20
-# Beyond [-1, 1] by so much are integers that were made floats, and not loud sound.
-_LOUDEST = 100.0
 # A playlist names other files and addresses; a file from a stranger must not make us open them.
 _FFMPEG_OPTIONS = {"protocol_whitelist": "none"}
 
@@ -44,7 +41,8 @@ def audio_blocks(
 ) -> Iterator[np.ndarray]:
     """Read sound from its beginning, block by block.
 
-    Of a file that is damaged or cut off, what comes before is given, and then the error is raised.
+    Of a file that is damaged or cut off, what comes before is given, and then the error is raised;
+    likewise of one whose samples are no sound.
     A missing end shows in wav, aiff, flac, mp3, ogg, mp4 and webm; a transport stream, or an mp3
     without a length in its header, may end anywhere.
 
@@ -66,6 +64,7 @@ def audio_blocks(
     with _seekable(source, name) as file:
         pieces = _until_fault(_decoded(file, name), faults)
         for block in _in_blocks(_resampled(pieces), size):
+            check_level(block, name)
             empty = False
             yield block
     if faults:
@@ -101,9 +100,7 @@ def as_samples(audio) -> np.ndarray:
     if samples.dtype.kind == "i":
         samples = samples / 2.0 ** (8 * samples.dtype.itemsize - 1)
     samples = samples.astype(np.float32)
-    peak = float(np.abs(samples).max(initial=0))
-    if not peak <= _LOUDEST:
-        raise MlmaError(f"samples reach {peak:g}; divide them so that they lie between -1 and 1")
+    check_level(samples, "audio")
     return samples
 
 
@@ -308,7 +305,7 @@ def _decoded_by_libsndfile(
             yield rate, samples.mean(axis=1, dtype=np.float32)
     except RuntimeError:
         raise _damaged(name, reached / rate, whole / rate) from None
-    if reached < whole - _MISSING_SECONDS * rate:
+    if reached < whole - MISSING_SECONDS * rate:
         raise _damaged(name, reached / rate, whole / rate)
 
 

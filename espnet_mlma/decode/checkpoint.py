@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import pickle
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import is_zipfile
+from zipfile import BadZipFile, is_zipfile
 
 import torch
 
@@ -138,7 +139,11 @@ def _unpacked(path: Path, folder: str) -> tuple[Path, Path]:
 
     if not path.is_file():
         raise MlmaError(f"{path}: no such file; stage 14 of the recipe packs one")
-    return _packed(unpack(path, folder, use_cache=False), path)
+    try:
+        files = unpack(path, folder, use_cache=False)
+    except (BadZipFile, KeyError, OSError) as error:
+        raise MlmaError(f"{path}: not a whole packed model ({error}); copy it anew") from None
+    return _packed(files, path)
 
 
 def _packed(files: dict[str, Any], where: Path) -> tuple[Path, Path]:
@@ -176,7 +181,10 @@ def from_files(config: Path, model_file: Path) -> tuple[torch.nn.Module, dict[st
     if statistics is not None:
         arguments["normalize_conf"]["stats_file"] = str(_beside(config, statistics))
     arguments["init"] = None  # every parameter comes from the checkpoint
-    model = _task_class(task).build_model(argparse.Namespace(**arguments))
+    try:
+        model = _task_class(task).build_model(argparse.Namespace(**arguments))
+    except ValueError as error:  # as of an encoder that is not installed
+        raise MlmaError(f"{config}: {' '.join(str(error).split())}") from None
     _load_parameters(model, model_file, config)
     for module in model.modules():
         if hasattr(module, "use_flash_attn"):
@@ -197,7 +205,10 @@ def _task_class(task: Task):
 def _load_parameters(model: torch.nn.Module, model_file: Path, config: Path) -> None:
     # Mapped, a billion parameters are not in memory twice; files of PyTorch before 1.6 cannot be.
     is_mapped = is_zipfile(model_file)
-    state = torch.load(model_file, map_location="cpu", weights_only=True, mmap=is_mapped)
+    try:
+        state = torch.load(model_file, map_location="cpu", weights_only=True, mmap=is_mapped)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+        raise MlmaError(f"{model_file}: not a whole checkpoint; copy it anew") from None
     result = model.load_state_dict(state, strict=False)
     for kind, keys in (("lacks", result.missing_keys), ("has unknown", result.unexpected_keys)):
         if keys:

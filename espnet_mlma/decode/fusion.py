@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from espnet_mlma.decode.words import BPE_SPACE, CHAR_SPACE
+from espnet_mlma.decode.words import space_of
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.text import normalise
 
@@ -241,7 +241,7 @@ class Fusion:
         """
         if decoding.lm is None and not decoding.hotwords:
             return None
-        space = CHAR_SPACE if token_type == "char" else BPE_SPACE
+        space = space_of(token_type)
         texts = [token.replace(space, " ") for token in tokens]
         for symbol in special_ids:
             texts[symbol] = ""

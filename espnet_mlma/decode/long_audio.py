@@ -13,7 +13,7 @@ from torch import Tensor
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.best_path import BLANK, Path, best_path
-from espnet_mlma.decode.words import BPE_SPACE, CHAR_SPACE
+from espnet_mlma.decode.words import space_of
 
 # Of every window this much is seen by its neighbour too.
 _OVERLAP_SECONDS = 4.0
@@ -157,7 +157,7 @@ def _stretches(acoustic: AcousticModel, draft: _Draft) -> Iterator[_Stretch]:
 def _last_symbols(acoustic: AcousticModel, path: Path, longest: int) -> list[int]:
     """The last symbol of each stretch but the last one, in order."""
     texts = [acoustic.tokens[i] for i in path.token_ids]
-    space = CHAR_SPACE if acoustic.token_type == "char" else BPE_SPACE
+    space = space_of(acoustic.token_type)
     pause = _PAUSE_SECONDS * SAMPLE_RATE / acoustic.frame_samples
 
     def gap(i: int) -> int:
@@ -265,7 +265,7 @@ def _cuts(acoustic: AcousticModel, log_probs: Tensor) -> Iterator[int]:
     longest, pause = _LONGEST_PIECE_SECONDS / seconds, _PAUSE_SECONDS / seconds
     path = best_path(log_probs)
     texts = [acoustic.tokens[i] for i in path.token_ids]
-    space = CHAR_SPACE if acoustic.token_type == "char" else BPE_SPACE
+    space = space_of(acoustic.token_type)
     done, boundary = 0, None
     for i in range(1, len(texts)):
         before, after = path.end[i - 1], path.first[i]

@@ -21,6 +21,11 @@ CHAR_SPACE = "<space>"
 LEAD_SECONDS, TAIL_SECONDS = 0.03, 0.02
 
 
+def space_of(token_type: str) -> str:
+    """What parts words among tokens: of `char` a token, else the beginning of one."""
+    return CHAR_SPACE if token_type == "char" else BPE_SPACE
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A logistic function from a word's log-probabilities to the probability that it is right.
@@ -76,7 +81,7 @@ def raw_confidence(scores: Sequence[float]) -> float:
 
 def text_of(tokens: Sequence[str], token_type: str) -> str:
     """Symbols as text, words separated by single spaces."""
-    space = CHAR_SPACE if token_type == "char" else BPE_SPACE
+    space = space_of(token_type)
     return " ".join("".join(tokens).replace(space, " ").split())
 
 
@@ -115,7 +120,7 @@ def token_groups(
         token_type: `char` or `bpe`.
         special_ids: symbols that are no text.
     """
-    space = CHAR_SPACE if token_type == "char" else BPE_SPACE
+    space = space_of(token_type)
     groups: list[list[Token]] = [[]]
     for token in tokens:
         if token.id in special_ids:

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_mlma.cli.parser import natural
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst import synthesis
 from espnet_mlma.sst.extras import require
 from espnet_mlma.sst.languages import pieces
 from espnet_mlma.sst.records import Sentence
+from espnet_mlma.values import natural
 
 Pairs = tuple[tuple[int, int], ...]
 LAYER = 8

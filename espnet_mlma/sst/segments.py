@@ -21,7 +21,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from espnet_mlma.cli.parser import natural
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst import synthesis
 from espnet_mlma.sst.grid import CHUNK_SECONDS
@@ -29,6 +28,7 @@ from espnet_mlma.sst.languages import separator
 from espnet_mlma.sst.records import Part, Segment, Sentence
 from espnet_mlma.sst.shards import finished, read_sentences, write_shard
 from espnet_mlma.sst.trajectory import boundaries, chunk_at, chunks_up_to, turns
+from espnet_mlma.values import natural
 
 SOURCE = "en"
 CHUNKS = 30

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet_mlma.cli.parser import natural
 from espnet_mlma.decode.audio import audio_blocks, pcm_blocks
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.host import check_device
@@ -28,6 +27,7 @@ from espnet_mlma.sst.agent import Translator
 from espnet_mlma.sst.grid import CHUNK_SECONDS, SAMPLE_RATE
 from espnet_mlma.sst.logs import Emission, Talk, write_simuleval, write_simulstream
 from espnet_mlma.sst.quality import unit_and_tokeniser
+from espnet_mlma.values import natural
 
 _LIVE_SECONDS = 0.1
 # Options that stand for fields of `Decoding`.

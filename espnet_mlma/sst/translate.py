@@ -14,7 +14,6 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from espnet_mlma.cli.parser import natural
 from espnet_mlma.sst import synthesis
 from espnet_mlma.sst.languages import NAMES, name_of
 from espnet_mlma.sst.records import Sentence
@@ -27,6 +26,7 @@ from espnet_mlma.sst.translators import (
     TableTranslator,
     Translator,
 )
+from espnet_mlma.values import natural
 
 PRECEDING = 3
 _SYSTEM = "You are a professional translator."

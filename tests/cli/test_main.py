@@ -55,6 +55,9 @@ def test_help_imports_neither_torch_nor_espnet():
         (["transcribe", "a.wav", "--format", "doc"], "'doc' is none of txt, json"),
         (["transcribe", "a.wav", "--beam", "0"], "0 is not a whole number above 0"),
         (["transcribe", "a.wav", "-o", "out"], "no --format"),
+        (["transcribe", "a.wav", "--lm-weight", "3"], "--lm-weight is for a language model"),
+        (["transcribe", "a.wav", "--lm-weight", "nan"], "nan is not a finite number"),
+        (["stream", "--look-ahead", "-1"], "-1 is below 0"),
         (["align", "a.wav"], "--text"),
         (["bench", "--seconds", "-1"], "-1 is not a number above 0"),
         (["demo", "--model", "a", "b", "c"], "names 3 models"),
@@ -118,6 +121,14 @@ def test_ctrl_c_ends_with_130_and_without_a_word():
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, b"")
+
+
+def test_a_full_disk_is_one_line():
+    command = [sys.executable, "-m", "espnet_mlma.cli", "compare"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write the output: the disk is full; make room\n"
 
 
 def test_a_reader_that_goes_is_no_error_to_tell():

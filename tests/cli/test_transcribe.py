@@ -102,6 +102,36 @@ def test_two_sounds_for_one_file_are_refused_before_anything_is_loaded(mlma, sou
         plan_outputs([Sound(Path("a/talk.wav")), Sound(Path("b/talk.wav"))], ["txt"], Path("out"))
 
 
+def test_what_lies_beside_a_sound_is_not_replaced(mlma, experiment, sounds, expected, tmp_path):
+    sound, notes = tmp_path / "b.wav", tmp_path / "b.txt"
+    sound.write_bytes((sounds / "b.wav").read_bytes())
+    notes.write_text("what was really said")
+    options = ["transcribe", sound, "--format", "txt"]
+    code, _, err = mlma(*options, "--model", tmp_path / "nothing")
+    assert code == 2
+    assert err.startswith(f"error: {notes} is there already; name a folder with -o")
+    assert notes.read_text() == "what was really said"
+    assert mlma(*options, "--model", experiment, "-o", tmp_path)[0] == 0
+    assert notes.read_text() == expected["b.wav"] + "\n"
+
+
+def test_a_name_need_not_be_text(mlma, experiment, sounds, tmp_path):
+    sound = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.wav"))
+    sound.write_bytes((sounds / "b.wav").read_bytes())
+    code, _, err = mlma("transcribe", sound, "--format", "json", "--model", experiment)
+    assert code == 0, err
+    content = json.loads(sound.with_suffix(".json").read_text(encoding="utf-8"))
+    assert content["file"] == f"{tmp_path}/b\N{REPLACEMENT CHARACTER}.wav"
+
+
+def test_without_a_standard_input_there_is_none_to_read(mlma, experiment, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    for command in (["transcribe", "-"], ["stream"]):
+        code, _, err = mlma(*command, "--model", experiment)
+        assert code == 2
+        assert err.startswith("error: there is no standard input; ")
+
+
 def test_a_folder_that_cannot_be_made_is_named_before_anything_is_loaded(mlma, sounds, tmp_path):
     (tmp_path / "taken").write_text("")
     folder = tmp_path / "taken" / "new"

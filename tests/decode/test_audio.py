@@ -289,6 +289,16 @@ def test_what_is_no_sound_is_said_in_a_line(tmp_path: Path, capfd) -> None:
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize(("loudest", "said"), [(32768.0, "32768"), (np.nan, "nan")])
+def test_samples_that_are_no_sound_are_refused(tmp_path: Path, loudest: float, said: str) -> None:
+    path, samples = tmp_path / "loud.wav", noise(1.0, SAMPLE_RATE)
+    samples[8000] = loudest
+    soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
+    for reading in (read, read_audio):
+        with pytest.raises(MlmaError, match=f"loud.wav: samples reach {said}; divide them"):
+            reading(path)
+
+
 def test_an_open_file_is_called_as_asked() -> None:
     with pytest.raises(MlmaError, match="^<stdin>: empty file$"):
         list(audio_blocks(as_pipe(b""), name="<stdin>"))

@@ -81,6 +81,32 @@ def test_s2t_ctc_is_loaded_strictly(s2t_experiment, tmp_path):
         checkpoint.build(s2t_experiment, tmp_path / "wrong.pth")
 
 
+@pytest.mark.parametrize("left", [0, 100, 10_000])
+def test_a_checkpoint_that_is_not_whole_is_named(s2t_experiment, tmp_path, left):
+    name = "valid.cer_ctc.ave.pth"
+    shutil.copy(s2t_experiment / "config.yaml", tmp_path)
+    (tmp_path / name).write_bytes((s2t_experiment / name).read_bytes()[:left])
+    with pytest.raises(MlmaError, match=f"{name}: not a whole checkpoint; copy it anew"):
+        checkpoint.build(tmp_path)
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(MlmaError, match=f"{name}: not a whole checkpoint; copy it anew"):
+        checkpoint.build(tmp_path)
+
+
+def test_a_zip_that_is_not_whole_is_named(tmp_path):
+    (tmp_path / "model.zip").write_bytes(b"PK")
+    with pytest.raises(MlmaError, match="model.zip: not a whole packed model .* copy it anew"):
+        checkpoint.build(tmp_path / "model.zip")
+
+
+def test_an_encoder_that_is_not_installed_is_named(s2t_experiment, tmp_path):
+    config = yaml.safe_load((s2t_experiment / "config.yaml").read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | {"encoder": "other"}))
+    shutil.copy(s2t_experiment / "valid.cer_ctc.ave.pth", tmp_path)
+    with pytest.raises(MlmaError, match="config.yaml: --encoder must be one of"):
+        checkpoint.build(tmp_path)
+
+
 def test_other_tasks_are_refused(s2t_experiment, tmp_path):
     from espnet2.tasks.s2t import S2TTask
 
