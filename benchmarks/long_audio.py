@@ -21,9 +21,9 @@ import soundfile
 from common import in_own_process, model_arguments, peak_of_process, prepare, report
 
 import espnet_mlma
+from espnet_mlma import datadir
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.decode.__main__ import decode_folder, read_samples
-from espnet_mlma.recipe import datadir
 
 NOISE = 1e-3  # of the pauses, root mean square of full scale
 

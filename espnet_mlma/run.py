@@ -39,7 +39,10 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(f"unknown option {arguments[0]}\n{USAGE}")
     else:
         sys.argv = arguments
-        code, name = Path(arguments[0]).read_text(encoding="utf-8"), arguments[0]
+        try:
+            code, name = Path(arguments[0]).read_text(encoding="utf-8"), arguments[0]
+        except OSError as error:
+            raise SystemExit(f"cannot open {arguments[0]}: {error.strerror}") from None
         sys.path[0] = str(Path(name).resolve().parent)
     # Not runpy.run_path, which puts the script in place of this module in sys.modules: a spawned
     # process would then import the script without the plugin.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from espnet_mlma.cli import model
 from espnet_mlma.cli.parser import add_command, add_model
+from espnet_mlma.datadir import training_folders, training_tables
 from espnet_mlma.host import import_espnet
-from espnet_mlma.recipe.datadir import training_folders, training_tables
 
 if TYPE_CHECKING:
     from torch import nn

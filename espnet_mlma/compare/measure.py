@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from espnet_mlma.datadir import read
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import write
 from espnet_mlma.host import import_espnet
-from espnet_mlma.recipe.datadir import read
 
 if TYPE_CHECKING:
     import numpy as np

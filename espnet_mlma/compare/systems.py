@@ -12,9 +12,9 @@ from espnet_mlma.compare import normalisers
 from espnet_mlma.compare.measure import FILE, Measured
 from espnet_mlma.compare.published import ALL, Published, QuotedSystem, caveats_on
 from espnet_mlma.compare.statistics import slots
+from espnet_mlma.datadir import read, training_tables
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml
-from espnet_mlma.recipe.datadir import read, training_tables
 from espnet_mlma.score.align import Errors, align, count_errors, count_pairs
 from espnet_mlma.score.decoded import decoded_sets, find_dump
 from espnet_mlma.score.join import characters, join

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from espnet_mlma import datadir
 from espnet_mlma.corpora.audio import AudioInfo, scp_value
 from espnet_mlma.corpora.filters import Drop, HeldOut, drop_by_sound, drop_by_text, span
 from espnet_mlma.corpora.probing import Audio, probe_all
@@ -114,36 +115,27 @@ def _seconds(kept: list[Utterance], infos: Mapping[Audio, AudioInfo]) -> dict:
 def _write_files(
     folder: Path, kept: list[Utterance], infos: Mapping[Audio, AudioInfo], drops: list[Drop]
 ) -> None:
-    speakers: dict[str, list[str]] = defaultdict(list)
-    for utterance in kept:
-        speakers[utterance.speaker].append(utterance.id)
-    _write(folder / "text", ((u.id, normalise(u.text, u.lang)) for u in kept))
-    _write(folder / "utt2spk", ((u.id, u.speaker) for u in kept))
-    _write(folder / "spk2utt", ((name, " ".join(ids)) for name, ids in sorted(speakers.items())))
-    _write(folder / "utt2lang", ((u.id, u.lang) for u in kept))
+    speakers = {u.id: u.speaker for u in kept}
+    datadir.write(folder / "text", ((u.id, normalise(u.text, u.lang)) for u in kept))
+    datadir.write(folder / "utt2spk", speakers.items())
+    datadir.write(folder / "spk2utt", datadir.spk2utt(speakers))
+    datadir.write(folder / "utt2lang", ((u.id, u.lang) for u in kept))
     # ESPnet's sampler draws a "dataset" and then a "category" in it; here that has to be a
     # language and then a corpus in the language.
-    _write(folder / "utt2dataset", ((u.id, u.lang) for u in kept))
-    _write(folder / "utt2category", ((u.id, u.corpus) for u in kept))
+    datadir.write(folder / "utt2dataset", ((u.id, u.lang) for u in kept))
+    datadir.write(folder / "utt2category", ((u.id, u.corpus) for u in kept))
     _write_sound(folder, kept, infos)
-    with open(folder / "dropped.tsv", "w", encoding="utf-8") as file:
-        file.write("id\treason\tdetail\n")
-        for drop in sorted(drops, key=lambda drop: drop.id):
-            file.write(f"{drop.id}\t{drop.reason}\t{' '.join(drop.detail.split())}\n")
+    dropped = ((drop.id, drop.reason, drop.detail) for drop in drops)
+    datadir.write_dropped(folder / "dropped.tsv", dropped)
 
 
 def _write_sound(folder: Path, kept: list[Utterance], infos: Mapping[Audio, AudioInfo]) -> None:
     """Write `wav.scp`, and `segments` as soon as one utterance is a span of a recording."""
     recordings = {u.recording or u.id: scp_value(u.audio) for u in kept}
-    _write(folder / "wav.scp", sorted(recordings.items()))
+    datadir.write(folder / "wav.scp", sorted(recordings.items()))
     if any(u.recording for u in kept):
         rows = ((u, *span(u, infos[u.audio])) for u in kept)
-        _write(
+        datadir.write(
             folder / "segments",
             ((u.id, f"{u.recording or u.id} {start:.4f} {end:.4f}") for u, start, end in rows),
         )
-
-
-def _write(path: Path, rows: Iterable[tuple[str, str]]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.writelines(f"{key} {value}\n" for key, value in rows)

@@ -12,13 +12,13 @@ import kaldiio
 import numpy as np
 
 from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
+from espnet_mlma.datadir import read
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.recogniser import Recogniser, by_length, load
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import read_yaml, replace_folder
 from espnet_mlma.memory import keep_freed_memory
-from espnet_mlma.recipe.datadir import read
 
 
 def _parse() -> argparse.Namespace:

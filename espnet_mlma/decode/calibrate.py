@@ -14,6 +14,7 @@ import yaml
 
 from espnet_mlma import files
 from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.datadir import read
 from espnet_mlma.decode.__main__ import read_options, read_samples
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.checkpoint import fingerprint
@@ -22,7 +23,6 @@ from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.decode.words import Calibration, features, token_groups
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.memory import keep_freed_memory
-from espnet_mlma.recipe.datadir import read
 from espnet_mlma.score.align import align
 
 _LEAST_WORDS = 100

@@ -48,7 +48,8 @@ class Transcript:
     Attributes:
         text: words separated by single spaces.
         words: the same words with their times.
-        language: ISO 639-1 code, guessed; None: the text is too short for a guess.
+        language: code as the user gave it, as the model's token says it, or guessed from the text
+            (ISO 639-1); None: the text is too short for a guess.
         score: log-probability of the path or prefix, natural logarithm.
         duration: seconds of audio.
         tokens: the symbols the model wrote, with their times.

@@ -10,11 +10,11 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from espnet_mlma import datadir
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.corpora.filters import Limits
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import replace_folder
-from espnet_mlma.recipe import datadir
 from espnet_mlma.text.language import with_language
 
 _MADE_BY = "stage 3"

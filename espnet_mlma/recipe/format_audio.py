@@ -22,10 +22,10 @@ from itertools import groupby
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
+from espnet_mlma import datadir
 from espnet_mlma.corpora.audio import parse_scp_value
 from espnet_mlma.corpora.utterance import ArchiveMember
 from espnet_mlma.errors import MlmaError, run_cli
-from espnet_mlma.recipe import datadir
 from espnet_mlma.recipe.shard import Item, Record, Shard, finished, make
 
 SHARD_ITEMS = 400

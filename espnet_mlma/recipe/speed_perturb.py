@@ -13,9 +13,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_mlma import datadir
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import replace_folder
-from espnet_mlma.recipe import datadir
 
 _MADE_BY = "stage 1"
 _SLOWEST, _FASTEST = 0.5, 2.0

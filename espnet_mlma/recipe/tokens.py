@@ -16,9 +16,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from espnet_mlma import datadir
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import replace_folder
-from espnet_mlma.recipe import datadir
 from espnet_mlma.text.language import language_token, split_language
 
 BLANK, UNKNOWN, SPACE, SOS_EOS = "<blank>", "<unk>", "<space>", "<sos/eos>"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.datadir import read
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.recipe.datadir import read
 from espnet_mlma.score.align import Errors, align, count_pairs
 from espnet_mlma.score.decoded import decoded_sets, decodings, find_dump
 from espnet_mlma.score.join import Utterance, characters, join

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from espnet_mlma.datadir import read
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.recipe.datadir import read
 from espnet_mlma.text import LANGUAGES, normalise
 
 Normaliser = Callable[[str, str], str]  # of a text and its language

@@ -18,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import read_yaml
 from espnet_mlma.sst.languages import name_of
 
 
@@ -221,13 +222,11 @@ def read(path: Path, changes: Sequence[str] = ()) -> Config:
         MlmaError: there is no such file, it is no YAML, a key is unknown or missing, or a value is
             of another kind than its key's.
     """
+    values = read_yaml(path, "give one like conf/sst/*.yaml")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
         for change in changes:
             _put(values, change)
-    except OSError as error:
-        raise MlmaError(f"{path}: {error.strerror}; give one like conf/sst/*.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise MlmaError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
     return make(Config, values, str(path))
 

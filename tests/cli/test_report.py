@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from espnet_mlma.corpora.audio import SAMPLE_RATE
-from espnet_mlma.recipe.datadir import read
+from espnet_mlma.datadir import read
 from espnet_mlma.report.data import read_confidences
 
 TAG = "decode_ctc_best_path_asr_model_valid.cer_ctc.ave"

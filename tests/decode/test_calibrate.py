@@ -9,13 +9,13 @@ import torch
 from espnet2.main_funcs.pack_funcs import pack
 
 import espnet_mlma
+from espnet_mlma import datadir
 from espnet_mlma.decode import calibrate
 from espnet_mlma.decode.best_path import Path as TokenPath
 from espnet_mlma.decode.calibrate import JudgedWord, evenly, fit, judged_words
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.decode.words import Calibration, timed_tokens, timed_words, token_groups
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.recipe import datadir
 
 CONF = Path(__file__).parents[2] / "conf" / "decode_ctc_best_path.yaml"
 

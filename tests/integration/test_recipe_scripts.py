@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from espnet_mlma import datadir
 from espnet_mlma.corpora.utterance import AudioFile, Utterance
 from espnet_mlma.corpora.writer import write_set
-from espnet_mlma.recipe import datadir
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = shlex.split("--train_set train --valid_set dev --test_sets test --asr_config conf/tiny.yaml")

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from espnet_mlma import datadir
 from espnet_mlma.corpora.filters import Limits
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.recipe import datadir
 from espnet_mlma.recipe.filter import filter_folder
 from espnet_mlma.recipe.format_audio import format_folder
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from espnet_mlma import datadir
 from espnet_mlma.corpora import commonvoice, fleurs, librispeech, mls, voxpopuli
 from espnet_mlma.corpora.utterance import ArchiveMember, AudioFile, Utterance
 from espnet_mlma.corpora.writer import write_set
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.recipe import datadir, format_audio
+from espnet_mlma.recipe import format_audio
 from espnet_mlma.recipe.format_audio import format_folder
 from espnet_mlma.recipe.shard import make
 

@@ -3,10 +3,10 @@ from pathlib import Path
 import kaldiio
 import pytest
 
+from espnet_mlma import datadir
 from espnet_mlma.corpora.utterance import AudioFile, Utterance
 from espnet_mlma.corpora.writer import write_set
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.recipe import datadir
 from espnet_mlma.recipe.format_audio import format_folder
 from espnet_mlma.recipe.speed_perturb import perturb
 

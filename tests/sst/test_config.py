@@ -117,6 +117,6 @@ def test_errors_of_files(tmp_path, file):
     assert "No such file" in message(tmp_path / "none.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("encoder: [", encoding="utf-8")
-    assert "no YAML" in message(broken)
+    assert "not a readable YAML file" in message(broken)
     for change in ("training.seed", "encoder.kind.more=1"):
         assert "not of the form" in message(file(), [change])

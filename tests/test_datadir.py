@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from espnet_mlma import datadir
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.recipe import datadir
 
 
 def test_a_table_comes_back_with_empty_values_and_odd_spaces(tmp_path: Path) -> None:
