@@ -53,9 +53,9 @@ def add_to(commands) -> None:
         dest="folder",
         type=Path,
         metavar="DIR",
-        help="where to write them, with the folders they have below a FILE that is a folder "
-        "and what is there is replaced (default: beside the sound; of stdin, the current folder; "
-        "there nothing is replaced)",
+        help="where to write them, with the folders they have below a FILE that is a folder; what "
+        "is there is replaced (default: beside the sound, or of stdin in the current folder, where "
+        "nothing is replaced)",
     )
     parser.add_argument(
         "--lang",

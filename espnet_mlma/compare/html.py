@@ -47,7 +47,8 @@ def render(comparison: Comparison) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<title>Comparison of systems</title>\n'
-        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n{plot.HATCHINGS}\n<main>\n"
+        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
+        f"{plot.HATCHINGS}\n<main>\n"
         f"<h1>Comparison of systems</h1>\n{intro}\n<nav><ul>{contents}</ul></nav>\n"
         + "\n".join([*sections, _notes(comparison, notes)])
         + "\n</main>\n</body>\n</html>\n"
