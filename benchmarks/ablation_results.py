@@ -132,13 +132,20 @@ def with_kept(
 
     Args:
         lines: of `table`.
-        kept: earlier ones. Where the twin has other figures by now, a difference to it is left out.
+        kept: earlier ones. A difference to the twin stays as long as both have the figures that it
+            is of, be they trained anew or not.
     """
-    found = {line[0]: line for line in lines}
+    now = {line[0]: line for line in lines}
+    found = dict(now)
     for name, line in kept.items():
-        twin = line[TWIN]
-        is_old = twin in found and found[twin][:TWIN] != kept.get(twin, found[twin])[:TWIN]
-        found.setdefault(name, [*line[:TWIN], "", "", "", *line[TWIN + 3 :]] if is_old else line)
+        pair = [row for row in (name, line[TWIN]) if row]
+        is_as_it_was = all(
+            row not in now or now[row][:TWIN] == kept.get(row, now[row])[:TWIN] for row in pair
+        )
+        if name not in now:
+            found[name] = line if is_as_it_was else [*line[:TWIN], "", "", "", *line[TWIN + 3 :]]
+        elif is_as_it_was and not now[name][TWIN]:
+            found[name] = line
     return found
 
 

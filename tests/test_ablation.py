@@ -129,6 +129,10 @@ def test_a_kept_difference_is_to_the_twin_as_it_was():
     found = with_kept([second], kept)
     assert found["a"] == second
     assert found["b"] == [*kept["b"][:6], "", "", "", *kept["b"][9:]]
+    # Nor is it lost when the row alone comes out again as it was.
+    (alone,) = table([ROW_B], {"b": seeds_of([12] * 25)})
+    assert alone[6:9] == ["", "", ""]
+    assert with_kept([alone], kept) == kept
 
 
 @pytest.mark.parametrize(
