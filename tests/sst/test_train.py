@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import socket
 from dataclasses import replace
@@ -370,5 +371,13 @@ def test_audio_that_is_not_a_number(config, data, tmp_path):
     file = tmp_path / "train.jsonl"
     file.write_text(json.dumps(bad) + "\n")
     text = message(config, 1, [file], tmp_path / "o")
-    assert "update 1: the gradient is nan" in text
-    assert "its segments are bad" in text
+    assert text.startswith(f"segment 'bad': {sound}: samples reach nan")
+
+
+def test_a_gradient_that_is_no_number(config, data, tmp_path):
+    steep = replace(config, stage1=StageConfig(1e38))
+    text = message(steep, 1, [data], tmp_path / "o")
+    said = re.match(r"update [2-4]: the gradient is (?:nan|inf), .* its segments are (.*)", text)
+    known = {json.loads(line)["id"] for line in data.read_text().splitlines()}
+    named = re.findall(r"\d+", said[1].partition(":")[0])
+    assert named and set(named) <= known
