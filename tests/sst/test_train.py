@@ -147,12 +147,13 @@ def by_heart(config, data, tmp_path_factory):
         batches_per_update=1,
     )
     encoder = replace(config.encoder, options=config.encoder.options | {"dropout": 0.0})
-    stages = {f"stage{n}": StageConfig(1e-2, epochs) for n, epochs in enumerate((60, 60, 30))}
+    plans = ((1e-2, 60), (4e-3, 120), (1e-2, 30))
+    stages = {f"stage{n}": StageConfig(*plan) for n, plan in enumerate(plans)}
     config = replace(config, encoder=encoder, training=training, **stages)
     model = build(config)
     model.requires_grad_(True)
     batches = Batches(read_all([data], config.dialogue), dialogues(model.dialogue), training)
-    learn(model, batches, 1e-2, 60)
+    learn(model, batches, 3e-3, 150)
     folder = tmp_path_factory.mktemp("hears")
     model.llm.model.save_pretrained(folder)
     model.llm.tokenizer.save_pretrained(folder)
@@ -166,7 +167,7 @@ def test_stage_0_gives_the_model_words_to_read(by_heart, data):
     segments = read_all([data], config.dialogue)
     hearing = Hearing(model, segments)
     model.prepare(0)
-    learn(hearing, Batches(segments, hearing.example, config.training), 5e-3, 150)
+    learn(hearing, Batches(segments, hearing.example, config.training), 3e-3, 250)
     wrong, embeddings = 0, model.llm.embedding.weight
     spoken = [model.llm.tokenizer(" " + segment.heard).input_ids for segment in segments]
     ids = sorted(set(chain.from_iterable(spoken)))
@@ -186,7 +187,7 @@ def test_stage_1_learns_to_speak_to_a_model(by_heart, data, tmp_path):
     config = replace(config, training=replace(config.training, seed=2))
     train(config, 1, [data], tmp_path)
     found = [line["loss"] for line in losses(tmp_path)]
-    assert len(found) == 60
+    assert len(found) == 120
     assert np.mean(found[-5:]) < 0.2 * found[0]
 
 
