@@ -170,14 +170,15 @@ class MlmaCTCModel(ESPnetASRModel):
         language = text.gather(1, place)
         if self.language_in_text:
             return language, text, text_lengths
-        symbols = torch.arange(text.size(1), device=text.device)
-        is_gone = symbols <= place
+        symbols, last = torch.arange(text.size(1), device=text.device), text.size(1) - 1
+        first = place + 1
         if self.space is not None:
-            is_gone |= (symbols == place + 1) & (text == self.space)
-        # A stable sort: what stays keeps its order, padding behind it.
-        order = (is_gone | (symbols >= text_lengths[:, None])).int().argsort(dim=1, stable=True)
-        lengths = text_lengths - is_gone.sum(1)
-        return language, text.gather(1, order)[:, : lengths.max()], lengths
+            first += text.gather(1, first.clamp(max=last)) == self.space
+        rest = text.gather(1, (symbols + first).clamp(max=last))
+        lengths = text_lengths - first[:, 0]
+        # ESPnet counts errors against all that is not padding, however long the text is.
+        rest = rest.masked_fill(symbols >= lengths[:, None], self.ignore_id)
+        return language, rest[:, : lengths.max()], lengths
 
     def _language_accuracy(self, hidden: Tensor, lengths: Tensor, language: Tensor) -> Tensor:
         """Share of utterances whose most probable language token is that of `language`."""

@@ -195,6 +195,8 @@ def test_the_language_can_stay_out_of_the_text(speech):
     torch.testing.assert_close(stats["loss_interctc_layer1"][0], lower.detach())
     torch.testing.assert_close(stats["loss_ctc"][0], top.detach())
     assert "acc_language" not in stats and "acc_language_layer1" in stats
+    # Errors are counted against the words alone, in short texts too.
+    assert model._targets(TEXT, TEXT_LENGTHS)[1].tolist() == text.tolist()
 
 
 def test_a_language_token_is_found_behind_the_mark_of_a_word(tmp_path):
@@ -217,7 +219,7 @@ def test_a_language_token_is_found_behind_the_mark_of_a_word(tmp_path):
     language, rest, lengths = model._targets(text, torch.tensor([len(ids), len(ids) + 1]))
     assert language.tolist() == [[tokens.index("<it>")]] * 2
     assert lengths.tolist() == [len(ids) - 2, len(ids) - 1]
-    assert rest[0, :-1].tolist() == ids[2:] and rest[1].tolist() == [*ids[2:], ids[-1]]
+    assert rest.tolist() == [[*ids[2:], -1], [*ids[2:], ids[-1]]]
 
 
 def test_accuracy_of_the_language_is_that_of_its_best_frame(speech):
