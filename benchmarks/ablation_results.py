@@ -135,16 +135,13 @@ def with_kept(
         kept: earlier ones. A difference to the twin stays as long as both have the figures that it
             is of, be they trained anew or not.
     """
-    now = {line[0]: line for line in lines}
-    found = dict(now)
+    found = {line[0]: line for line in lines}
+    changed = {name for name in found.keys() & kept if found[name][:TWIN] != kept[name][:TWIN]}
     for name, line in kept.items():
-        pair = [row for row in (name, line[TWIN]) if row]
-        is_as_it_was = all(
-            row not in now or now[row][:TWIN] == kept.get(row, now[row])[:TWIN] for row in pair
-        )
-        if name not in now:
+        is_as_it_was = changed.isdisjoint((name, line[TWIN]))
+        if name not in found:
             found[name] = line if is_as_it_was else [*line[:TWIN], "", "", "", *line[TWIN + 3 :]]
-        elif is_as_it_was and not now[name][TWIN]:
+        elif is_as_it_was and not found[name][TWIN]:
             found[name] = line
     return found
 

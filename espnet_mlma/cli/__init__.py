@@ -67,12 +67,12 @@ def run_command(arguments: argparse.Namespace) -> None:
         sys.stdout.flush()
     except UsageError as error:
         arguments.parser.error(str(error))
-    except BrokenPipeError:
-        # The reader, `head` perhaps, has enough; nor can Python write what it still holds.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(BROKEN_PIPE) from None
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        is_unread = isinstance(error, BrokenPipeError)  # the reader, `head` perhaps, has enough
+        if not is_unread and error.errno != errno.ENOSPC:
             raise
+        # Nor can Python write what it still holds.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if is_unread:
+            raise SystemExit(BROKEN_PIPE) from None
         raise MlmaError("cannot write the output: the disk is full; make room") from None

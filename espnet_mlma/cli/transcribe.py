@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.lm_weight is not None and arguments.lm is None:
         raise UsageError("--lm-weight is for a language model, and no --lm names one")
     if STDIN in arguments.files:
-        binary_stdin()
+        binary_stdin()  # where there is none, said before a model is loaded
     sounds, empty = find_sounds(arguments.files)
     for folder in empty:
         print(

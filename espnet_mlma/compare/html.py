@@ -137,9 +137,9 @@ def _section(
             f'<td class="{kind}">{_cell(cell, notes)}</td>'
             for kind, cell in zip(kinds, row, strict=True)
         ]
-        if grid.row_systems:
-            own = row[2].text.startswith("here")
-            key = plot.key(marks[grid.row_systems[number]], own)
+        if grid.lines:
+            line = grid.lines[number]
+            key = plot.key(marks[line.label], line.source is None)
             cells[0] = cells[0].replace('<td class="name">', f'<td class="name">{key}', 1)
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (

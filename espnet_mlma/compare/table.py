@@ -65,7 +65,7 @@ class Grid:
         columns: heads.
         names: how many of the columns are texts; the others are numbers.
         rows: as many cells as columns each.
-        row_systems: what system each row is about, for plots; empty where it is none.
+        lines: what each row is about, for plots; empty where it is no system's WER.
     """
 
     key: tuple[str, ...]
@@ -74,7 +74,7 @@ class Grid:
     columns: tuple[str, ...]
     names: int
     rows: tuple[tuple[Cell, ...], ...]
-    row_systems: tuple[str, ...] = ()
+    lines: tuple[Line, ...] = ()
 
 
 @dataclass
@@ -239,7 +239,7 @@ def language_grid(comparison: Comparison, lang: str, rows: Sequence[Line], notes
             )
             for line in rows
         ),
-        tuple(line.label for line in rows),
+        tuple(rows),
     )
 
 
