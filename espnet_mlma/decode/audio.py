@@ -36,9 +36,7 @@ _PIECE_VALUES = 2**20
 _FFMPEG_OPTIONS = {"protocol_whitelist": "none"}
 
 
-def audio_blocks(
-    source: str | Path | BinaryIO, seconds: float = 30.0, name: str = ""
-) -> Iterator[np.ndarray]:
+def audio_blocks(source: str | Path | BinaryIO, seconds: float = 30.0) -> Iterator[np.ndarray]:
     """Read sound from its beginning, block by block.
 
     Of a file that is damaged or cut off, what comes before is given, and then the error is raised;
@@ -49,7 +47,6 @@ def audio_blocks(
     Args:
         source: a path, or an open binary file; a pipe is first copied into a temporary file.
         seconds: length of a block; the last one may be shorter.
-        name: what to call an open file in errors.
 
     Yields:
         (samples,) float32 in [-1, 1] at 16 kHz, not empty; channels are averaged.
@@ -57,7 +54,7 @@ def audio_blocks(
     Raises:
         MlmaError: no such file, no sound in it, or not all of its sound.
     """
-    name = name or _name_of(source)
+    name = _name_of(source)
     size = max(1, round(seconds * SAMPLE_RATE))
     faults: list[MlmaError] = []
     empty = True
@@ -104,12 +101,11 @@ def as_samples(audio) -> np.ndarray:
     return samples
 
 
-def duration_of(source: str | Path | BinaryIO, name: str = "") -> float | None:
+def duration_of(source: str | Path | BinaryIO) -> float | None:
     """Seconds of sound by the header, to show progress with; the header may be wrong.
 
     Args:
         source: a path, or an open binary file, which is left at its beginning.
-        name: what to call an open file in errors.
 
     Returns:
         None where the header does not tell, and for a pipe, of which nothing is read.
@@ -120,7 +116,7 @@ def duration_of(source: str | Path | BinaryIO, name: str = "") -> float | None:
     is_path = isinstance(source, str | Path)
     if Path(source).is_fifo() if is_path else not source.seekable():
         return None
-    name = name or _name_of(source)
+    name = _name_of(source)
     with _seekable(source, name) as file:
         try:
             sound = _open_with_libsndfile(file)
@@ -135,38 +131,33 @@ def duration_of(source: str | Path | BinaryIO, name: str = "") -> float | None:
             file.seek(0)
 
 
-def pcm_blocks(
-    stream: BinaryIO, rate: int, channels: int = 1, seconds: float = 0.1
-) -> Iterator[np.ndarray]:
+def pcm_blocks(stream: BinaryIO, rate: int, seconds: float = 0.1) -> Iterator[np.ndarray]:
     """Read bare 16-bit little-endian samples, and give them on as soon as they are there.
 
     Resampling from another rate holds back some 35 ms, from 8 kHz up to 100 ms. A last sample of
     which not all bytes came is dropped.
 
     Args:
-        stream: of the samples, channels interleaved.
+        stream: of one channel.
         rate: of the samples in Hz.
-        channels: averaged.
         seconds: most sound in a block; one is shorter when no more is there.
 
     Yields:
         (samples,) float32 in [-1, 1] at 16 kHz, not empty.
     """
-    pieces = ((rate, samples) for samples in _read_pcm(stream, channels, round(seconds * rate)))
+    pieces = ((rate, samples) for samples in _read_pcm(stream, round(seconds * rate)))
     return (block for block in _resampled(pieces) if len(block))
 
 
-def _read_pcm(stream: BinaryIO, channels: int, size: int) -> Iterator[np.ndarray]:
-    """Mono samples as they arrive, `size` at most."""
+def _read_pcm(stream: BinaryIO, size: int) -> Iterator[np.ndarray]:
+    """Samples as they arrive, `size` at most."""
     read = getattr(stream, "read1", stream.read)  # read waits until it has all it was asked for
-    width = 2 * channels
     carried = b""
-    while data := read(max(1, size) * width - len(carried)):
+    while data := read(2 * max(1, size) - len(carried)):
         data = carried + data
-        whole = len(data) // width * width
+        whole = len(data) // 2 * 2
         carried = data[whole:]
-        samples = np.frombuffer(data[:whole], "<i2").reshape(-1, channels) / np.float32(32768)
-        yield samples.mean(axis=1, dtype=np.float32)
+        yield np.frombuffer(data[:whole], "<i2") / np.float32(32768)
 
 
 def _name_of(source: str | Path | BinaryIO) -> str:
