@@ -83,15 +83,13 @@ def read_audio(
     source: str | Path | BinaryIO,
     start: float | None = None,
     end: float | None = None,
-    rate: int = SAMPLE_RATE,
     name: str = "",
 ) -> np.ndarray:
-    """Read sound, or a span of it, as mono samples at one rate.
+    """Read sound, or a span of it, as mono samples at 16 kHz.
 
     Args:
         source: a path, or an open binary file.
         start, end: the span in seconds; None for the beginning and the end of the file.
-        rate: rate of the result in Hz.
         name: what to call an open file in errors.
 
     Returns:
@@ -119,9 +117,9 @@ def read_audio(
         raise MlmaError(f"{name}: cut off after {first + len(samples)} of {last} samples")
     mono = samples.mean(axis=1, dtype=np.float32)
     check_level(mono, name)
-    if source_rate == rate:
+    if source_rate == SAMPLE_RATE:
         return mono
-    return soxr.resample(mono, source_rate, rate)
+    return soxr.resample(mono, source_rate, SAMPLE_RATE)
 
 
 def check_level(samples: np.ndarray, name: str) -> None:

@@ -54,13 +54,12 @@ class NgramModel:
 
     Args:
         path: an ARPA or KenLM binary file, of order 2 or more.
-        unknown_word: what a word that the model does not have costs more than its letters.
 
     Raises:
         MlmaError: kenlm is not installed, or cannot read the file.
     """
 
-    def __init__(self, path: str | Path, unknown_word: float = UNKNOWN_WORD):
+    def __init__(self, path: str | Path):
         try:
             import kenlm
         except ImportError:
@@ -80,7 +79,6 @@ class NgramModel:
                 "KenLM file of order 2 or more"
             ) from None
         self._new_state = kenlm.State
-        self._unknown_word = unknown_word
 
     def start(self) -> kenlm.State:
         """Before the first word."""
@@ -93,7 +91,7 @@ class NgramModel:
         after = self._new_state()
         result = self._model.BaseFullScore(state, word, after)
         if result.oov:
-            return self._unknown_word + LETTER * len(word), after
+            return UNKNOWN_WORD + LETTER * len(word), after
         return result.log_prob * math.log(10), after
 
     def end(self, state: kenlm.State) -> float:

@@ -142,7 +142,7 @@ def _read(shard: Shard) -> Iterator[tuple[Item, np.ndarray | MlmaError]]:
 def _samples(item: Item, source: Path | BinaryIO) -> np.ndarray | MlmaError:
     """(samples,) at 16 kHz and at the utterance's speed, or why there are none."""
     try:
-        samples = read_audio(source, item.start, item.end)
+        samples = read_audio(source, item.start, item.end, name=str(item.audio))
     except MlmaError as error:
         return error
     if item.speed != 1:

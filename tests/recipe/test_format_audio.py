@@ -157,6 +157,17 @@ def test_an_archive_cut_short_is_an_error(tone, tmp_path: Path) -> None:
         format_folder(data, tmp_path / "dump", nj=1)
 
 
+def test_a_damaged_member_of_an_archive_is_called_by_its_name(tone, tmp_path: Path) -> None:
+    member = ArchiveMember(pack(tone, tmp_path, ["a.wav"]), "a.wav")
+    data = write_utterance(tmp_path / "data", member)
+    with tarfile.open(member.archive, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo(member.member), io.BytesIO())
+    with pytest.raises(
+        MlmaError, match=r"cv_en_a-1: .*audio\.tar\.gz:a\.wav: not readable as sound"
+    ):
+        format_folder(data, tmp_path / "dump", nj=1)
+
+
 def test_segments_must_fit_the_recordings(make_data, tmp_path: Path) -> None:
     data = make_data(1)
     (data / "segments").write_text("mini_en_s0-0000 nowhere 0 1\n")
