@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import tarfile
+import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +145,7 @@ def iter_archive(archive: Path, members: Collection[str]) -> Iterator[tuple[str,
     """Read members of a tar archive in the order they lie there, in one pass.
 
     Args:
-        archive: a tar file, compressed or not.
+        archive: a tar file, compressed by gzip or not.
         members: the names wanted; one that is not in the archive is simply not yielded.
 
     Raises:
@@ -151,13 +153,36 @@ def iter_archive(archive: Path, members: Collection[str]) -> Iterator[tuple[str,
     """
     wanted = set(members)
     try:
-        with tarfile.open(archive, "r|*") as tar:
+        with _decompressed(archive) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
             for entry in tar:
                 name = entry.name.removeprefix("./")
                 if name in wanted and entry.isfile():
                     yield name, io.BytesIO(tar.extractfile(entry).read())
-    except (OSError, EOFError, tarfile.TarError) as error:
+            _check_end(plain, tar.offset)
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise MlmaError(f"{archive}: not a whole tar archive ({error}); fetch it anew") from None
+
+
+def _decompressed(archive: Path) -> BinaryIO:
+    with open(archive, "rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    return gzip.open(archive) if is_gzip else open(archive, "rb")
+
+
+def _check_end(plain: BinaryIO, offset: int) -> None:
+    """Find damage that tarfile passes over: at a header that is none it ends as at the last one.
+
+    Args:
+        plain: the archive, decompressed.
+        offset: where tarfile ended.
+    """
+    if isinstance(plain, gzip.GzipFile):
+        while plain.read(2**20):  # up to the checksum
+            pass
+        return
+    plain.seek(offset)
+    if plain.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError(f"damaged at byte {offset}")
 
 
 def scp_value(audio: AudioFile | ArchiveMember) -> str:

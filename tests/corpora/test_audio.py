@@ -1,3 +1,4 @@
+import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -130,6 +131,23 @@ def test_probing_an_archive_says_what_each_member_is(archive: Path) -> None:
 def test_a_cut_off_archive_is_an_error(archive: Path) -> None:
     archive.write_bytes(archive.read_bytes()[:9000])
     with pytest.raises(MlmaError, match=r"dev\.tar\.gz: not a whole tar archive"):
+        list(iter_archive(archive, {"dev/a.wav"}))
+
+
+def test_a_damaged_header_ends_no_archive_silently(archive: Path, tmp_path: Path) -> None:
+    content = bytearray(gzip.decompress(archive.read_bytes()))
+    content[content.index(b"dev/a.wav")] ^= 1
+    plain = tmp_path / "dev.tar"
+    plain.write_bytes(content)
+    with pytest.raises(MlmaError, match=r"dev\.tar: not a whole tar archive \(damaged at byte"):
+        list(iter_archive(plain, {"dev/a.wav", "dev/b.wav"}))
+
+
+def test_the_checksum_of_an_archive_is_looked_at(archive: Path) -> None:
+    content = bytearray(archive.read_bytes())
+    content[-8] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(MlmaError, match=r"dev\.tar\.gz: not a whole tar archive \(CRC check"):
         list(iter_archive(archive, {"dev/a.wav"}))
 
 

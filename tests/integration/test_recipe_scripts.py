@@ -248,6 +248,34 @@ def test_an_experiment_does_not_go_on_with_another_configuration(recipe: Path) -
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        (["--pretrained_model", "other.pth"], "--pretrained_model"),
+        (["--feats_normalize", "utterance_mvn"], "--feats_normalize"),
+        (["--asr_args", "--max_epoch 9 --seed 2"], "--asr_args"),
+        (["--asr_args", "--seed 1 --max_epoch 9"], None),
+    ],
+)
+def test_an_experiment_does_not_go_on_with_other_options(
+    recipe: Path, changed: list[str], refused: str | None
+) -> None:
+    (recipe / "exp/stats/valid").mkdir(parents=True)
+    (recipe / "exp/stats/valid/text_shape.char").touch()
+    begun = ["--asr_exp", "exp/a", "--asr_args", "--max_epoch 3 --seed 1", "--python", "true"]
+    options = shlex.split("--stage 11 --stop_stage 11 --token_type char --asr_stats_dir exp/stats")
+    command = [recipe, "asr.sh", *SETS, *options, *begun]
+    assert run(*command).returncode == 0
+    (recipe / "exp/a/checkpoint.pth").touch()
+    done = run(*command, *changed)
+    assert done.stderr == (
+        f"error: exp/a was begun with another {refused}; remove it or give --asr_tag\n"
+        if refused
+        else ""
+    )
+    assert done.returncode == (1 if refused else 0)
+
+
 TINY = """
 encoder: conmamba
 encoder_conf: {output_size: 8, num_blocks: 1, linear_units: 16, cnn_module_kernel: 3}

@@ -29,8 +29,8 @@ speed_perturb_factors=       # such as "0.9 1.0 1.1"
 feats_type=raw               # raw is the only one
 audio_format=flac.ark        # flac.ark is the only one
 fs=16k                       # 16k is the only one
-min_wav_duration=0.1         # seconds; shorter ones are not trained on
-max_wav_duration=20          # seconds; longer ones are not trained on
+min_wav_duration=0.1         # seconds; shorter ones are not trained on; stage 1 leaves out below 0.3
+max_wav_duration=20          # seconds; longer ones are not trained on; stage 1 leaves out above 30
 token_type=bpe               # char or bpe
 nbpe=30                      # BPE pieces
 bpemode=unigram              # unigram or bpe
@@ -104,6 +104,9 @@ check_options() {
     done
     for name in stage stop_stage ngpu num_nodes nj inference_nj nbpe ngram_num; do
         [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name} ${!name}: not a whole number"
+    done
+    for name in nj inference_nj; do
+        [ "${!name}" -gt 0 ] || die "--${name} 0: one or more"
     done
     [ "${use_lm}" = false ] || die "--use_lm true: this recipe trains no neural language model"
     [ "${feats_type}" = raw ] || die "--feats_type ${feats_type}: the recipe knows raw"
@@ -348,12 +351,10 @@ stage_11() {
             "stats_file=${asr_stats_dir}/train/feats_stats.npz")
     fi
     [ -z "${pretrained_model}" ] || shapes+=(--init_param "${pretrained_model}")
-    if [ -e "${asr_exp}/checkpoint.pth" ] && [ -e "${asr_exp}/conf.yaml" ] &&
-        ! diff -q <(settings "${asr_exp}/conf.yaml") <(settings "${asr_config}") >/dev/null; then
-        die "${asr_exp} was begun with another ${asr_config}; remove it or give --asr_tag"
-    fi
+    same_experiment
     resume_script "${asr_exp}" 11
     cp "${asr_config}" "${asr_exp}/conf.yaml"
+    experiment_options >"${asr_exp}/options"
     python3 -m espnet_mlma.recipe.resume "${asr_exp}"
     train_options
     echo "  log in ${log}"
@@ -367,8 +368,30 @@ stage_11() {
         failed "${log}" "${PIPESTATUS[0]}"
 }
 
+# A training that was begun goes on with what it was begun with, or its figures are not of one run.
+same_experiment() {
+    local other=""
+    [ -e "${asr_exp}/checkpoint.pth" ] && [ -e "${asr_exp}/conf.yaml" ] || return 0
+    if ! diff -q <(settings "${asr_exp}/conf.yaml") <(settings "${asr_config}") >/dev/null; then
+        other=${asr_config}
+    elif [ -e "${asr_exp}/options" ]; then
+        other=$(experiment_options | diff "${asr_exp}/options" - |
+            sed -n '/^>/{s/^> \([a-z_]*\)=.*/--\1/p;q}') || true
+    fi
+    [ -z "${other}" ] || die "${asr_exp} was begun with another ${other}; remove it or give --asr_tag"
+}
+
 # settings FILE: a configuration without its comments, and without what a run may be prolonged by.
 settings() { sed -e 's/[[:space:]]*#.*//' -e '/^$/d' -e '/^max_epoch:/d' "$1"; }
+
+# The options beside the configuration that make an experiment what it is, likewise.
+experiment_options() {
+    local name
+    for name in train_set valid_set token_type nbpe bpemode lang_tokens bpe_train_text \
+        speed_perturb_factors feats_normalize pretrained_model asr_args; do
+        echo "${name}=${!name}"
+    done | sed -E '/^asr_args=/{s/--max_epoch[ =]+[0-9]+//g; s/ +/ /g; s/= /=/; s/ $//}'
+}
 
 # epochs LAST: of a training log, one short line per epoch.
 epochs() {
@@ -398,14 +421,13 @@ stage_12() {
     fi
     resume_script "${folder}" 12
     mkdir -p "${folder}/logdir"
-    rm -f "${folder}"/logdir/sets.*
+    rm -f "${folder}"/logdir/{sets,decode}.*
     for set in ${test_sets}; do
         need "${data_feats}/${set}/wav.scp" "stage 3"
         job=$((number % inference_nj + 1)) number=$((number + 1))
         jobs=$((job > jobs ? job : jobs))
         echo "${data_feats}/${set}" >>"${folder}/logdir/sets.${job}"
     done
-    [ "${jobs}" -gt 0 ] || die "--inference_nj 0: one or more"
     ${prefix} python3 -m espnet_mlma.decode.calibrate --asr_train_config "${asr_exp}/config.yaml" \
         --asr_model_file "${model}" --config conf/decode_ctc_best_path.yaml --ngpu "${gpu}" \
         --data_dir "${data_feats}/${valid_set}" --output "${asr_exp}/calibration.yaml" ||
