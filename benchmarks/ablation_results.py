@@ -117,7 +117,9 @@ def table(rows: Sequence[Row], scores: Mapping[str, Sequence[Seed]]) -> list[lis
         else:
             gain = against(seeds, twins, "CER")
             relative = 100 * gain.difference / np.mean(rates(twins, "CER"))
-            interval = f"{gain.difference:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+            interval = f"{gain.difference:+.1f}"
+            if math.isfinite(gain.low):
+                interval += f" ({gain.low:+.1f} to {gain.high:+.1f})"
             cells += [row.twin, interval, f"{relative:+.1f}"]
         cells += [f"{np.mean([seed.validation for seed in seeds]):.1f}"]
         cells += [f"{100 * np.mean([seed.language for seed in seeds]):.1f}"]
@@ -155,8 +157,8 @@ def plot(lines: Sequence[Sequence[object]], file: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 1 + 0.5 * len(pairs)), layout="constrained")
     axes.axvline(0, color="#888888", linewidth=1)
     for place, line in enumerate(pairs):
-        difference, low, high = map(float, re.findall(r"[+-][\d.]+", line[TWIN + 1]))
-        axes.plot([low, high], [place, place], color="#0072B2", linewidth=2)
+        difference, *interval = map(float, re.findall(r"[+-][\d.]+", line[TWIN + 1]))
+        axes.plot(interval, [place] * len(interval), color="#0072B2", linewidth=2)
         axes.plot(difference, place, "o", color="#D55E00", markersize=5)
     # Linear up to 10 points: one row that learns nothing must not press the others into a line.
     axes.set_xscale("symlog", linthresh=10, linscale=3)

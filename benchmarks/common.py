@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from espnet_mlma.files import write
 from espnet_mlma.memory import keep_freed_memory
 
 ROOT = Path(__file__).parent.parent
@@ -160,7 +161,7 @@ def save(
     """Put a table, and what `machine` said, into a JSON file in place of the one of its title."""
     known = json.loads(file.read_text()) if file.exists() else {}
     known[title] = {"machine": about, "header": list(header), "rows": [list(r) for r in rows]}
-    file.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+    write(file, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 
 
 def peak_of_process() -> int:

@@ -41,6 +41,7 @@ MODELS = {
     "ConMamba, best recipe": ("conmamba_best",),
 }
 Run = Callable[[], None]
+FROM_RATES = "from the rates measured on"  # in the titles of tables that are not of measurements
 HEADER = (
     "model",
     "updates",
@@ -144,20 +145,26 @@ def row(name: str, args: argparse.Namespace, rate: Rate) -> list[str]:
 
 
 def read_rates(path: Path) -> tuple[str, dict[str, Rate]]:
-    """What an earlier run has written: the last table, and on what it was measured.
+    """What an earlier run has measured, and on what.
 
     Raises:
-        MlmaError: it is not a file of this script.
+        MlmaError: it is not a file of this script, or of more than one machine.
     """
     try:
-        tables = json.loads(path.read_text(encoding="utf-8")).values()
-        found = next(table for table in tables if tuple(table["header"]) == HEADER)
-        machine = found["machine"]
-        rates = {name: Rate(float(s), float(o)) for name, _, _, s, o, _ in found["rows"]}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, StopIteration):
+        tables = json.loads(path.read_text(encoding="utf-8")).items()
+        measured = [
+            table
+            for title, table in tables
+            if tuple(table["header"]) == HEADER and FROM_RATES not in title
+        ]
+        machine = measured[0]["machine"]
+        rates = {name: Rate(float(s), float(o)) for name, _, _, s, o, _ in measured[0]["rows"]}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError):
         raise MlmaError(
             f"--rates {path}: not a JSON of gpu_hours.py; make one with --json"
         ) from None
+    if len(measured) > 1:
+        raise MlmaError(f"--rates {path}: of {len(measured)} machines; give each its own --json")
     return f"{machine.get('gpu', machine['cpu'])}, {machine['date']}", rates
 
 
@@ -171,7 +178,7 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     if args.rates:
         where, rates = read_rates(args.rates)
-        title = f"Hours of training, one device, from the rates measured on {where}"
+        title = f"Hours of training, one device, {FROM_RATES} {where}"
     elif on_gpu:
         title = f"Hours of training on one {torch.cuda.get_device_name()}"
     else:

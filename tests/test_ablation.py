@@ -20,6 +20,7 @@ from ablation_results import (  # noqa: E402
     Results,
     Seed,
     collect,
+    plot,
     read_results,
     save_seeds,
     table,
@@ -103,6 +104,14 @@ def test_the_table_has_rates_and_the_difference_to_the_twin():
     assert first[:6] == ["a", 10, 2, "30.0", "30.0", "40.0 20.0"]
     assert first[6:] == ["", "", "", "40.2", "50.0"]
     assert second[6:9] == ["a", "+30.0 (+30.0 to +30.0)", "+100.0"]
+
+
+def test_a_difference_of_few_speakers_has_no_interval(tmp_path):
+    scores = {"a": seeds_of([8, 4, 3]), "b": seeds_of([12, 10, 8])}
+    lines = table([ROW_A, ROW_B], scores)
+    assert lines[1][6:9] == ["a", "+25.0", "+100.0"]
+    plot(lines, tmp_path / "plot.svg")
+    assert "b" in (tmp_path / "plot.svg").read_text()
 
 
 def test_seeds_of_an_earlier_run_are_read_as_they_were_saved(tmp_path):

@@ -49,6 +49,16 @@ def test_printed_hours_are_those_of_the_configurations(gpu_hours, tmp_path):
         assert float(first[name][4].replace(",", "")) == pytest.approx(seconds / 3600, rel=1e-2)
 
 
+def test_rates_of_two_machines_are_not_mixed(gpu_hours, capsys, tmp_path):
+    printed = json.loads(PRINTED.read_text(encoding="utf-8"))
+    (measured,) = (found for title, found in printed.items() if "rates" not in title)
+    both = tmp_path / "both.json"
+    both.write_text(json.dumps(printed | {"Hours of training on one H200": measured}))
+    with pytest.raises(SystemExit):
+        gpu_hours("--rates", both)
+    assert "both.json: of 2 machines; give each its own --json" in capsys.readouterr().err
+
+
 def test_rates_of_another_benchmark_are_one_line(gpu_hours, capsys):
     with pytest.raises(SystemExit) as end:
         gpu_hours("--rates", BENCHMARKS / "results" / "cpu.json")

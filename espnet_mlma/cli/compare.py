@@ -109,7 +109,7 @@ def render(comparison: Comparison, form: str) -> str:
     if form == "json":
         from espnet_mlma.compare.comparison import as_json
 
-        return json.dumps(as_json(comparison), ensure_ascii=False, indent=1) + "\n"
+        return json.dumps(as_json(comparison), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     from espnet_mlma.compare import html, markdown
 
     return {"md": markdown, "html": html}[form].render(comparison)

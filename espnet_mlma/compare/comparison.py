@@ -256,12 +256,12 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "caveats": dict(published.caveats),
         "sources": {key: text for key, text in published.sources.items() if key in used},
     }
-    return _without_nan(contents)
+    return _finite(contents)
 
 
-def _without_nan(value: Any) -> Any:
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key.rstrip("_"): _without_nan(item) for key, item in value.items()}
+        return {key.rstrip("_"): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import math
 import platform
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from espnet_mlma.datadir import read
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import write
 from espnet_mlma.host import import_espnet
+from espnet_mlma.values import positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,12 +202,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", help="cpu, cuda, ...; without it a GPU where there is one")
     parser.add_argument(
-        "--batch_seconds", type=float, default=60.0, help="of audio at once (default: 60)"
+        "--batch_seconds", type=positive, default=60.0, help="of audio at once (default: 60)"
     )
     parser.add_argument(
         "--training_hours", type=_hours, nargs="+", default=[], metavar="H", help="of each model"
     )
-    parser.add_argument("--usd_per_hour", type=float, metavar="X", help="what the machine costs")
+    parser.add_argument("--usd_per_hour", type=positive, metavar="X", help="what the machine costs")
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     # Given to the process of one of several models.
     parser.add_argument("--run", default=started, help=argparse.SUPPRESS)
@@ -227,8 +227,7 @@ def _named(models: Sequence[str]) -> dict[str, str]:
 
 
 def _hours(text: str) -> float | None:
-    hours = float(text)
-    return None if math.isnan(hours) else hours
+    return None if text == "nan" else positive(text)
 
 
 def _by_name(folders: Sequence[Path]) -> dict[str, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -53,11 +54,14 @@ def read_samples(where: str) -> np.ndarray:
         where: a sound file, or `ark:offset` as stage 3 writes it.
 
     Raises:
-        MlmaError: the sound cannot be read, or an archive has another rate.
+        MlmaError: the sound cannot be read or is cut off, or an archive has another rate.
     """
     if ":" not in Path(where).name:
         return read_audio(where)
-    rate, samples = kaldiio.load_mat(where)
+    try:
+        rate, samples = kaldiio.load_mat(where)
+    except (OSError, RuntimeError, ValueError, AssertionError):  # as kaldiio checks with assert
+        raise MlmaError(f"{where}: no whole sound there; run stage 3 again") from None
     if rate != SAMPLE_RATE:
         raise MlmaError(f"{where}: {rate} Hz; stage 3 writes {SAMPLE_RATE} Hz")
     if samples.dtype.kind == "i":
@@ -89,17 +93,33 @@ def decode_folder(
         recogniser: the model.
         data_dir: holds `wav.scp` and, from stage 3, `utt2num_samples`.
         batch_seconds: most audio in a batch, padding included.
+
+    Raises:
+        MlmaError: a table or a sound of the folder cannot be read whole.
     """
     audio = read(data_dir / "wav.scp", "stage 3")
-    lengths = {key: int(n) for key, n in read(data_dir / "utt2num_samples", "stage 3").items()}
-    lengths = {key: lengths[key] for key in audio}
+    lengths = _lengths(data_dir, audio)
     results: dict[str, Transcript] = {}
     for batch in by_length(lengths, batch_seconds):
         samples = [read_samples(locate(audio[key], data_dir)) for key in batch]
+        for key, sound in zip(batch, samples, strict=True):
+            if len(sound) < lengths[key]:
+                said = f"{len(sound)} of {lengths[key]} samples of {key}"
+                raise MlmaError(f"{audio[key]}: {said}; run stage 3 again")
         transcripts = recogniser.transcribe_batch(samples)
         results.update(zip(batch, transcripts, strict=True))
         print(f"  {len(results)} / {len(audio)} utterances", end="\r", flush=True)
     return results
+
+
+def _lengths(data_dir: Path, ids: Iterable[str]) -> dict[str, int]:
+    """id -> number of samples."""
+    table = data_dir / "utt2num_samples"
+    found = read(table, "stage 3")
+    for id_ in ids:
+        if not found.get(id_, "").isdecimal():
+            raise MlmaError(f"{table}: no number of samples of {id_}; run stage 3 again")
+    return {id_: int(found[id_]) for id_ in ids}
 
 
 def write_results(results: dict[str, Transcript], output_dir: Path) -> None:

@@ -209,6 +209,13 @@ def _load_parameters(model: torch.nn.Module, model_file: Path, config: Path) -> 
         state = torch.load(model_file, map_location="cpu", weights_only=True, mmap=is_mapped)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
         raise MlmaError(f"{model_file}: not a whole checkpoint; copy it anew") from None
+    expected = model.state_dict()
+    for key, parameter in expected.items():
+        if key in state and state[key].shape != parameter.shape:
+            raise MlmaError(
+                f"{model_file}: {key!r} is {list(state[key].shape)}, the model's is "
+                f"{list(parameter.shape)}; the checkpoint does not belong to {config}"
+            )
     result = model.load_state_dict(state, strict=False)
     for kind, keys in (("lacks", result.missing_keys), ("has unknown", result.unexpected_keys)):
         if keys:

@@ -6,6 +6,13 @@ from dataclasses import dataclass, fields
 
 from espnet_mlma.errors import MlmaError
 
+# What an option is in a configuration, where it is not a number.
+_KINDS = {
+    "beam": (int, "a whole number"),
+    "lm": ((str, type(None)), "a file"),
+    "hotwords": ((list, tuple), "a list of words"),
+}
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -35,6 +42,8 @@ class Decoding:
     def __post_init__(self):
         if self.beam < 1:
             raise MlmaError(f"beam is {self.beam}; give 1 for the best path, or more")
+        if isinstance(self.hotwords, str):
+            raise MlmaError(f"hotwords is the text {self.hotwords!r}; give a list of words")
 
     @property
     def is_best_path(self) -> bool:
@@ -50,11 +59,15 @@ class Decoding:
             where: the file, for errors.
 
         Raises:
-            MlmaError: an unknown option.
+            MlmaError: an unknown option, or a value of another kind.
         """
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(options) - known):
             raise MlmaError(f"{where}: unknown option {unknown[0]!r}; known are {sorted(known)}")
+        for name, value in options.items():
+            kinds, wanted = _KINDS.get(name, ((int, float), "a number"))
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise MlmaError(f"{where}: {name} is {value!r}; give {wanted}")
         if "hotwords" in options:
             options = options | {"hotwords": tuple(options["hotwords"])}
         return cls(**options)

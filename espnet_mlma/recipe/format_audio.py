@@ -155,7 +155,11 @@ def format_folder(data: Path, out: Path, nj: int) -> Counter[str]:
         scp.unlink(missing_ok=True)  # until it is back, no later stage takes the set for whole
         shards = cut(items, out / "data")
         records = make_all(shards, nj, out.name)
-        kept = sorted((id_, *rest) for record in records for id_, *rest in record.kept)
+        kept = sorted(
+            (id_, f"{shard.path}:{offset}", samples)
+            for shard, record in zip(shards, records, strict=True)
+            for id_, offset, samples in record.kept
+        )
         dropped = [tuple(drop) for record in records for drop in record.dropped]
         if not kept:
             first = dropped[0] if dropped else ("", "", "no utterances")

@@ -50,12 +50,14 @@ class Record:
 
     Args:
         key: says which audio it was made from, see `source_key`.
-        kept: id, place (`ark:offset`) and number of samples at 16 kHz.
+        size: of the archive in bytes.
+        kept: id, offset of its sound in the archive, and number of samples at 16 kHz.
         dropped: id, reason and detail.
     """
 
     key: str
-    kept: list[tuple[str, str, int]]
+    size: int
+    kept: list[tuple[str, int, int]]
     dropped: list[tuple[str, str, str]]
 
 
@@ -74,12 +76,13 @@ def source_key(shard: Shard) -> str:
 
 
 def finished(shard: Shard) -> Record | None:
-    """The record of a shard that was made before from the same audio; None if it is to be made."""
+    """The record of a whole shard that was made from the same audio; None if it is to be made."""
     try:
         record = Record(**json.loads(shard.record_path.read_text(encoding="utf-8")))
+        is_whole = shard.path.stat().st_size == record.size
     except (OSError, ValueError, TypeError):
         return None
-    return record if record.key == source_key(shard) and shard.path.is_file() else None
+    return record if is_whole and record.key == source_key(shard) else None
 
 
 def make(shard: Shard) -> Record:
@@ -99,10 +102,11 @@ def make(shard: Shard) -> Record:
                     dropped.append((item.id, "broken_audio", str(samples)))
                     continue
                 offset = ark.tell() + len(item.id.encode()) + 1  # behind `<id> `
-                kept.append((item.id, f"{shard.path}:{offset}", len(samples)))
+                kept.append((item.id, offset, len(samples)))
                 _append(ark, item.id, samples)
+            size = ark.tell()
         os.replace(new, shard.path)
-        record = Record(key, kept, dropped)
+        record = Record(key, size, kept, dropped)
         new.write_text(json.dumps(asdict(record), ensure_ascii=False), encoding="utf-8")
         os.replace(new, shard.record_path)
     except OSError as error:

@@ -58,7 +58,7 @@ def read_clip(spoken: Spoken, dump: Path) -> Clip:
         return Clip(missing="not in wav.scp")
     try:
         samples = read_samples(locate(spoken.audio, dump))
-    except (MlmaError, OSError, RuntimeError, ValueError):
+    except MlmaError:
         return Clip(missing="its audio cannot be read")
     file = io.BytesIO()
     soundfile.write(file, samples, SAMPLE_RATE, compression_level=_COMPRESSION, **_MP3)

@@ -125,6 +125,25 @@ def test_a_test_set_of_librispeech_has_its_column_alone_too(mlma, recipe, name, 
     assert set(english["System"][4:]) == {"LS", column, "FL"}
 
 
+def test_json_has_no_number_that_json_does_not_know(mlma, recipe):
+    """z is infinite where each of many segments differs by the same one word."""
+    ids = [f"fl_en_{number}-a" for number in range(12)]
+    data = recipe / "dump" / "raw" / "test_fl_en"
+    about = {"utt2lang": "en", "utt2category": "fl", "text": "a fox", "utt2spk": "fl_en_1"}
+    for table, value in about.items():
+        write_table(data / table, [(id_, value) for id_ in ids])
+    for system, text in (("good", "a fox"), ("bad", "a box")):
+        heard = recipe / "exp" / system / TAG / "test_fl_en" / "text"
+        write_table(heard, [(id_, text) for id_ in ids])
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    out = mlma("compare", *systems(recipe), "--format", "json", "--published", "none")[1]
+    pairs = json.loads(out, parse_constant=refuse)["pairs"]
+    assert [pair["mapsswe"]["z"] for pair in pairs if pair["lang"] == "en"] == [None]
+
+
 def test_pairs_are_tested_on_the_utterances_of_both(mlma, recipe):
     shutil.rmtree(recipe / "exp" / "bad" / TAG / "test_cv_it")
     code, out, _ = mlma("compare", *systems(recipe), "--format", "json", "--published", "none")

@@ -153,6 +153,10 @@ def test_models_and_figures_that_do_not_go_together(monkeypatch, capsys, data, t
     with pytest.raises(SystemExit):
         start(monkeypatch, data, "x", tmp_path / "a", "--training_hours", "1", "2")
     assert "give one for each model" in capsys.readouterr().err
+    for option in ("--usd_per_hour", "--training_hours", "--batch_seconds"):
+        with pytest.raises(SystemExit):  # and not after all is decoded
+            start(monkeypatch, data, "x", tmp_path / "a", option, "0")
+        assert f"{option}: 0 is not a number above 0" in capsys.readouterr().err
 
 
 def test_a_set_of_two_languages_has_none(tmp_path):

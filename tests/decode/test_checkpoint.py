@@ -65,6 +65,16 @@ def test_self_conditioning_is_in_the_checkpoint(make_experiment, tmp_path):
         checkpoint.build(folder, tmp_path / "wrong.pth")
 
 
+def test_parameters_of_another_size_are_one_line(experiment, tmp_path):
+    state = torch.load(experiment / "valid.cer_ctc.ave.pth")
+    state["ctc.ctc_lo.bias"] = torch.zeros(3)
+    torch.save(state, tmp_path / "wrong.pth")
+    with pytest.raises(
+        MlmaError, match=r"wrong\.pth: 'ctc\.ctc_lo\.bias' is \[3\], the model's is \["
+    ):
+        checkpoint.build(experiment, tmp_path / "wrong.pth")
+
+
 def test_s2t_ctc_is_known_by_its_configuration(s2t_experiment):
     model, config = checkpoint.build(s2t_experiment)
     assert checkpoint.task_of(config) == "s2t_ctc"

@@ -268,6 +268,26 @@ def test_an_archive_without_its_record_is_made_anew(make_data, tmp_path: Path) -
     assert len(load(tmp_path / "dump")) == 2
 
 
+def test_an_archive_that_was_cut_off_is_made_anew(make_data, tmp_path: Path) -> None:
+    data, dump = make_data(2), tmp_path / "dump"
+    format_folder(data, dump, nj=1)
+    ark = dump / "data" / "shard.00001.ark"
+    whole = ark.read_bytes()
+    ark.write_bytes(whole[:-100])
+    format_folder(data, dump, nj=1)
+    assert ark.read_bytes() == whole
+
+
+def test_a_set_that_was_moved_is_read_where_it_lies(make_data, tmp_path: Path) -> None:
+    data, dump = make_data(2), tmp_path / "dump"
+    format_folder(data, dump, nj=1)
+    made = (dump / "data" / "shard.00001.ark").stat().st_mtime_ns
+    dump.rename(tmp_path / "larger disk")
+    format_folder(data, tmp_path / "larger disk", nj=1)
+    assert (tmp_path / "larger disk" / "data" / "shard.00001.ark").stat().st_mtime_ns == made
+    assert len(load(tmp_path / "larger disk")) == 2
+
+
 READERS = [
     (librispeech, "LibriSpeech", "en", "dev-clean"),
     (commonvoice, "commonvoice", "fr", "dev"),

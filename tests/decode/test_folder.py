@@ -1,0 +1,78 @@
+"""Stage 12: a configuration, and a data folder from stage 3."""
+
+from pathlib import Path
+
+import pytest
+
+import espnet_mlma
+from espnet_mlma.decode import Decoding
+from espnet_mlma.decode.__main__ import decode_folder, read_options
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.recipe.format_audio import format_folder
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("hotwords: Trento", "hotwords is 'Trento'; give a list of words"),
+        ("hotwords:", "hotwords is None; give a list of words"),
+        ('beam: "10"', "beam is '10'; give a whole number"),
+        ("lm_weight: yes", "lm_weight is True; give a number"),
+        ("lm: 3", "lm is 3; give a file"),
+    ],
+)
+def test_decoding_options_of_another_kind_are_named(tmp_path, option, said):
+    config = tmp_path / "decode.yaml"
+    config.write_text(f"batch_seconds: 60\n{option}\n")
+    with pytest.raises(MlmaError, match=rf"decode\.yaml: {said}"):
+        read_options(config)
+
+
+def test_decoding_takes_lists_of_hotwords(tmp_path):
+    config = tmp_path / "decode.yaml"
+    config.write_text("batch_seconds: 60\nhotwords: [Trento]\nbeam: 4\nlm_weight: 1\n")
+    assert read_options(config) == (60, Decoding(beam=4, lm_weight=1, hotwords=("Trento",)))
+    with pytest.raises(MlmaError, match="hotwords is the text 'Trento'; give a list"):
+        Decoding(hotwords="Trento")
+
+
+@pytest.fixture
+def folder(make_data, tmp_path: Path) -> Path:
+    """A set of four utterances in an archive."""
+    format_folder(make_data(4), tmp_path / "dump", nj=1)
+    return tmp_path / "dump"
+
+
+def test_a_folder_is_decoded_whole(experiment, folder):
+    recogniser = espnet_mlma.load(experiment, device="cpu")
+    found = decode_folder(recogniser, folder, batch_seconds=2.5)
+    assert len(found) == 4
+    assert all(transcript.duration == 1 for transcript in found.values())
+
+
+@pytest.mark.parametrize("left", [0.9, 0.5, 0.01])
+def test_an_archive_that_is_cut_off_is_named(experiment, folder, left):
+    ark = folder / "data" / "shard.00001.ark"
+    content = ark.read_bytes()
+    ark.write_bytes(content[: int(left * len(content))])
+    recogniser = espnet_mlma.load(experiment, device="cpu")
+    with pytest.raises(
+        MlmaError, match=r"shard\.00001\.ark:\d+: no whole sound.*; run stage 3 again"
+    ):
+        decode_folder(recogniser, folder, batch_seconds=60)
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "said"),
+    [
+        ("utt2num_samples", lambda lines: lines[1:], "no number of samples of mini_en_s0-0000"),
+        ("utt2num_samples", lambda lines: [lines[0] + "0", *lines[1:]], "16000 of 160000 samples"),
+        ("wav.scp", lambda lines: ["mini_en_s0-0000 gone.ark:7", *lines[1:]], "no whole sound"),
+    ],
+)
+def test_tables_that_do_not_go_together_are_named(experiment, folder, table, change, said):
+    lines = (folder / table).read_text().splitlines()
+    (folder / table).write_text("\n".join(change(lines)) + "\n")
+    recogniser = espnet_mlma.load(experiment, device="cpu")
+    with pytest.raises(MlmaError, match=said):
+        decode_folder(recogniser, folder, batch_seconds=60)
