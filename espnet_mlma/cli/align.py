@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from espnet_mlma.cli import model
-from espnet_mlma.cli.parser import add_command, add_model_options
+from espnet_mlma.cli.parser import add_command, add_model_options, binary_stdin, shown
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import write
 
@@ -46,8 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     from espnet_mlma.decode import formats
 
     is_stdin = arguments.file == "-"
-    transcript = recogniser.align(sys.stdin.buffer if is_stdin else arguments.file, text)
-    source = formats.Source("stdin" if is_stdin else arguments.file, name)
+    transcript = recogniser.align(binary_stdin() if is_stdin else arguments.file, text)
+    source = formats.Source("stdin" if is_stdin else shown(arguments.file), name)
     contents = formats.FORMATS[arguments.format].render(transcript, source)
     if arguments.output is None:
         print(contents, end="")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO
 
 from espnet_mlma.errors import MlmaError
@@ -36,6 +38,11 @@ def binary_stdin() -> BinaryIO:
     if sys.stdin is None:
         raise UsageError("there is no standard input; name a file, or send one through a pipe")
     return sys.stdin.buffer
+
+
+def shown(path: str | Path) -> str:
+    """A path as text; the name of a file need not be text."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 class Parser(argparse.ArgumentParser):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from espnet_mlma.cli import model
 from espnet_mlma.cli.files import FORMATS, STDIN, find_sounds, make_folder, plan_outputs
-from espnet_mlma.cli.parser import UsageError, add_command, add_model_options, binary_stdin
+from espnet_mlma.cli.parser import UsageError, add_command, add_model_options, binary_stdin, shown
 from espnet_mlma.cli.progress import Progress
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import write
@@ -151,7 +150,7 @@ def run(arguments: argparse.Namespace) -> None:
             if formats:
                 seconds += write_files(recogniser, name, sound, files, arguments.vad, label)
             else:
-                prefix = f"{sound}: " if is_several else ""
+                prefix = f"{shown(sound)}: " if is_several else ""
                 seconds += print_text(recogniser, sound, arguments.vad, label, prefix)
         except MlmaError as error:
             failed += 1
@@ -183,9 +182,7 @@ def write_files(
 
     with Progress(label, length_of(sound), True) as progress:
         transcript = recogniser.transcribe(audio_of(sound), vad=vad, progress=progress)
-    # A name need not be text.
-    path = os.fsencode(sound).decode("utf-8", "replace")
-    source = formats.Source("stdin" if sound == STDIN else path, model_name)
+    source = formats.Source("stdin" if sound == STDIN else shown(sound), model_name)
     for name, file in files.items():
         write(file, formats.FORMATS[name].render(transcript, source))
     return transcript.duration

@@ -87,22 +87,27 @@ def load(path: Path, name: str) -> Mixture:
         name: the mixture.
 
     Raises:
-        MlmaError: no such file or mixture, or a line of it is not understood.
+        MlmaError: no such file or mixture, or something in it is not understood.
     """
     mixtures = read_yaml(path, "give one as conf/mixtures.yaml")
     if name not in mixtures:
         raise MlmaError(f"{path}: no mixture '{name}'; there are {' '.join(mixtures)}")
+    if not isinstance(mixtures[name], dict):
+        raise MlmaError(f"{path}: mixture '{name}' is no mapping of train, valid and test")
     roles = {}
     for role in ("train", "valid", "test"):
-        if not mixtures[name].get(role):
+        lines = mixtures[name].get(role)
+        if not lines:
             raise MlmaError(f"{path}: mixture '{name}' has no '{role}'")
-        roles[role] = tuple(_sources(mixtures[name][role], f"{path}: {name}: {role}"))
+        if not isinstance(lines, list):
+            raise MlmaError(f"{path}: {name}: {role} is no list")
+        roles[role] = tuple(_sources(lines, f"{path}: {name}: {role}"))
     return Mixture(name, **roles)
 
 
-def _sources(lines: Iterable[str], place: str) -> Iterator[Source]:
+def _sources(lines: Iterable[object], place: str) -> Iterator[Source]:
     for line in lines:
-        corpus, _, rest = line.partition(" ")
+        corpus, _, rest = str(line).partition(" ")
         langs, *splits = rest.split() or [""]
         if corpus not in CORPORA or not splits:
             raise MlmaError(f"{place}: '{line}' is not <corpus> <language,...> <split> ...")

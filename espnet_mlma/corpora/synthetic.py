@@ -103,9 +103,12 @@ def plan(file: Path, lang: str, seed: int) -> dict[str, list[Line]]:
         seed: of all that is drawn.
 
     Raises:
-        MlmaError: too few sentences can be spoken.
+        MlmaError: too few sentences can be spoken, or the file is not UTF-8.
     """
-    found, dropped = sentences(file.read_text(encoding="utf-8"), lang)
+    try:
+        found, dropped = sentences(file.read_text(encoding="utf-8"), lang)
+    except UnicodeDecodeError as error:
+        raise MlmaError(f"{file}: not UTF-8 at byte {error.start}; convert it") from None
     reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(dropped.items()))
     if len(found) < _HELD_OUT:
         raise MlmaError(

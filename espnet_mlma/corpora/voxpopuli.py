@@ -21,6 +21,7 @@ Utterance ids are the same for both layouts.
 
 from __future__ import annotations
 
+import re
 from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ from espnet_mlma.errors import MlmaError
 TAG = "vp"
 HOME = "https://github.com/facebookresearch/voxpopuli"
 _SESSION_COLUMNS = ("session_id", "id_", "normed_text", "speaker_id", "split", "vad")
+_SESSION = re.compile(r".+?(?=-\d{8}-)")  # of a name as the script makes it; ids begin with a date
 _CUT_COLUMNS = ("id", "normalized_text", "speaker_id", "split")
 
 
@@ -58,7 +60,8 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
 def _cut(table: Path, lang: str) -> Iterator[Utterance]:
     for row in read_table(table, _CUT_COLUMNS, key=["id"]):
         name = row["id"]
-        speaker = _speaker(row["speaker_id"], name, lang)
+        session = _SESSION.match(name)
+        speaker = _speaker(row["speaker_id"], session[0] if session else name, lang)
         audio = AudioFile(table.parent / name[:4] / f"{name}.ogg")
         yield Utterance(f"{speaker}-{name}", audio, row["normalized_text"], speaker, lang)
 

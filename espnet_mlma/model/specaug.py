@@ -53,10 +53,11 @@ class ClipSpecAug(SpecAug):
     what was there.
 
     Args:
-        freq_mask_width_range: bins, from the first up to below the second.
+        apply_freq_mask, apply_time_mask: whether there are such masks.
+        freq_mask_width_range: bins, from the first up to below the second; a number is the second.
         num_freq_mask: for each clip; 0 masks none.
-        time_mask_width_ratio_range: shares of the clip's frames.
-        time_mask_width_range: frames, in place of a ratio.
+        time_mask_width_ratio_range: shares of the clip's frames, likewise.
+        time_mask_width_range: frames, likewise, in place of a ratio.
         num_time_mask: for each clip; 0 masks none.
         apply_time_warp, time_warp_window, time_warp_mode: ESPnet's.
 
@@ -68,11 +69,13 @@ class ClipSpecAug(SpecAug):
 
     def __init__(
         self,
-        freq_mask_width_range: Sequence[int] = (0, 27),
+        freq_mask_width_range: int | Sequence[int] = (0, 27),
         num_freq_mask: int = 2,
-        time_mask_width_ratio_range: Sequence[float] | None = None,
-        time_mask_width_range: Sequence[int] | None = None,
+        time_mask_width_ratio_range: float | Sequence[float] | None = None,
+        time_mask_width_range: int | Sequence[int] | None = None,
         num_time_mask: int = 2,
+        apply_freq_mask: bool = True,
+        apply_time_mask: bool = True,
         apply_time_warp: bool = False,
         time_warp_window: int = 5,
         time_warp_mode: str = "bicubic",
@@ -81,17 +84,18 @@ class ClipSpecAug(SpecAug):
             apply_time_warp,
             time_warp_window,
             time_warp_mode,
-            apply_freq_mask=num_freq_mask > 0,
+            apply_freq_mask=apply_freq_mask and num_freq_mask > 0,
             freq_mask_width_range=freq_mask_width_range,
             num_freq_mask=num_freq_mask,
-            apply_time_mask=num_time_mask > 0,
+            apply_time_mask=apply_time_mask and num_time_mask > 0,
             time_mask_width_range=time_mask_width_range,
             time_mask_width_ratio_range=time_mask_width_ratio_range,
             num_time_mask=num_time_mask,
         )
         if self.freq_mask is not None:
-            self.freq_mask = ClipMask("freq", freq_mask_width_range, num_freq_mask)
+            self.freq_mask = ClipMask("freq", self.freq_mask.mask_width_range, num_freq_mask)
         if self.time_mask is not None:
             is_ratio = time_mask_width_ratio_range is not None
-            widths = time_mask_width_ratio_range if is_ratio else time_mask_width_range
+            theirs = self.time_mask
+            widths = theirs.mask_width_ratio_range if is_ratio else theirs.mask_width_range
             self.time_mask = ClipMask("time", widths, num_time_mask, is_ratio)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from espnet_mlma.errors import MlmaError, run_cli
@@ -21,22 +22,26 @@ def upload(packed: Path, repository: str) -> None:
         repository: `<user>/<name>`.
 
     Raises:
-        MlmaError: the zip file is missing, or the hub refuses.
+        MlmaError: the zip file is missing or not whole, or the hub refuses or is out of reach.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
 
-    if not zipfile.is_zipfile(packed):
-        raise MlmaError(f"{packed}: not a packed model; run stage 14 first")
-    hub = HfApi()
-    try:
-        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(packed) as model:
-            model.extractall(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(packed) as model:
+                model.extractall(folder)
+        except (OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise MlmaError(
+                f"{packed}: not a whole packed model ({error}); run stage 14 again"
+            ) from None
+        hub = HfApi()
+        try:
             hub.create_repo(repository, exist_ok=True)
             hub.upload_folder(repo_id=repository, folder_path=folder)
-    except (HfHubHTTPError, LocalTokenNotFoundError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MlmaError(f"{repository}: {reason}; `hf auth login` sets who you are") from None
+        except (HTTPError, LocalTokenNotFoundError, ValueError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise MlmaError(f"{repository}: {reason}; `hf auth login` sets who you are") from None
 
 
 def main() -> None:

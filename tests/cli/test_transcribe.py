@@ -121,12 +121,20 @@ def test_a_name_need_not_be_text(mlma, experiment, sounds, tmp_path):
     code, _, err = mlma("transcribe", sound, "--format", "json", "--model", experiment)
     assert code == 0, err
     content = json.loads(sound.with_suffix(".json").read_text(encoding="utf-8"))
-    assert content["file"] == f"{tmp_path}/b\N{REPLACEMENT CHARACTER}.wav"
+    name = f"{tmp_path}/b\N{REPLACEMENT CHARACTER}.wav"
+    assert content["file"] == name
+    code, out, err = mlma("transcribe", sound, sounds / "b.wav", "--model", experiment)
+    assert code == 0, err
+    assert out.splitlines()[0].startswith(f"{name}: ")
+    options = ["--text", "a", "--format", "json", "--model", experiment]
+    code, out, err = mlma("align", sound, *options)
+    assert code == 0, err
+    assert json.loads(out)["file"] == name
 
 
 def test_without_a_standard_input_there_is_none_to_read(mlma, experiment, monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
-    for command in (["transcribe", "-"], ["stream"]):
+    for command in (["transcribe", "-"], ["stream"], ["align", "-", "--text", "a"]):
         code, _, err = mlma(*command, "--model", experiment)
         assert code == 2
         assert err.startswith("error: there is no standard input; ")

@@ -75,6 +75,22 @@ def test_a_line_that_is_not_understood_is_shown(tmp_path: Path, line: str, why: 
         load(path, "x")
 
 
+@pytest.mark.parametrize(
+    ("mixture", "why"),
+    [
+        ("", "mixture 'x' is no mapping"),
+        ("[mls nl train]", "mixture 'x' is no mapping"),
+        ("{train: 3}", "x: train is no list"),
+        ("{train: [mls: nl train]}", r"x: train: '\{.*\}' is not <corpus>"),
+    ],
+)
+def test_a_mixture_of_another_shape_is_named(tmp_path: Path, mixture: str, why: str) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(f"x: {mixture}")
+    with pytest.raises(MlmaError, match=rf"m\.yaml: {why}"):
+        load(path, "x")
+
+
 def test_an_unknown_mixture_shows_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(MlmaError, match="no mixture 'all'; there are ls960 .* mini"):
         load(MIXTURES, "all")

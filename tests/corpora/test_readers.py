@@ -135,6 +135,17 @@ def test_voxpopuli_as_cut_by_its_own_script(shared_corpora: Path, tmp_path: Path
         assert seconds == pytest.approx(part.end - part.start, abs=0.01)
 
 
+def test_voxpopuli_of_a_speaker_nobody_knows_is_alike_in_both_layouts(tmp_path: Path) -> None:
+    session, id_ = "20090112-0900-PLENARY-3-nl", "20090112-17:17:22_1"
+    (tmp_path / "raw_audios/original").mkdir(parents=True)
+    write_sessions(tmp_path, [f"{session}|{id_}|Ja|ja|None|dev|[(1.5, 2.0)]"])
+    [spans] = voxpopuli.prepare(tmp_path, "nl", "dev")
+    table = tmp_path / "transcribed_data/nl/asr_dev.tsv"
+    table.write_text(f"id\tnormalized_text\tspeaker_id\tsplit\n{session}-{id_}\tja\tNone\tdev\n")
+    [cut] = voxpopuli.prepare(tmp_path, "nl", "dev")
+    assert (cut.id, cut.speaker) == (spans.id, spans.speaker)
+
+
 def test_voxpopuli_speech_of_several_pieces_spans_them_all(tmp_path: Path) -> None:
     (tmp_path / "raw_audios/original").mkdir(parents=True)
     write_sessions(tmp_path, ['s1|0|"Ja", zei hij|ja zei hij|None|train|[(1.5, 2.0), (3.0, 4.5)]'])

@@ -91,6 +91,9 @@ def test_a_text_that_is_missing_or_has_no_sentences_is_named(tmp_path):
     (tmp_path / "en.txt").write_text("One. Two.\n4 is too few of them here.\n")
     with pytest.raises(MlmaError, match=r"en\.txt: 0 sentences .*digits 1, too short 2"):
         synthetic.plan(tmp_path / "en.txt", "en", 1)
+    (tmp_path / "en.txt").write_bytes("Caffè.".encode("latin-1"))
+    with pytest.raises(MlmaError, match=r"en\.txt: not UTF-8 at byte 4; convert it"):
+        synthetic.plan(tmp_path / "en.txt", "en", 1)
 
 
 def test_each_voice_speaks_at_any_rate_and_pitch_that_is_drawn():

@@ -88,6 +88,16 @@ def test_a_clip_shorter_than_a_mask_is_hidden_to_its_end():
     torch.testing.assert_close(masked, clips.mean(1, keepdim=True).expand_as(clips))
 
 
+def test_it_takes_what_espnet_takes():
+    options = {"apply_freq_mask": False, "apply_time_mask": True, "num_freq_mask": 2}
+    found = ClipSpecAug(**options, time_mask_width_range=12)
+    assert found.freq_mask is None
+    assert (found.time_mask.low, found.time_mask.high) == (0, 12)
+    found = ClipSpecAug(freq_mask_width_range=9, apply_time_mask=False)
+    assert found.time_mask is None
+    assert (found.freq_mask.low, found.freq_mask.high) == (0, 9)
+
+
 @pytest.mark.parametrize(
     "options",
     [
