@@ -83,6 +83,8 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "rank", "alpha")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be 0 or more and below 1")
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,7 @@ class TrainingConfig:
         _check_positive(self, "batch_tokens", "batch_segments", "batches_per_update")
         _check_positive(self, "largest_multiplier", "clip_norm", "read_ahead")
         _check_positive(self, "log_updates", "save_updates")
-        if self.warmup_updates < 0:
-            raise ValueError(f"warmup_updates is {self.warmup_updates}; it must be 0 or more")
+        _check_not_negative(self, "warmup_updates")
 
 
 @dataclass(frozen=True)
@@ -170,9 +171,8 @@ class Decoding:
     keep_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        _check_positive(self, "beams", "tokens_per_chunk", "max_tokens")
-        if self.no_repeat_ngram < 0:
-            raise ValueError(f"no_repeat_ngram is {self.no_repeat_ngram}; it must be 0 or more")
+        _check_positive(self, "beams", "repetition_penalty", "tokens_per_chunk", "max_tokens")
+        _check_not_negative(self, "no_repeat_ngram", "lookback")
 
 
 @dataclass(frozen=True)
@@ -315,3 +315,9 @@ def _check_positive(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) <= 0:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be above 0")
+
+
+def _check_not_negative(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 0:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be 0 or more")

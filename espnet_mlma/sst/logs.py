@@ -4,7 +4,9 @@ Both count in units: the words of a text, or for Chinese and Japanese its charac
 writes one line a talk, with the audio heard before each unit (`delays`) and the same plus all the
 computing so far (`elapsed`), in milliseconds; its characters have no spaces. simulstream writes
 one line a chunk, in seconds, and keeps spaces. A turn that said nothing is in the second log only:
-read from the first, its computing time is part of the next turn's.
+read from the first, its computing time is part of that of the next turn that spoke. After the last
+unit there is none; so our lines have one more key, `computing`, all of the talk's in milliseconds,
+which other readers pass over.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from espnet_mlma.files import write
 
 WORD, CHAR = "word", "char"
 _JOINER = {WORD: " ", CHAR: ""}
+# Of a sum, a delay and an elapsed time, each half a microsecond.
+_ROUNDING_SECONDS = 2e-6
 _AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 
 
@@ -110,6 +114,7 @@ def write_simuleval(
                 "reference": (references or {}).get(talk.name, ""),
                 "source": [talk.audio],
                 "source_length": _milliseconds(talk.source_seconds),
+                "computing": _milliseconds(computing),
             }
         )
     _write_json_lines(path, lines)
@@ -167,6 +172,8 @@ def read_log(path: Path, unit: str) -> list[Talk]:
 def read_simuleval(path: Path, unit: str) -> list[Talk]:
     """Read an `instances.log`; units with the same times are taken for one turn.
 
+    What was computed after the last unit, where the line tells, is a turn that says nothing.
+
     Args:
         path: of the log.
         unit: word or char.
@@ -183,8 +190,11 @@ def read_simuleval(path: Path, unit: str) -> list[Talk]:
         if not isinstance(audio, str):
             raise MlmaError(f"{where}: source does not name an audio file; mend the line")
         length = _number(where, "source_length", record.get("source_length"))
-        emissions = tuple(_emissions(where, said, times["delays"], times["elapsed"], unit))
-        talk = Talk(audio, emissions, length / 1000)
+        emissions = [*_emissions(where, said, times["delays"], times["elapsed"], unit)]
+        if "computing" in record:
+            computing = _number(where, "computing", record["computing"])
+            emissions += _silence(where, emissions, length / 1000, computing / 1000)
+        talk = Talk(audio, tuple(emissions), length / 1000)
         _add(talks, talk, where)
     return list(talks.values())
 
@@ -278,6 +288,16 @@ def _emissions(
         seconds = max(0.0, computing - computed) / 1000
         yield Emission(joined((said[i] for i in group), unit), delay / 1000, seconds)
         heard, computed = delay, max(computing, computed)
+
+
+def _silence(
+    where: str, emissions: Sequence[Emission], end: float, computing: float
+) -> list[Emission]:
+    """The turns after the last unit as one, if there were any; times in seconds."""
+    left = computing - sum(emission.compute_seconds for emission in emissions)
+    if left < -_ROUNDING_SECONDS:
+        raise MlmaError(f"{where}: computing is less than that in elapsed; mend the line")
+    return [Emission("", end, left)] if left > _ROUNDING_SECONDS else []
 
 
 def _times(where: str, record: Mapping[str, Any], key: str, count: int, unit: str) -> list[float]:

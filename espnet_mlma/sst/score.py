@@ -247,7 +247,12 @@ def cut(
 
 
 def real_time_factor(talks: Sequence[Talk]) -> float:
-    """Seconds of computing per second of audio; nan without audio."""
+    """Seconds of computing per second of audio; nan without audio.
+
+    Args:
+        talks: of any log but one that SimulEval itself wrote, which lacks the computing after a
+            talk's last unit.
+    """
     audio = sum(talk.source_seconds for talk in talks)
     computing = sum(e.compute_seconds for talk in talks for e in talk.emissions)
     return computing / audio if audio else float("nan")

@@ -42,14 +42,17 @@ from espnet_mlma.errors import MlmaError
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.sst import config as configuration
 from espnet_mlma.sst import model as models
+from espnet_mlma.sst import stamps
 from espnet_mlma.sst.config import Config, TrainingConfig
 from espnet_mlma.sst.dataset import Batches, Planned, dialogues, read_all
 from espnet_mlma.sst.grid import CHUNK_SECONDS
 from espnet_mlma.sst.hearing import Hearing
+from espnet_mlma.sst.llm import SMOLLM2
 from espnet_mlma.sst.model import Batch, Stage
 from espnet_mlma.sst.parallel import Group, joined, whole
 from espnet_mlma.sst.records import Segment
 from espnet_mlma.sst.shards import digest
+from espnet_mlma.sst.stamps import Stamp
 
 _CHECKPOINT = "checkpoint.pt"
 _LOSSES = "losses.jsonl"
@@ -314,7 +317,8 @@ def train(
     """
     group = group or Group(0, 1, torch.device("cpu"))
     earlier = _earlier(stage, init)
-    key = _key(config, stage, data, earlier)
+    # The same weights have other dates on other machines' disks.
+    key = group.of_first(_key(config, stage, data, earlier))
     report = _read_report(out)
     if report and report["key"] != key:
         raise MlmaError(f"{out}: holds another training; choose another --out, or delete it")
@@ -400,8 +404,18 @@ def _key(
     del options["decoding"]
     of_stages = [options.pop(f"stage{number}") for number in range(3)]
     options["stage"] = of_stages[stage], stage
-    made_from = [options, [digest(path) for path in data], earlier]
+    made_from = [options, [digest(path) for path in data], earlier, *_stamps(config, earlier)]
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+
+
+def _stamps(config: Config, earlier: Mapping[str, Any] | None) -> list[Stamp]:
+    """Of all weights that are loaded; after an earlier training the encoder's are in its report."""
+    encoder, llm = config.encoder, config.llm.name
+    of_llm = [] if llm == SMOLLM2 else stamps.of_weights(Path(llm))
+    if encoder.weights is None or earlier is not None:
+        return of_llm
+    of_encoder = stamps.of_recogniser if encoder.kind == "conmamba" else stamps.of_weights
+    return of_encoder(Path(encoder.weights)) + of_llm
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

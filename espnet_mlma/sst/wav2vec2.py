@@ -65,6 +65,8 @@ class Wav2Vec2Config:
             )
         if self.d_model % (2 * self.num_heads):
             raise MlmaError(f"d_model {self.d_model} is not {self.num_heads} heads of even size")
+        if not 0 <= self.dropout < 1:
+            raise MlmaError(f"dropout is {self.dropout}; it must be 0 or more and below 1")
         if self.window_chunks < 1 or self.window_unit not in ("chunk", "frame"):
             raise MlmaError(
                 f"window is {self.window_chunks} x {self.window_unit!r}; give window_chunks of 1 "

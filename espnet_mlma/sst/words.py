@@ -21,7 +21,7 @@ import espnet_mlma
 from espnet_mlma.corpora.audio import read_audio
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.host import import_espnet
-from espnet_mlma.sst import synthesis
+from espnet_mlma.sst import stamps, synthesis
 from espnet_mlma.sst.records import Sentence
 from espnet_mlma.sst.textgrid import read_words
 
@@ -137,6 +137,8 @@ def run(args: argparse.Namespace) -> None:
     """Time the words of a shard."""
     if args.model:
         options = {"model": args.model, "margin": args.margin, "least_score": args.least_score}
+        if weights := stamps.of_recogniser(Path(args.model)):
+            options["weights"] = weights
     else:
         options = {"textgrids": str(args.textgrids)}
     job = synthesis.Job.from_arguments("words", args, options)

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import string
 import subprocess
@@ -125,6 +126,15 @@ def test_a_kill_in_any_stage_changes_nothing(options, tmp_path):
     again = finish(start(options, exp, 2, 8))
     assert "done before" in again
     assert results(exp) == expected
+
+
+def test_only_the_recipes_own_at_stands_for_a_corpus(options, tmp_path):
+    """A model's name keeps its own, and an & in a folder's stays one."""
+    place = options.index("--recogniser") + 1
+    named = str(shutil.copytree(options[place], tmp_path / "asr@main"))
+    exp = tmp_path / "this & that"
+    finish(start([*options[:place], named, *options[place + 1 :]], exp, 2, 3))
+    assert (exp / "data" / "train.mini_en.words.jsonl").is_file()
 
 
 @pytest.mark.parametrize("line", LINES, ids=["demonstration", "paper"])

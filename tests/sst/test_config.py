@@ -104,6 +104,10 @@ def test_changes_come_after_the_file(file):
         ({"llm": {}}, "llm: lacks the key name"),
         ({"decoding": {"beams": 0}}, "decoding: beams is 0; it must be above 0"),
         ({"decoding": {"no_repeat_ngram": -1}}, "no_repeat_ngram is -1; it must be 0 or more"),
+        ({"decoding": {"lookback": -1}}, "lookback is -1; it must be 0 or more"),
+        ({"decoding": {"repetition_penalty": 0}}, "repetition_penalty is 0.0; it must be above 0"),
+        ({"lora": {"dropout": -0.1}}, "lora: dropout is -0.1; it must be 0 or more and below 1"),
+        ({"lora": {"dropout": 1}}, "lora: dropout is 1.0; it must be 0 or more and below 1"),
     ],
 )
 def test_errors_say_what_and_where(file, sections, expected):

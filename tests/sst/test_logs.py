@@ -44,7 +44,10 @@ def test_simulstreams_log_holds_every_turn(tmp_path, unit):
 
 @pytest.mark.parametrize("unit", ["word", "char"])
 def test_simulevals_log_holds_every_turn_that_spoke(tmp_path, unit):
-    """What a silent turn computed is found in the next one, and in `elapsed` all the same."""
+    """What a silent turn computed is found in the next one, and in `elapsed` all the same.
+
+    After the last that spoke it is found in one at the end.
+    """
     random, path = Random(2), tmp_path / "instances.log"
     for talk in (random_talk(random, "talk", unit) for _ in range(20)):
         write_simuleval(path, [talk], unit, {"talk": "the reference"})
@@ -59,6 +62,8 @@ def test_simulevals_log_holds_every_turn_that_spoke(tmp_path, unit):
             if text:
                 expected.append((text, emission.audio_seconds, computed))
                 computed = 0.0
+        if computed:
+            expected.append(("", talk.source_seconds, computed))
         found = [(e.text, e.audio_seconds, e.compute_seconds) for e in read.emissions]
         assert [text for text, *_ in found] == [text for text, *_ in expected]
         times = [time for _, *turn in expected for time in turn]
@@ -77,7 +82,16 @@ def test_the_fields_of_simulevals_log(tmp_path):
         "reference": "",
         "source": ["a/b.wav"],
         "source_length": 2000,
+        "computing": 750,
     }
+
+
+def test_a_log_of_simulevals_own_does_not_say_what_was_computed_at_the_end(tmp_path):
+    path = tmp_path / "instances.log"
+    path.write_text(json.dumps(instance()) + "\n")
+    [talk] = read_log(path, "word")
+    found = [(e.text, e.audio_seconds, e.compute_seconds) for e in talk.emissions]
+    assert found == [("guten", 1.0, pytest.approx(0.1)), ("Morgen", 2.0, pytest.approx(0.1))]
 
 
 @pytest.mark.parametrize("unit", ["word", "char"])
@@ -159,6 +173,8 @@ START = {"id": 1, "metadata": {"wav_name": "talk.wav"}}
         ([instance(delays=[1000, float("nan")])], 1, "delays: nan is not a time"),
         ([instance(delays=[2000, 1000])], 1, "go back"),
         ([instance(elapsed=[1500, 2100])], 1, "go back"),
+        ([instance(computing=199)], 1, "computing is less than that in elapsed"),
+        ([instance(computing="200")], 1, "computing: '200' is not a time"),
         ([instance(source=[])], 1, "source does not name an audio file"),
         ([instance(source_length=-1)], 1, "source_length: -1 is not a time"),
         ([instance(prediction=None)], 1, "prediction is missing"),

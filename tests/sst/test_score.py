@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 
@@ -10,10 +11,17 @@ import pytest
 import yaml
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst.logs import Emission, Talk, joined, write_simuleval, write_simulstream
+from espnet_mlma.sst.logs import (
+    Emission,
+    Talk,
+    joined,
+    read_log,
+    write_simuleval,
+    write_simulstream,
+)
 from espnet_mlma.sst.published import TABLE_2
 from espnet_mlma.sst.references import read_segments
-from espnet_mlma.sst.score import CONVENTIONS, add_arguments, run, score
+from espnet_mlma.sst.score import CONVENTIONS, add_arguments, real_time_factor, run, score
 
 # Two sentences whose figures all tools agree on: StreamLAAL 1.905 s; computation-aware 2.171667 s,
 # and 2.371667 s with SimulEval's elapsed as it is.
@@ -76,6 +84,27 @@ def test_the_golden_log(golden, capsys):
     assert scores["signature"] in table and "v1: as FBK-fairseq's" in table
     assert "Qwen2.5-7B-Instruct, LS+CV+VP               25.1    1689    2306" in table
     assert "44.3" not in table  # that is Chinese
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_turns_that_say_nothing_cost_their_computing_and_no_latency(tmp_path, write):
+    """Also those after a talk's last word, and those of a talk in which nothing is said."""
+    pytest.importorskip("sacrebleu")
+    silence = (Emission("", 8.64, 0.4), Emission("", 9.6, 0.5))
+    talks = [replace(GOLDEN, emissions=GOLDEN.emissions + silence, source_seconds=9.6)]
+    write_references(tmp_path, GOLDEN_SEGMENTS, GOLDEN_TEXTS)
+    references = read_segments(tmp_path / "segments.yaml", tmp_path / "reference.txt")
+    write(tmp_path / "talk.log", talks, "word")
+    read = read_log(tmp_path / "talk.log", "word")
+    assert real_time_factor(read) == pytest.approx(1.6 / 9.6)
+    for convention in CONVENTIONS:
+        found, expected = (
+            score(each, references, "word", "13a", convention) for each in (read, [GOLDEN])
+        )
+        assert found.latency == pytest.approx(expected.latency)
+        assert found.hypotheses == expected.hypotheses
+    write(tmp_path / "talk.log", [*talks, Talk("mute.wav", silence, 9.6)], "word")
+    assert real_time_factor(read_log(tmp_path / "talk.log", "word")) == pytest.approx(2.5 / 19.2)
 
 
 def test_simulstream_gives_the_golden_values(tmp_path):

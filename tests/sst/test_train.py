@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 from dataclasses import replace
@@ -247,8 +248,9 @@ def test_stopped_anywhere_it_goes_on_to_the_bit(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def work(rank, port, is_sharded, arguments):
+def work(rank, port, is_sharded, folders, arguments):
     """One of two processes."""
+    os.chdir(folders[rank])
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
@@ -256,12 +258,12 @@ def work(rank, port, is_sharded, arguments):
         train(*arguments, group)
 
 
-def train_with_two(is_sharded, *arguments):
+def train_with_two(is_sharded, *arguments, folders=(".", ".")):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     torch.multiprocessing.start_processes(
-        work, (port, is_sharded, arguments), nprocs=2, start_method="fork"
+        work, (port, is_sharded, folders, arguments), nprocs=2, start_method="fork"
     )
 
 
@@ -313,6 +315,81 @@ def test_the_same_command_again(config, data, first_stage, capsys):
     quiet = replace(config, training=replace(config.training, log_updates=3, save_updates=9))
     train(quiet, 1, [data], first_stage)
     assert "done before" in capsys.readouterr().out
+
+
+def written_anew(file):
+    """Give a file another date, as a training does that is run again."""
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+
+
+def recogniser(make_experiment, folder):
+    """One whose encoder hears no later than it is spoken, and its checkpoint."""
+    from espnet2.tasks.asr import ASRTask
+
+    made = make_experiment(
+        ASRTask,
+        encoder="conmamba",
+        encoder_conf={"output_size": 16, "num_blocks": 1, "linear_units": 32, "bimamba": "none"},
+        token_list=["<blank>", "<unk>", "a", "<sos/eos>"],
+        token_type="char",
+        model_conf={"ctc_weight": 1.0},
+        frontend_conf={"hop_length": 160, "win_length": 400, "center": False},
+        normalize=None,
+    )
+    shutil.copytree(made, folder)
+    return folder / "valid.cer_ctc.ave.pth"
+
+
+def wav2vec2(make_experiment, folder):
+    """One of Hugging Face's, and its weights."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 48, "conv_dim": [8] * 7, "conv_bias": True}
+    sizes |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    sizes |= {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+    transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**sizes)).save_pretrained(folder)
+    return folder / "model.safetensors"
+
+
+@pytest.mark.parametrize(("kind", "make"), [("conmamba", recogniser), ("wav2vec2", wav2vec2)])
+def test_encoders_trained_anew_are_another_training(
+    config, data, make_experiment, tmp_path, capsys, kind, make
+):
+    """Where they are loaded: a later stage goes on with the encoder of the one before."""
+    weights = make(make_experiment, tmp_path / "weights")
+    config = replace(config, encoder=EncoderConfig(kind, str(weights.parent)))
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(config, 1, [data], one)
+    train(config, 2, [data], two, one)
+    train(config, 1, [data], one)
+    written_anew(weights)
+    assert "holds another training" in message(config, 1, [data], one)
+    capsys.readouterr()
+    train(config, 2, [data], two, one)
+    assert "stage 2: done before" in capsys.readouterr().out
+
+
+def test_a_language_model_trained_anew_is_another_training(config, data, tmp_path):
+    folder = shutil.copytree(config.llm.name, tmp_path / "llm")
+    config = replace(config, llm=replace(config.llm, name=str(folder)))
+    out = tmp_path / "out"
+    train(config, 1, [data], out)
+    train(config, 1, [data], out)
+    written_anew(folder / "model.safetensors")
+    assert "holds another training" in message(config, 1, [data], out)
+
+
+def test_each_machine_may_have_its_own_copy_of_the_language_model(config, data, tmp_path):
+    """At the same place of two disks, and not of the same date."""
+    disks = [tmp_path / "first", tmp_path / "second"]
+    for disk in disks:
+        shutil.copytree(config.llm.name, disk / "llm")
+    written_anew(disks[1] / "llm" / "model.safetensors")
+    config = replace(config, llm=replace(config.llm, name="llm"))
+    out = tmp_path / "out"
+    train_with_two(False, config, 1, [data], out, None, folders=disks)
+    train_with_two(False, config, 1, [data], out, None, folders=disks)
+    assert len(losses(out)) == STEPS
 
 
 def test_stage_0_needs_what_is_heard_and_a_configuration(config, data, tmp_path):

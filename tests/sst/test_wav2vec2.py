@@ -210,6 +210,8 @@ def test_bfloat16():
         ({"conv_strides": (5, 2, 2, 2, 2, 2, 7)}, "multiply to 1120"),
         ({"conv_kernels": (10, 3)}, "differ in length"),
         ({"num_heads": 5}, "heads of even size"),
+        ({"dropout": -0.1}, "dropout is -0.1; it must be 0 or more and below 1"),
+        ({"dropout": 1.0}, "dropout is 1.0; it must be 0 or more and below 1"),
         ({"window_chunks": 0}, "window_chunks of 1 or more"),
         ({"window_unit": "second"}, "window_unit chunk or frame"),
     ],

@@ -1,10 +1,13 @@
 """Times of words, by the CTC model and from TextGrid files."""
 
+import os
+import shutil
 from argparse import ArgumentParser
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import espnet_mlma
 from espnet_mlma.decode import formats
@@ -109,20 +112,42 @@ def test_what_has_no_times_is_dropped_by_its_reason(recogniser, audio, tmp_path)
     assert strict.dropped == "low_score" and strict.score < -0.001 and strict.words is None
 
 
-def test_the_stage_counts_and_goes_on(experiment, audio, tmp_path, capsys):
-    rows = [sentence(audio, text, id_=f"r-{i}") for i, text in enumerate(("bad", "xyz", "cab"))]
-    write_shard(tmp_path / "in.jsonl", rows, "recordings", "key", {}, 6.0)
+def of_model(model, rows, folder):
+    """Arguments of the stage for sentences that are written into a folder."""
+    write_shard(folder / "in.jsonl", rows, "recordings", "key", {}, 6.0)
     parser = ArgumentParser()
     words.add_arguments(parser)
     options = ["--sentences", "in.jsonl", "--out", "out.jsonl"]
-    options = [str(tmp_path / o) if o.endswith("jsonl") else o for o in options]
-    args = parser.parse_args([*options, "--model", str(experiment), "--least_score", "-100"])
+    options = [str(folder / o) if o.endswith("jsonl") else o for o in options]
+    return parser.parse_args([*options, "--model", str(model), "--least_score", "-100"])
+
+
+def test_the_stage_counts_and_goes_on(experiment, audio, tmp_path, capsys):
+    rows = [sentence(audio, text, id_=f"r-{i}") for i, text in enumerate(("bad", "xyz", "cab"))]
+    args = of_model(experiment, rows, tmp_path)
     words.run(args)
     words.run(args)
     assert "text_not_alignable 1" in capsys.readouterr().out
     found = read_sentences(tmp_path / "out.jsonl")
     assert [s.dropped for s in found] == [None, "text_not_alignable", None]
     assert [s.id for s in found] == [s.id for s in rows]
+
+
+def test_a_recogniser_trained_anew_times_them_anew(experiment, audio, tmp_path):
+    folder = shutil.copytree(experiment, tmp_path / "asr")
+    args = of_model(folder, [sentence(audio)], tmp_path)
+    words.run(args)
+    [before] = read_sentences(tmp_path / "out.jsonl")
+    written = os.stat(tmp_path / "out.jsonl").st_mtime_ns
+    words.run(args)
+    assert os.stat(tmp_path / "out.jsonl").st_mtime_ns == written
+    checkpoint = folder / "valid.cer_ctc.ave.pth"
+    state = torch.load(checkpoint)
+    state["ctc.ctc_lo.weight"] *= 0.5
+    torch.save(state, checkpoint)
+    words.run(args)
+    [after] = read_sentences(tmp_path / "out.jsonl")
+    assert after.score != before.score
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -80,14 +80,15 @@ root() {
     esac
 }
 
-# each ROLE COMMAND OPTION ...: a command for every corpus of `train` or `test`. In the options @ is
-# the beginning of the corpus's files.
+# each ROLE COMMAND OPTION ...: a command for every corpus of `train` or `test`. Where an option begins
+# with @. the @ is the beginning of the corpus's files; any other, as in user/name@revision, stays.
 each() {
-    local role=$1 item corpus
+    local role=$1 item corpus at
     shift
     for item in ${!role}; do
         corpus=${item%%:*}
-        sst "${@//@/${exp}/data/${role}.${corpus}}"
+        at=${exp}/data/${role}.${corpus}
+        sst "${@/#@./"${at}."}" # without the inner quotes bash 5.2 puts the @. where a path has an &
     done
 }
 
