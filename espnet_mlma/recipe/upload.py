@@ -40,7 +40,7 @@ def upload(packed: Path, repository: str) -> None:
             hub.create_repo(repository, exist_ok=True)
             hub.upload_folder(repo_id=repository, folder_path=folder)
         except (HTTPError, LocalTokenNotFoundError, ValueError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise MlmaError(f"{repository}: {reason}; `hf auth login` sets who you are") from None
 
 
