@@ -227,7 +227,7 @@ def _named(models: Sequence[str]) -> dict[str, str]:
 
 
 def _hours(text: str) -> float | None:
-    return None if text == "nan" else positive(text)
+    return None if text.lower() == "nan" else positive(text)
 
 
 def _by_name(folders: Sequence[Path]) -> dict[str, Path]:

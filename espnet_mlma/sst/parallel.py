@@ -49,13 +49,13 @@ class Group:
         dist.all_reduce(tensor)
         return tensor.item()
 
-    def of_first(self, text: str) -> str:
-        """The text that the first process gives."""
+    def of_first[T](self, value: T) -> T:
+        """The value that the first process gives."""
         if self.size == 1:
-            return text
-        texts = [text]
-        dist.broadcast_object_list(texts, device=self.device)
-        return texts[0]
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, device=self.device)
+        return values[0]
 
     def wait(self) -> None:
         """Until all are here."""

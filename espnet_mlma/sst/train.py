@@ -317,8 +317,9 @@ def train(
     """
     group = group or Group(0, 1, torch.device("cpu"))
     earlier = _earlier(stage, init)
-    # The same weights have other dates on other machines' disks.
-    key = group.of_first(_key(config, stage, data, earlier))
+    # The same weights have other dates on other machines' disks; the data are to be the same.
+    weights = group.of_first(_stamps(config, earlier))
+    key = _key(config, stage, data, earlier, weights)
     report = _read_report(out)
     if report and report["key"] != key:
         raise MlmaError(f"{out}: holds another training; choose another --out, or delete it")
@@ -395,7 +396,11 @@ def _read_report(folder: Path) -> Mapping[str, Any] | None:
 
 
 def _key(
-    config: Config, stage: Stage, data: Sequence[Path], earlier: Mapping[str, Any] | None
+    config: Config,
+    stage: Stage,
+    data: Sequence[Path],
+    earlier: Mapping[str, Any] | None,
+    weights: Sequence[Stamp],
 ) -> str:
     """A digest of all that decides what is learnt."""
     options = asdict(config)
@@ -404,7 +409,7 @@ def _key(
     del options["decoding"]
     of_stages = [options.pop(f"stage{number}") for number in range(3)]
     options["stage"] = of_stages[stage], stage
-    made_from = [options, [digest(path) for path in data], earlier, *_stamps(config, earlier)]
+    made_from = [options, [digest(path) for path in data], earlier, *weights]
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
 
