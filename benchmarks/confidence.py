@@ -19,8 +19,8 @@ from common import model_arguments, prepare, report
 
 import espnet_mlma
 from espnet_mlma import datadir
-from espnet_mlma.decode.__main__ import decode_folder
 from espnet_mlma.decode.calibrate import JudgedWord, judged_words
+from espnet_mlma.decode.folder import decode_folder
 from espnet_mlma.decode.language import guess_language
 from espnet_mlma.decode.words import raw_confidence
 

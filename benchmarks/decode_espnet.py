@@ -29,9 +29,9 @@ from streaming import read_set
 
 import espnet_mlma
 from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
-from espnet_mlma.decode.__main__ import read_options
 from espnet_mlma.decode.best_path import best_path
 from espnet_mlma.decode.checkpoint import AVERAGES
+from espnet_mlma.decode.folder import read_options
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.prefix_beam import prefix_beam
 from espnet_mlma.decode.recogniser import Recogniser, by_length

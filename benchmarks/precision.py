@@ -12,7 +12,7 @@ from encoders import batch, conmamba, runner
 
 import espnet_mlma
 from espnet_mlma import datadir
-from espnet_mlma.decode.__main__ import decode_folder
+from espnet_mlma.decode.folder import decode_folder
 from espnet_mlma.score.align import count_errors, total_errors
 
 PRECISIONS = ("float32", "bfloat16", "int8")

@@ -17,7 +17,7 @@ from encoders import FEATURES
 
 import espnet_mlma
 from espnet_mlma import datadir
-from espnet_mlma.decode.__main__ import read_samples
+from espnet_mlma.decode.folder import read_samples
 from espnet_mlma.encoder import ConMambaEncoder, EncoderStream
 from espnet_mlma.score.align import count_errors, total_errors
 

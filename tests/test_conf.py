@@ -15,7 +15,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import espnet_mlma  # noqa: F401  registers the encoders
 from espnet_mlma.corpora.mix import write_sampler_files
-from espnet_mlma.decode.__main__ import read_options
+from espnet_mlma.decode.folder import read_options
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TRAIN = sorted(CONF.glob("train_asr_*.yaml"))

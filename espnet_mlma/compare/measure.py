@@ -308,7 +308,7 @@ def decode(
     Raises:
         MlmaError: a set cannot be read, or has no audio.
     """
-    from espnet_mlma.decode.__main__ import decode_folder, write_results
+    from espnet_mlma.decode.folder import decode_folder, write_results
 
     audio = seconds = 0.0
     forget_peak(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,10 +15,10 @@ import yaml
 from espnet_mlma import files
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.datadir import read
-from espnet_mlma.decode.__main__ import read_options, read_samples
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.checkpoint import fingerprint
-from espnet_mlma.decode.recogniser import Recogniser, by_length, load
+from espnet_mlma.decode.folder import read_lengths, read_options, recognise
+from espnet_mlma.decode.recogniser import Recogniser, load
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.decode.words import Calibration, features, token_groups
 from espnet_mlma.errors import MlmaError, run_cli
@@ -62,7 +62,7 @@ def judged_words(
     ]
 
 
-def evenly(lengths: dict[str, int], seconds: float) -> dict[str, int]:
+def evenly(lengths: Mapping[str, int], seconds: float) -> dict[str, int]:
     """Every n-th utterance, so that about so much audio is left.
 
     Args:
@@ -73,7 +73,7 @@ def evenly(lengths: dict[str, int], seconds: float) -> dict[str, int]:
     return dict(islice(lengths.items(), 0, None, max(step, 1)))
 
 
-def recognise(
+def judged_part(
     recogniser: Recogniser, data_dir: Path, seconds: float, batch_seconds: float
 ) -> list[list[JudgedWord]]:
     """The words recognised in each utterance of a part of a data folder.
@@ -85,22 +85,17 @@ def recognise(
         batch_seconds: most audio in a batch, padding included.
 
     Raises:
-        MlmaError: a table is missing, or has nothing about an utterance.
+        MlmaError: a table or a sound cannot be read whole, or an utterance has no text.
     """
-    audio, lengths, references = (
-        read(data_dir / name, "stage 4") for name in ("wav.scp", "utt2num_samples", "text")
-    )
-    if unknown := next((key for key in lengths if key not in audio or key not in references), None):
-        raise MlmaError(f"{data_dir}: {unknown} has no audio or no text; run stage 4 again")
-    chosen = evenly({key: int(length) for key, length in lengths.items()}, seconds)
-    judged = []
-    for batch in by_length(chosen, batch_seconds):
-        transcripts = recogniser.transcribe_batch([read_samples(audio[key]) for key in batch])
-        judged += [
-            judged_words(transcript, references[key], recogniser.acoustic)
-            for key, transcript in zip(batch, transcripts, strict=True)
-        ]
-    return judged
+    references, lengths = read(data_dir / "text", "stage 4"), read_lengths(data_dir)
+    if unknown := next((id_ for id_ in lengths if id_ not in references), None):
+        raise MlmaError(f"{data_dir / 'text'}: nothing about {unknown}; run stage 4 again")
+    return [
+        judged_words(transcript, references[id_], recogniser.acoustic)
+        for id_, transcript in recognise(
+            recogniser, data_dir, evenly(lengths, seconds), batch_seconds
+        )
+    ]
 
 
 def fit(words: Sequence[JudgedWord]) -> Calibration:
@@ -189,7 +184,7 @@ def main() -> None:
     batch_seconds, decoding = read_options(arguments.config)
     device = "cuda" if arguments.ngpu else "cpu"
     recogniser = load(arguments.asr_train_config, model_file, device, decoding=decoding)
-    judged = recognise(recogniser, data_dir, arguments.seconds, batch_seconds)
+    judged = judged_part(recogniser, data_dir, arguments.seconds, batch_seconds)
     words = [word for utterance in judged for word in utterance]
     try:
         calibration = fit(words)

@@ -205,9 +205,18 @@ def test_too_little_audio_writes_nothing(trained, valid_set, monkeypatch):
     assert not list(trained.glob("*calibration*"))
 
 
-def test_an_utterance_without_text_is_named(trained, valid_set, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("table", "rows", "said"),
+    [
+        ("text", [("u0", "a b")], r"text: nothing about u1; run stage 4 again"),
+        ("utt2num_samples", [("u0", "long")], r"utt2num_samples: no number of samples of u0"),
+    ],
+)
+def test_tables_that_do_not_go_together_are_named(
+    trained, valid_set, tmp_path, monkeypatch, table, rows, said
+):
     (trained / "calibration.yaml").unlink(missing_ok=True)
     folder = Path(shutil.copytree(valid_set, tmp_path / "dev"))
-    datadir.write(folder / "text", [("u0", "a b")])
-    with pytest.raises(MlmaError, match="dev: u1 has no audio or no text; run stage 4 again"):
+    datadir.write(folder / table, rows)
+    with pytest.raises(MlmaError, match=said):
         run(monkeypatch, trained, folder)

@@ -12,7 +12,7 @@ from espnet2.bin.asr_inference import Speech2Text
 
 import espnet_mlma
 from espnet_mlma.datadir import read
-from espnet_mlma.decode.__main__ import read_samples
+from espnet_mlma.decode.folder import read_samples
 from espnet_mlma.score.align import count_errors
 
 SETS = [f"test_mini_{lang}" for lang in ("de", "en", "es", "fr", "it", "nl")]
