@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -94,13 +95,8 @@ def _status(field: str) -> int:
 
 def machine() -> dict[str, str]:
     """Processor, GPU if there is one, versions, commit."""
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
     found = {
-        "cpu": f"{len(names)} x {names[0] if names else platform.machine()}",
+        "cpu": _processor(Path("/proc/cpuinfo").read_text()),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "commit": _commit(),
@@ -109,6 +105,16 @@ def machine() -> dict[str, str]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
+
+
+def _processor(cpuinfo: str) -> str:
+    """How many of what: names of virtual machines hide the generation, family and model tell it."""
+    fields = [line.partition(":") for line in cpuinfo.splitlines()]
+    values = {key.strip(): value.strip() for key, _, value in reversed(fields)}
+    name = f"{os.cpu_count()} x {values.get('model name', platform.machine())}"
+    if "cpu family" not in values:
+        return name
+    return f"{name} (family {values['cpu family']}, model {values['model']})"
 
 
 def _commit() -> str:

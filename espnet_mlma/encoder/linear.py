@@ -1,7 +1,8 @@
 """Linear layers by oneDNN on x86 processors.
 
-PyTorch hands fp32 matrix products to MKL, which on AMD processors runs at half the rate of oneDNN,
-the library of the same PyTorch that its compiler takes; `benchmarks/encoder_cpu.py` prints both.
+PyTorch hands fp32 matrix products to MKL, which on AMD processors is slower than oneDNN, the
+library of the same PyTorch that its compiler takes: a little on Zen 4, and at half the rate on
+Zen 5, which has AVX-512 in one piece. `benchmarks/encoder_cpu.py` prints both.
 """
 
 from __future__ import annotations
