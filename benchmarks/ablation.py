@@ -4,11 +4,12 @@
 
 The rows are those of ablation.yaml. Each is trained and decoded by the recipe on the data of stages
 1 to 4, which are made if they are not there, and lies below exp/ablation of the recipe; what is
-done stays done, and a run that was stopped goes on when it is given again. Rates are those of all
-utterances of the test sets together, mean of the seeds; intervals are those of resampled speakers,
-of the difference to the twin likewise. The language is guessed from the text, where no token says
-it. The validation CER is that of the best epoch, before averaging. What the file of --json holds of
-runs elsewhere stays in the table.
+done stays done, and a run that was stopped goes on when it is given again. One table is of the test
+sets that were chosen to judge by, the other of those whose speakers training has not heard. Rates
+are those of all their utterances together, mean of the seeds; intervals are those of resampled
+speakers, of the difference to the twin likewise. The language is guessed from the text, where no
+token says it. The validation CER is that of the best epoch, before averaging. What the file of
+--json holds of runs elsewhere stays in the table.
 """
 
 from __future__ import annotations
@@ -179,15 +180,25 @@ def train(grid: dict, rows: Sequence[Row], db_root: Path, jobs: int, threads: in
         raise SystemExit(1)
 
 
-def show(grid: dict, rows: Sequence[Row], args: argparse.Namespace) -> None:
-    """Score what is done, print the table, and write what is asked for.
+def show(
+    grid: dict, rows: Sequence[Row], corpora: Sequence[str], args: argparse.Namespace
+) -> list[list[object]]:
+    """Score what is done on the test sets of some corpora, print the table and write it.
+
+    Args:
+        grid, rows: of `read_grid`.
+        corpora: whose test sets count.
+        args: with --json, which keeps tables and errors by speaker of earlier runs as well.
+
+    Returns:
+        The table's lines.
 
     Raises:
         SystemExit: 1 where no row is done, or the JSON file is of other test sets.
     """
-    title = f"Ablation, {grid['mixture']}, {' and '.join(grid['test_sets'])} test sets"
+    title = f"Ablation, {grid['mixture']}, {' and '.join(corpora)} test sets"
     known = read_results(args.json, title)
-    seeds = collect(grid, rows, known.seeds)
+    seeds = collect(corpora, rows, known.seeds)
     if not seeds:
         raise SystemExit(f"error: no row is done below {RECIPE / EXPERIMENTS}; give --db_root")
     if len({tuple(seed.sizes["CER"]) for seed in seeds.values()}) > 1:
@@ -200,8 +211,7 @@ def show(grid: dict, rows: Sequence[Row], args: argparse.Namespace) -> None:
     report(title, HEADER, lines, args)
     if args.json is not None:
         save_seeds(args.json, title, seeds)
-    if args.plot is not None:
-        plot(lines, args.plot)
+    return lines
 
 
 def main() -> None:
@@ -225,7 +235,12 @@ def main() -> None:
     if args.db_root is not None:
         wanted = [row for row in rows if not args.rows or row.name in args.rows]
         train(grid, wanted, args.db_root.absolute(), args.jobs, args.threads)
-    show(grid, rows, args)
+    tables = {
+        f"{' and '.join(grid[sets])} test sets{about}": show(grid, rows, grid[sets], args)
+        for sets, about in (("test_sets", ""), ("new_speakers", ", speakers not heard"))
+    }
+    if args.plot is not None:
+        plot(tables, args.plot)
 
 
 if __name__ == "__main__":

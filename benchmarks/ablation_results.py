@@ -24,6 +24,7 @@ UNITS = ("WER", "CER")
 BY_SPEAKER = ", errors by speaker"  # ends the title of their table in the JSON file
 HEADER = ("row", "updates", "seeds", "WER (%)", "CER (%)", "each seed's", "twin")
 TWIN = HEADER.index("twin")
+MARKS = (("#0072B2", "o"), ("#D55E00", "s"))  # told apart without their colours too
 HEADER += ("CER less its (95 %)", "relative (%)", "validation CER (%)", "language right (%)")
 
 
@@ -46,10 +47,10 @@ class Seed:
     commit: str
 
 
-def score(grid: dict, row: Row, seed: int) -> Seed:
-    """Of a training that is done."""
+def score(corpora: Sequence[str], row: Row, seed: int) -> Seed:
+    """Of a training that is done, on the test sets of these corpora."""
     folder = RECIPE / row.folder(seed)
-    utterances = list(_utterances(grid, folder / DECODING))
+    utterances = list(_utterances(corpora, folder / DECODING))
     _, speaker = np.unique([u.speaker for u in utterances], return_inverse=True)
 
     def by_speaker(counts: Iterable[int]) -> np.ndarray:
@@ -65,8 +66,8 @@ def score(grid: dict, row: Row, seed: int) -> Seed:
     return Seed(errors, sizes, language, _validation(folder), commit)
 
 
-def _utterances(grid: dict, decoded: Path) -> Iterator[Utterance]:
-    for corpus in grid["test_sets"]:
+def _utterances(corpora: Sequence[str], decoded: Path) -> Iterator[Utterance]:
+    for corpus in corpora:
         for folder in sorted(decoded.glob(f"test_{corpus}_*")):
             yield from join(RECIPE / "dump" / "raw" / folder.name, folder / "text")
 
@@ -78,14 +79,20 @@ def _validation(experiment: Path) -> float:
 
 
 def collect(
-    grid: dict, rows: Sequence[Row], known: Mapping[tuple[str, int], Seed]
+    corpora: Sequence[str], rows: Sequence[Row], known: Mapping[tuple[str, int], Seed]
 ) -> dict[tuple[str, int], Seed]:
-    """All that is done here or `known` from elsewhere, by row and seed in the order of the grid."""
+    """All that is done here or `known` from elsewhere, by row and seed in the order of the grid.
+
+    Args:
+        corpora: whose test sets count.
+        rows: of the grid.
+        known: scored on the same sets.
+    """
     seeds = {}
     for row in rows:
         for seed in row.seeds:
             if row.is_done(seed):
-                seeds[row.name, seed] = score(grid, row, seed)
+                seeds[row.name, seed] = score(corpora, row, seed)
             elif (row.name, seed) in known:
                 seeds[row.name, seed] = known[row.name, seed]
     return seeds
@@ -148,25 +155,36 @@ def with_kept(
     return found
 
 
-def plot(lines: Sequence[Sequence[object]], file: Path) -> None:
-    """CER of each row less that of its twin, with the interval, from the table."""
+def plot(tables: Mapping[str, Sequence[Sequence[object]]], file: Path) -> None:
+    """CER of each row less that of its twin, with the interval.
+
+    Args:
+        tables: lines of each table by what it is called, at most as many as `MARKS`.
+        file: the picture.
+    """
     import matplotlib.pyplot as plt
 
     plt.rcParams["svg.hashsalt"] = "ablation"  # a plot of the same figures is the same file
-    pairs = [line for line in lines if line[TWIN]][::-1]
+    pairs = {line[0]: line[TWIN] for lines in tables.values() for line in lines if line[TWIN]}
+    places = {name: place for place, name in enumerate(reversed(pairs))}
     figure, axes = plt.subplots(figsize=(8, 1 + 0.5 * len(pairs)), layout="constrained")
     axes.axvline(0, color="#888888", linewidth=1)
-    for place, line in enumerate(pairs):
-        difference, *interval = map(float, re.findall(r"[+-][\d.]+", line[TWIN + 1]))
-        axes.plot(interval, [place] * len(interval), color="#0072B2", linewidth=2)
-        axes.plot(difference, place, "o", color="#D55E00", markersize=5)
+    for number, (title, lines) in enumerate(tables.items()):
+        color, mark = MARKS[number]
+        axes.plot([], [], mark, color=color, label=title)
+        for line in (line for line in lines if line[TWIN]):
+            difference, *interval = map(float, re.findall(r"[+-][\d.]+", line[TWIN + 1]))
+            place = places[line[0]] - 0.25 * number
+            axes.plot(interval, [place] * len(interval), color=color, linewidth=2)
+            axes.plot(difference, place, mark, color=color, markersize=5)
     # Linear up to 10 points: one row that learns nothing must not press the others into a line.
     axes.set_xscale("symlog", linthresh=10, linscale=3)
     axes.set_xticks([-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50])
     axes.set_xticks([], minor=True)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.04)
-    labels = [f"{line[0]}\nless {line[TWIN]}" for line in pairs]
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.06), ncols=2, frameon=False)
+    labels = [f"{name}\nless {pairs[name]}" for name in places]
     axes.set_yticks(range(len(pairs)), labels, fontsize="small")
     figure.supxlabel(
         "difference of the CER (percentage points, above 10 logarithmic)", fontsize="medium"
