@@ -174,6 +174,14 @@ def test_stage_9_without_kenlm_says_so(recipe: Path) -> None:
     assert done.stderr.startswith("error: --use_ngram true: KenLM's lmplz is not on PATH")
 
 
+def test_decoding_with_the_n_gram_is_a_beam_by_default(recipe: Path) -> None:
+    (recipe / "conf/decode_ctc_beam_ngram.yaml").unlink()
+    done = run(recipe, "asr.sh", *SETS, "--use_ngram", "true")
+    assert done.stderr.startswith(
+        "error: --inference_config conf/decode_ctc_beam_ngram.yaml: no such file"
+    )
+
+
 def test_failing_jobs_of_stage_10_show_their_log(recipe: Path) -> None:
     for name in ("train", "dev"):
         make_data(recipe, name, 4)

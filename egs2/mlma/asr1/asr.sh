@@ -38,7 +38,7 @@ lang_tokens=false            # train on texts that begin with their language's t
 bpe_train_text=              # text files of the token list; the training set's by default
 lm_train_text=               # text files of the n-gram model; the training set's by default
 use_lm=false                 # a neural language model is not offered
-use_ngram=false              # make an n-gram model in stage 9 with KenLM
+use_ngram=false              # make an n-gram model in stage 9 with KenLM, and search with it
 ngram_num=3                  # its order
 ngram_exp=                   # its folder
 asr_tag=                     # name of the experiment; made of the other options by default
@@ -50,7 +50,7 @@ feats_normalize=global_mvn   # global_mvn or utterance_mvn
 pretrained_model=            # parameters to begin with, as ESPnet's --init_param takes them
 ignore_init_mismatch=false   # leave out those of another shape
 inference_tag=               # name of the decoding folder
-inference_config=conf/decode_ctc_best_path.yaml # configuration of decoding
+inference_config=            # of decoding; conf/decode_ctc_best_path.yaml, or ..._beam_ngram with the n-gram
 inference_asr_model=valid.cer_ctc.ave.pth       # parameters to decode with
 train_set=                   # data folder to train on
 valid_set=                   # data folder to choose the model by
@@ -95,7 +95,9 @@ parse_options() {
 }
 
 check_options() {
-    local name
+    local name search=best_path
+    [ "${use_ngram}" = false ] || search=beam_ngram
+    inference_config=${inference_config:-conf/decode_ctc_${search}.yaml}
     for name in train_set valid_set test_sets asr_config; do
         [ -n "${!name}" ] || die "--${name} is needed; see $0 --help"
     done
