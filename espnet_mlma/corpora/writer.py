@@ -19,12 +19,24 @@ from espnet_mlma.text import normalise
 
 @dataclass(frozen=True)
 class SetReport:
-    """What became of a set: seconds kept by (language, corpus), utterances dropped by reason."""
+    """What became of a set.
+
+    Attributes:
+        folder: where it is.
+        speakers: how many utterances of each were kept.
+        seconds: kept, by (language, corpus).
+        dropped: how many utterances, by reason.
+    """
 
     folder: Path
-    kept: int
+    speakers: Mapping[str, int]
     seconds: Mapping[tuple[str, str], float]
     dropped: Mapping[str, int]
+
+    @property
+    def kept(self) -> int:
+        """How many utterances there are."""
+        return sum(self.speakers.values())
 
     def __str__(self) -> str:
         hours = sum(self.seconds.values()) / 3600
@@ -37,6 +49,17 @@ class SetReport:
             counts = ", ".join(f"{reason} {n}" for reason, n in sorted(self.dropped.items()))
             lines.append(f"  dropped: {counts}; listed in {self.folder / 'dropped.tsv'}")
         return "\n".join(lines)
+
+    def heard_in(self, training: SetReport) -> str | None:
+        """A line about the speakers of this set whom training hears as well; None without any."""
+        shared = self.speakers.keys() & training.speakers
+        if not shared:
+            return None
+        theirs = sum(self.speakers[speaker] for speaker in shared)
+        return (
+            f"{self.folder.name}: training hears {len(shared)} of its {len(self.speakers)} "
+            f"speakers, whose are {theirs} of its {self.kept} utterances"
+        )
 
 
 def write_set(
@@ -81,7 +104,8 @@ def write_set(
         raise MlmaError(_nothing_left(folder.name, drops, reasons))
     kept.sort(key=lambda utterance: utterance.id)
     replace_folder(folder, lambda new: _write_files(new, kept, infos, drops))
-    return SetReport(folder, len(kept), _seconds(kept, infos), reasons)
+    speakers = Counter(utterance.speaker for utterance in kept)
+    return SetReport(folder, speakers, _seconds(kept, infos), reasons)
 
 
 def _unique(utterances: Iterable[Utterance]) -> Iterable[Utterance]:

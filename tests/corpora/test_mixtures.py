@@ -114,6 +114,9 @@ def test_the_real_mixture_from_the_command_line(shared_corpora: Path, tmp_path: 
     folders = {path.name for path in tmp_path.iterdir()}
     assert folders == {"train_real", "dev_real", *names} and len(names) == 24
     train = ids(tmp_path / "train_real/text")
+    notes = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("note: ")]
+    assert {"dev_real:", "test_mls_nl:", "test_vp_it:"} < set(notes)
+    assert not {"test_ls_en:", "test_cv_en:"} & set(notes)
     # This copy of MLS has the same ids in train, dev and test, for other clips.
     assert "dropped: id_in_test 330, out_of_alphabet 1, too_many_symbols 5" in result.stdout
     assert len(train) == TRAIN_UTTERANCES - 336

@@ -123,6 +123,16 @@ def test_training_hears_no_test_clip_and_no_test_speaker(tmp_path: Path, say) ->
     assert report.kept == 1
 
 
+def test_a_test_set_says_whom_training_hears(tmp_path: Path, say) -> None:
+    spoken = [("a", "anna"), ("b", "anna"), ("c", "bert")]
+    test = write_set(tmp_path / "test", [say(id_, speaker=who) for id_, who in spoken], nj=1)
+    train = write_set(tmp_path / "train", [say("d", speaker="anna")], nj=1)
+    other = write_set(tmp_path / "other", [say("e", speaker="carla")], nj=1)
+    said = "test: training hears 1 of its 2 speakers, whose are 2 of its 3 utterances"
+    assert test.heard_in(train) == said
+    assert test.heard_in(other) is None
+
+
 def test_the_same_id_twice_names_both_places(tmp_path: Path, say) -> None:
     first, second = say("a"), say("b")
     double = Utterance(first.id, second.audio, "hello", first.speaker, "en")
