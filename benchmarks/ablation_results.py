@@ -179,11 +179,11 @@ def plot(tables: Mapping[str, Sequence[Sequence[object]]], file: Path) -> None:
             axes.plot(difference, place, mark, color=color, markersize=5)
     # Linear up to 10 points: one row that learns nothing must not press the others into a line.
     axes.set_xscale("symlog", linthresh=10, linscale=3)
-    axes.set_xticks([-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50])
+    axes.set_xticks([-50, -10, -5, -2, 0, 2, 5, 10, 50])
     axes.set_xticks([], minor=True)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.04)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.06), ncols=2, frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     labels = [f"{name}\nless {pairs[name]}" for name in places]
     axes.set_yticks(range(len(pairs)), labels, fontsize="small")
     figure.supxlabel(
