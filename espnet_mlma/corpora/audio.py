@@ -135,7 +135,9 @@ def check_level(samples: np.ndarray, name: str) -> None:
         MlmaError: they reach far beyond, or are not all numbers.
     """
     peak = float(np.abs(samples).max(initial=0))
-    if not peak <= _LOUDEST:
+    if not np.isfinite(peak):
+        raise MlmaError(f"{name}: has samples that are no numbers; write it anew")
+    if peak > _LOUDEST:
         raise MlmaError(
             f"{name}: samples reach {peak:g}; divide them so that they lie between -1 and 1"
         )

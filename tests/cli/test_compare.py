@@ -177,16 +177,17 @@ def test_markdown_has_both_systems_the_published_and_their_caveats(mlma, recipe)
     assert (code, err) == (0, "")
     english = rows(out, "English (en), WER (%)")
     assert english["System"] == ["Normaliser", "Source", "M", "Hours", "FL"]
-    assert english["goodᵃ"] == ["ours", "here", "", "", "25.00ᵇ"]
-    assert english["badᵃ"][-1] == "50.00ᶜ"  # nobody knows what it was trained on
+    assert english["goodᵃ"] == ["ours", "here", "", "", "25.00ᵇ\u2009ᶜ"]
+    assert english["badᵃ"][-1] == "50.00ᵇ\u2009ᵈ"  # nobody knows what it was trained on
     italian = rows(out, "Italian (it), WER (%)")
     assert italian["goodᵃ"][-1] == "0.00"
     [six] = [row for name, row in italian.items() if name.startswith("MLMA ConMamba, six")]
     assert six[3:] == ["11840", "13.0"]
     caveats = dict(re.findall(r"^- (\w+): (.*)$", out, re.M))
     assert caveats["a"] == "No language model in decoding."
-    assert caveats["b"] == "Nothing of this corpus in this language was in the training data."
-    assert caveats["c"].startswith("Hypotheses are missing")
+    assert caveats["b"].startswith("FLEURS names no speakers")
+    assert caveats["c"] == "Nothing of this corpus in this language was in the training data."
+    assert caveats["d"].startswith("Hypotheses are missing")
     assert re.search(r"^1\. M\. Ali, .*, Table \d$", out, re.M)
     assert "Zipformer" not in out
 
@@ -197,7 +198,7 @@ def test_a_decoding_by_a_published_systems_name_has_its_caveats(mlma, recipe):
     assert code == 0
     caveats = {score["corpus"]: score["caveats"] for score in json.loads(out)["scores"]}
     assert caveats["cv"] == ["no-lm", "cv-leak"]
-    assert caveats["fl"] == ["no-lm", "fleurs-seen", "missing"]
+    assert caveats["fl"] == ["no-lm", "fleurs-seen", "clips-as-speakers", "missing"]
     assert caveats["all"] == ["no-lm"]
 
 
@@ -305,7 +306,7 @@ def test_a_measured_model_has_the_caveats_of_its_training(mlma, recipe):
     assert (code, err) == (0, "")
     caveats = {score["corpus"]: score["caveats"] for score in json.loads(out)["scores"]}
     assert caveats["cv"] == ["no-lm"]
-    assert caveats["fl"] == ["no-lm", "unseen"]
+    assert caveats["fl"] == ["no-lm", "clips-as-speakers", "unseen"]
 
 
 def test_hours_that_are_not_known_here_have_their_source(mlma, recipe):
