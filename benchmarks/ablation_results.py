@@ -24,8 +24,8 @@ UNITS = ("WER", "CER")
 BY_SPEAKER = ", errors by speaker"  # ends the title of their table in the JSON file
 HEADER = ("row", "updates", "seeds", "WER (%)", "CER (%)", "each seed's", "twin")
 TWIN = HEADER.index("twin")
-MARKS = (("#0072B2", "o"), ("#D55E00", "s"))  # told apart without their colours too
 HEADER += ("CER less its (95 %)", "relative (%)", "validation CER (%)", "language right (%)")
+MARKS = (("#0072B2", "o"), ("#D55E00", "s"))  # told apart without their colours too
 
 
 @dataclass(frozen=True)

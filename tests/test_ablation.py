@@ -28,7 +28,7 @@ from ablation_results import (  # noqa: E402
 )
 from variants import VARIANTS, LeakingConMamba, XavierConMamba  # noqa: E402
 
-GRID, ROWS = read_grid(ROOT / "benchmarks" / "ablation.yaml")
+_, ROWS = read_grid(ROOT / "benchmarks" / "ablation.yaml")
 TOKENS = ["<blank>", "<unk>", "<it>", *map(chr, range(97, 167)), "<sos/eos>"]
 
 

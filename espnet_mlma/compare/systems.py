@@ -113,6 +113,7 @@ def load(
     caveats = caveats or own_caveats(folder, measured, places)
     for place in {f"{one.lang}/{one.corpus}" for one in scored if one.missing}:
         caveats[place] = (*caveats.get(place, ()), "missing")
+    # As its reader makes every clip a speaker of its own.
     caveats["fl"] = (*caveats.get("fl", ()), "clips-as-speakers")
     return System(name, folder, utterances, measured, known_as, caveats)
 

@@ -95,9 +95,7 @@ parse_options() {
 }
 
 check_options() {
-    local name search=best_path
-    [ "${use_ngram}" = false ] || search=beam_ngram
-    inference_config=${inference_config:-conf/decode_ctc_${search}.yaml}
+    local name
     for name in train_set valid_set test_sets asr_config; do
         [ -n "${!name}" ] || die "--${name} is needed; see $0 --help"
     done
@@ -472,6 +470,8 @@ stage_14() {
 cd "$(dirname "${BASH_SOURCE[0]}")"
 command_line=$(printf '%q ' "$@")
 parse_options "$@"
+search=$([ "${use_ngram}" = true ] && echo beam_ngram || echo best_path)
+inference_config=${inference_config:-conf/decode_ctc_${search}.yaml}
 check_options
 # shellcheck source-path=SCRIPTDIR
 . ./path.sh
