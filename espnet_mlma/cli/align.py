@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-from espnet_mlma.cli import model
-from espnet_mlma.cli.parser import add_command, add_model_options, binary_stdin, shown
+from espnet_mlma.cli import files, model
+from espnet_mlma.cli.parser import add_command, add_model_options, binary_stdin, format_of, shown
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import write
+
+FORMATS = {name: files.FORMATS[name] for name in ("textgrid", "ctm", "json")}
 
 
 def add_to(commands) -> None:
@@ -27,10 +30,7 @@ def add_to(commands) -> None:
     text.add_argument("--text-file", type=Path, metavar="FILE", help="holds it, in UTF-8")
     add_model_options(parser)
     parser.add_argument(
-        "--format",
-        choices=("textgrid", "ctm", "json"),
-        default="textgrid",
-        help="(default: %(default)s)",
+        "--format", choices=tuple(FORMATS), help="(default: as FILE ends, else textgrid)"
     )
     parser.add_argument(
         "-o", dest="output", type=Path, metavar="FILE", help="write it there (default: print it)"
@@ -40,18 +40,22 @@ def add_to(commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Align, and print or write the result."""
     text = arguments.text if arguments.text is not None else read_text(arguments.text_file)
+    form = format_of(arguments.output, arguments.format, FORMATS)
+    is_stdin = arguments.file == "-"
+    if not is_stdin and not os.path.exists(arguments.file):
+        raise MlmaError(f"{shown(arguments.file)}: no such file")
     name, recogniser = model.load(arguments)
 
     from espnet_mlma.decode import formats
 
-    is_stdin = arguments.file == "-"
     transcript = recogniser.align(binary_stdin() if is_stdin else arguments.file, text)
     source = formats.Source("stdin" if is_stdin else shown(arguments.file), name)
-    contents = formats.FORMATS[arguments.format].render(transcript, source)
+    contents = formats.FORMATS[form].render(transcript, source)
     if arguments.output is None:
         print(contents, end="")
     else:
         write(arguments.output, contents)
+        print(f"wrote {arguments.output}")
 
 
 def read_text(path: Path) -> str:

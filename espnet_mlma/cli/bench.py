@@ -48,6 +48,7 @@ def add_to(commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load, recognise each length once to warm up and then three times; print medians."""
     start = time.perf_counter()
+    model.choose(arguments.model)  # what is missing is said before the imports
     import_espnet()
 
     import torch

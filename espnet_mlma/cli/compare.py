@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_mlma.cli.parser import UsageError, add_command
+from espnet_mlma.cli.parser import UsageError, add_command, add_sets, comma_list, format_of
 from espnet_mlma.files import write
 
 if TYPE_CHECKING:
     from espnet_mlma.compare.comparison import Comparison
 
-FORMATS = ("md", "json", "html")
+FORMATS = {"md": ".md", "json": ".json", "html": ".html"}
 NORMALISERS = {"ours": ("ours",), "whisper": ("whisper",), "both": ("ours", "whisper")}
 
 
@@ -49,7 +49,7 @@ def add_to(commands) -> None:
         default="ours",
         help="of references and hypotheses; Whisper's needs espnet-mlma[compare] (default: ours)",
     )
-    parser.add_argument("--format", choices=FORMATS, help="(default: as FILE ends, else md)")
+    parser.add_argument("--format", choices=tuple(FORMATS), help="(default: as FILE ends, else md)")
     parser.add_argument(
         "-o", dest="output", type=Path, metavar="FILE", help="write it there (default: print it)"
     )
@@ -59,6 +59,7 @@ def add_to(commands) -> None:
         metavar="FOLDER",
         help="the references, dump/raw (default: that of the recipe a decoding is in)",
     )
+    add_sets(parser)
 
 
 def named_folder(text: str) -> tuple[str, Path]:
@@ -74,11 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = [name for name, _ in arguments.systems]
     if len(set(names)) < len(names):
         raise UsageError("two systems have one name; give each its own")
-    suffix = arguments.output.suffix[1:] if arguments.output else ""
-    by_name = suffix if suffix in FORMATS else None
-    form = arguments.format or by_name or FORMATS[0]
-    if by_name not in (None, form):
-        raise UsageError(f"{arguments.output} and --format {form}: give one of both")
+    form = format_of(arguments.output, arguments.format, FORMATS)
     if not names and arguments.published == "none":
         raise UsageError("nothing to compare; name decoding folders or published systems")
 
@@ -88,12 +85,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     published = quoted.load()
     chosen = {"all": list(published.systems), "none": []}
-    figures = published.choose(
-        chosen.get(arguments.published, [n.strip() for n in arguments.published.split(",")])
-    )
+    figures = published.choose(chosen.get(arguments.published, comma_list(arguments.published)))
     by = NORMALISERS[arguments.normaliser]
     measured = [
-        systems.load(name, folder, arguments.dump, by, published)
+        systems.load(name, folder, arguments.dump, by, published, arguments.sets)
         for name, folder in arguments.systems
     ]
     contents = render(compare(measured, by, published, figures), form)

@@ -56,9 +56,10 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: more than two models are named.
     """
-    names = arguments.model or [model.choose(None)]
-    if len(names) > 2:
-        raise UsageError(f"--model names {len(names)} models; the page compares two")
+    named = arguments.model or [None]
+    if len(named) > 2:
+        raise UsageError(f"--model names {len(named)} models; the page compares two")
+    names = [model.choose(name) for name in named]
     import_espnet()
 
     from espnet_mlma.demo import launch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -43,24 +44,27 @@ class Sound(NamedTuple):
     below: Path = Path()
 
 
-def find_sounds(named: Iterable[Path]) -> tuple[list[Sound], list[Path]]:
+def find_sounds(named: Iterable[Path]) -> tuple[list[Sound], dict[Path, str]]:
     """Files as they are named, and those below folders, sorted by path.
 
     Args:
         named: files, folders, or `STDIN`.
 
     Returns:
-        The sounds, and the folders that hold none.
+        The sounds, and what is wrong with a file or folder that gives none.
     """
-    found, empty = [], []
+    found, wrong = [], {}
     for path in named:
-        if path == STDIN or not path.is_dir():
+        if path != STDIN and path.is_dir():
+            below = sorted(file for file in path.rglob("*") if is_sound(file))
+            found += [Sound(file, file.parent.relative_to(path)) for file in below]
+            if not below:
+                wrong[path] = "no sound file in or below this folder; name the files"
+        elif path == STDIN or os.path.exists(path):
             found.append(Sound(path))
-            continue
-        below = sorted(file for file in path.rglob("*") if is_sound(file))
-        found += [Sound(file, file.parent.relative_to(path)) for file in below]
-        empty += [] if below else [path]
-    return found, empty
+        else:
+            wrong[path] = "no such file"
+    return found, wrong
 
 
 def is_sound(file: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_mlma.cli import model
-from espnet_mlma.cli.parser import add_command, add_model
+from espnet_mlma.cli.parser import UsageError, add_command, add_model
 from espnet_mlma.datadir import training_folders, training_tables
 from espnet_mlma.host import import_espnet
 
@@ -31,16 +31,15 @@ def add_to(commands) -> None:
         "describe a model: layers, parameters, vocabulary, languages, training set",
         "mlma info exp/asr_small\n  prints what config.yaml and the checkpoint say",
     )
-    # Suppressed, for else the default of the one would overwrite what the other gives.
-    parser.add_argument(
-        "model", nargs="?", default=argparse.SUPPRESS, metavar="MODEL", help="the same as --model"
-    )
+    parser.add_argument("positional", nargs="?", metavar="MODEL", help="the same as --model")
     add_model(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print a line for each fact."""
-    name = model.choose(arguments.model)
+    if arguments.positional and arguments.model:
+        raise UsageError(f"{arguments.positional} and --model {arguments.model}: give one of both")
+    name = model.choose(arguments.positional or arguments.model)
     import_espnet()
 
     from espnet_mlma.decode import checkpoint

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from espnet_mlma.cli.progress import notice
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.host import import_espnet
 
@@ -26,10 +27,13 @@ def choose(named: str | None) -> str:
         named: by --model; None: the environment's, or the one that `make demo` trained.
 
     Raises:
-        MlmaError: none is named and there is none.
+        MlmaError: none is named and there is none, or files of the one that is are missing.
     """
-    if named or os.environ.get("MLMA_MODEL"):
-        return named or os.environ["MLMA_MODEL"]
+    if name := named or os.environ.get("MLMA_MODEL"):
+        from espnet_mlma.decode.checkpoint import check_path
+
+        check_path(Path(name))
+        return name
     for folder in (Path(), CHECKOUT):
         if (folder / DEMO / "config.yaml").is_file():
             return str(folder / DEMO)
@@ -50,16 +54,17 @@ def load(
         options: more for `espnet_mlma.load`.
     """
     name = choose(arguments.model)
-    import_espnet()
+    with notice(f"loading {name} ..."):
+        import_espnet()
 
-    from espnet_mlma.decode import load as load_recogniser
-    from espnet_mlma.decode.options import Decoding
+        from espnet_mlma.decode import load as load_recogniser
+        from espnet_mlma.decode.options import Decoding
 
-    recogniser = load_recogniser(
-        name,
-        device=arguments.device,
-        precision=arguments.precision,
-        decoding=Decoding(**search or {}),
-        **options,
-    )
+        recogniser = load_recogniser(
+            name,
+            device=arguments.device,
+            precision=arguments.precision,
+            decoding=Decoding(**search or {}),
+            **options,
+        )
     return name, recogniser

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,6 +45,26 @@ def shown(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
+def format_of(output: Path | None, given: str | None, suffixes: Mapping[str, str]) -> str:
+    """The format of what a command writes: as --format says, or as the file's name ends.
+
+    Args:
+        output: the file; None: the standard output.
+        given: by --format.
+        suffixes: of each format; the first is that of what has no suffix.
+
+    Raises:
+        UsageError: the name ends as another format's, or, without --format, as none's.
+    """
+    suffix = output.suffix.lower() if output else ""
+    by_name = next((name for name, of in suffixes.items() if of.lower() == suffix), None)
+    if given and by_name not in (None, given):
+        raise UsageError(f"{output} and --format {given}: give one of both")
+    if not given and not by_name and suffix:
+        raise UsageError(f"{output} ends as none of {', '.join(suffixes.values())}; give --format")
+    return given or by_name or next(iter(suffixes))
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
@@ -81,6 +101,22 @@ def add_command(
     )
     parser.set_defaults(run=run, parser=parser)
     return parser
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """What stands between commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def add_sets(parser: argparse.ArgumentParser) -> None:
+    """Which test sets of a decoding."""
+    parser.add_argument(
+        "--sets",
+        type=comma_list,
+        default=(),
+        metavar="LIST",
+        help="test sets to read, as test_cv_en,test_cv_it (default: all that are decoded)",
+    )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_ERASE_LINE = "\r\033[K"
+
+
+@contextmanager
+def notice(text: str) -> Iterator[None]:
+    """Say on a terminal what is being done, as long as it takes."""
+    is_shown = sys.stderr.isatty()
+    if is_shown:
+        print(text, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if is_shown:
+            print(_ERASE_LINE, end="", file=sys.stderr, flush=True)
 
 
 class Progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from espnet_mlma.cli.parser import add_command
+from espnet_mlma.cli.parser import add_command, add_sets
 from espnet_mlma.files import write
 from espnet_mlma.host import import_espnet
 from espnet_mlma.values import natural, not_negative
@@ -35,6 +35,7 @@ def add_to(commands) -> None:
         metavar="DIR",
         help="references and audio of stage 3 (default: dump/raw of the experiment's recipe)",
     )
+    add_sets(parser)
     parser.add_argument(
         "--worst",
         type=natural,
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     from espnet_mlma.report.page import render
     from espnet_mlma.report.training import read_epochs
 
-    decoded = load(arguments.experiment, arguments.decoding, arguments.dump)
+    decoded = load(arguments.experiment, arguments.decoding, arguments.dump, arguments.sets)
     page = render(
         decoded,
         read_epochs(arguments.experiment),

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from espnet_mlma.cli import model
 from espnet_mlma.cli.files import FORMATS, STDIN, find_sounds, make_folder, plan_outputs
-from espnet_mlma.cli.parser import UsageError, add_command, add_model_options, binary_stdin, shown
+from espnet_mlma.cli.parser import (
+    UsageError,
+    add_command,
+    add_model_options,
+    binary_stdin,
+    comma_list,
+    shown,
+)
 from espnet_mlma.cli.progress import Progress
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import write
@@ -90,11 +97,6 @@ def add_to(commands) -> None:
     )
 
 
-def comma_list(text: str) -> tuple[str, ...]:
-    """What stands between commas."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
 def language_code(text: str) -> str:
     """An ISO 639 code of two or three letters."""
     if not (len(text) in (2, 3) and text.isascii() and text.islower()):
@@ -125,12 +127,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("--lm-weight is for a language model, and no --lm names one")
     if STDIN in arguments.files:
         binary_stdin()  # where there is none, said before a model is loaded
-    sounds, empty = find_sounds(arguments.files)
-    for folder in empty:
-        print(
-            f"error: {folder}: no sound file in or below this folder; name the files",
-            file=sys.stderr,
-        )
+    sounds, wrong = find_sounds(arguments.files)
+    for path, reason in wrong.items():
+        print(f"error: {shown(path)}: {reason}", file=sys.stderr)
     jobs = plan_outputs(sounds, formats, arguments.folder)
     if not jobs:
         raise SystemExit(1)
@@ -156,8 +155,10 @@ def run(arguments: argparse.Namespace) -> None:
             failed += 1
             where = "" if sound == STDIN or str(sound) in str(error) else f"{sound}: "
             print(f"error: {where}{error}", file=sys.stderr)
-    print(summary(len(jobs), failed, seconds, time.perf_counter() - start), file=sys.stderr)
-    if failed or empty:
+    failed += len(wrong)
+    total = len(jobs) + len(wrong)
+    print(summary(total, failed, seconds, time.perf_counter() - start), file=sys.stderr)
+    if failed:
         raise SystemExit(1)
 
 

@@ -124,7 +124,7 @@ def _counts_plot(comparison: Comparison) -> str:
 def _section(
     grid: Grid, plots: Mapping[tuple[str, ...], str], marks: Mapping[str, int], notes: Notes
 ) -> str:
-    figure = f"<figure>{plots[grid.key]}</figure>" if grid.key in plots else ""
+    figure = f'<figure tabindex="0">{plots[grid.key]}</figure>' if grid.key in plots else ""
     note = f'<p class="note">{escape(grid.note)}</p>' if grid.note else ""
     kinds = ["name" if column < grid.names else "number" for column in range(len(grid.columns))]
     heads = "".join(

@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -137,14 +137,18 @@ def measure(args: argparse.Namespace, model: str, out: Path, training_hours: flo
         training_hours: of the model; None: unknown.
 
     Raises:
-        MlmaError: the model or a set cannot be read, or they do not go together.
+        MlmaError: the model or a set cannot be read, they do not go together, or the folders
+            cannot be written.
     """
     sets = _by_name(args.data)
-
-    import_espnet()
+    check_place(out, sets)
 
     from espnet_mlma.decode import load
+    from espnet_mlma.decode.checkpoint import check_path
     from espnet_mlma.memory import keep_freed_memory
+
+    check_path(Path(model))
+    import_espnet()
 
     keep_freed_memory()
     recogniser = load(model, device=args.device, batch_seconds=args.batch_seconds)
@@ -238,6 +242,28 @@ def _by_name(folders: Sequence[Path]) -> dict[str, Path]:
             raise MlmaError(f"{folder}: {sets[name]} has the same name; measure one by itself")
         sets[name] = folder
     return sets
+
+
+def check_place(out: Path, sets: Collection[str]) -> None:
+    """See that folders of test sets can be written, and that there will be no others beside them.
+
+    Args:
+        out: gets the folders; need not be there.
+        sets: names of the test sets.
+
+    Raises:
+        MlmaError: there is a file in the way, or the decoding of a set that is not among these,
+            whose figures would be lost.
+    """
+    nearest = next(place for place in (out, *out.parents) if place.exists())
+    if not nearest.is_dir():
+        raise MlmaError(f"{nearest}: a file; give another --out")
+    other = min({text.parent.name for text in out.glob("*/text")} - set(sets), default=None)
+    if other:
+        raise MlmaError(
+            f"{out}: has {other} of an earlier run, whose figures would be lost; add {other} to "
+            "--data, or give another --out"
+        )
 
 
 def language_of(folder: Path) -> str | None:

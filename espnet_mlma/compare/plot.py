@@ -25,6 +25,7 @@ SHAPES = (
 _WIDTH, _RIGHT = 620, 30
 _LETTER = 7  # pixels of a letter of the labels, more or less
 _TOP, _BOTTOM = 8, 40
+_LANE, _LEAST_LANES = 13, 2  # pixels that a mark takes, and lanes of a row that has few
 # What a page needs once, before plots of `bars`: the patterns that `k0` to `k2` fill with.
 HATCHINGS = (
     '<svg width="0" height="0" aria-hidden="true"><defs>'
@@ -98,17 +99,28 @@ def dots(rows: Sequence[tuple[str, Sequence[Point]]], unit: str) -> str:
     across = _axis(
         [label for label, _ in rows], [point.value for _, points in rows for point in points]
     )
-    lanes, height = 5, 74
-    parts = []
+    parts, above = [], 0
     for number, (label, points) in enumerate(rows):
-        middle = _TOP + height * (number + 0.5)
-        parts.append(_row(across, label, _TOP + height * number, height, number))
-        # Neighbours stand in different lanes, so that equal values do not hide each other.
-        for place, point in enumerate(sorted(points, key=lambda point: point.value)):
-            y = middle + 13 * (place % lanes - lanes // 2)
-            x = across(point.value)
+        placed = _in_lanes([(across(point.value), point) for point in points])
+        lanes = max((lane + 1 for lane, _, _ in placed), default=0)
+        height = _LANE * (1 + max(lanes, _LEAST_LANES))
+        parts.append(_row(across, label, _TOP + above, height, number))
+        for lane, x, point in placed:
+            y = _TOP + above + _LANE * (lane + 1)
             parts.append(mark(point.mark, point.is_filled, x, y, point.title))
-    return _svg(parts, across, height * len(rows), unit)
+        above += height
+    return _svg(parts, across, above, unit)
+
+
+def _in_lanes(points: Iterable[tuple[float, Point]]) -> list[tuple[int, float, Point]]:
+    """Each point with the uppermost lane in which it hides none on its left."""
+    last: list[float] = []
+    placed = []
+    for x, point in sorted(points, key=lambda found: found[0]):
+        lane = next((n for n, before in enumerate(last) if x - before >= _LANE), len(last))
+        last[lane : lane + 1] = [x]
+        placed.append((lane, x, point))
+    return placed
 
 
 def intervals(rows: Sequence[Interval], unit: str) -> str:

@@ -105,8 +105,8 @@ class Published:
         for name in names:
             matching = {key for key in self.systems if f"{key}-".startswith(f"{name}-")}
             if not matching:
-                known = " ".join(self.systems)
-                raise MlmaError(f"no published system is {name!r}; there are all, none, {known}")
+                known = ", ".join(("all", "none", *self.systems))
+                raise MlmaError(f"no published system is {name!r}; there are {known}")
             chosen |= matching
         return tuple(figure for figure in self.figures if figure.system in chosen)
 

@@ -16,7 +16,7 @@ from espnet_mlma.datadir import read, training_tables
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml
 from espnet_mlma.score.align import Errors, align, count_errors, count_pairs
-from espnet_mlma.score.decoded import decoded_sets, find_dump
+from espnet_mlma.score.decoded import chosen_sets, decoded_sets, find_dump
 from espnet_mlma.score.join import characters, join
 
 # The two test sets of LibriSpeech, as `corpora.mixtures` names them.
@@ -74,7 +74,12 @@ class System:
 
 
 def load(
-    name: str, folder: Path, dump: Path | None, by: Sequence[str], published: Published
+    name: str,
+    folder: Path,
+    dump: Path | None,
+    by: Sequence[str],
+    published: Published,
+    chosen: Sequence[str] = (),
 ) -> System:
     """Score a decoding folder.
 
@@ -84,6 +89,7 @@ def load(
         dump: `dump/raw`, the references; None: that of the recipe the folder is in.
         by: normalisers, of `normalisers.NAMES`.
         published: knows the systems of others.
+        chosen: names of test sets; empty: all that are decoded.
 
     Raises:
         MlmaError: a folder or file is missing, or they do not belong together.
@@ -94,7 +100,7 @@ def load(
             "first, see python -m espnet_mlma.compare.measure --help"
         )
     references = dump or find_dump(folder)
-    sets = decoded_sets(folder, references)
+    sets = chosen_sets(folder, references, chosen)
     utterances: dict[str, dict[tuple[str, str], Scored]] = {
         normaliser: {
             (set_, id_): scored
@@ -106,7 +112,7 @@ def load(
         for normaliser in by
     }
     scored = utterances[by[0]].values()
-    measured = read_measured(folder, sets)
+    measured = read_measured(folder, decoded_sets(folder, references))
     known_as = published_system(name, measured, published)
     caveats = dict(known_as.caveats) if known_as else {}
     places = {(one.lang, one.corpus) for one in scored}

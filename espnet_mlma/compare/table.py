@@ -17,7 +17,7 @@ from espnet_mlma.text.language import NAMES as LANGUAGE_NAMES
 
 # Column and meaning, in the order of the columns.
 CORPORA = {
-    "ls": ("LS", "LibriSpeech, of which test sets the source decides"),
+    "ls": ("LS", "test sets of LibriSpeech, one or both"),
     "ls-clean": ("LS clean", "LibriSpeech test-clean"),
     "ls-other": ("LS other", "LibriSpeech test-other"),
     "cv": ("CV", "Common Voice"),

@@ -54,6 +54,24 @@ def build(path: Path, model_file: Path | None = None) -> tuple[torch.nn.Module, 
         return from_files(config, checkpoint)
 
 
+def check_path(path: Path) -> None:
+    """See that a model's files are there; of a hub id nothing is asked.
+
+    Nothing of ESPnet's is imported for it, so that a slip of the pen is said at once.
+
+    Args:
+        path: as of `build`.
+
+    Raises:
+        MlmaError: a file is missing.
+    """
+    if path.suffix == ".zip":
+        _check_zip(path)
+    elif not _is_hub_id(path):
+        config, packed = _in_folder(path)
+        packed or _averaged(config.parent)
+
+
 @contextmanager
 def located(path: Path, model_file: Path | None = None) -> Iterator[tuple[Path, Path]]:
     """The configuration and the checkpoint; those of a zip are there as long as the context lasts.
@@ -135,15 +153,19 @@ def _in_folder(path: Path) -> tuple[Path, Path | None]:
 
 def _unpacked(path: Path, folder: str) -> tuple[Path, Path]:
     """Configuration and checkpoint of a zip, in a folder."""
+    _check_zip(path)
     from espnet2.main_funcs.pack_funcs import unpack
 
-    if not path.is_file():
-        raise MlmaError(f"{path}: no such file; stage 14 of the recipe packs one")
     try:
         files = unpack(path, folder, use_cache=False)
     except (BadZipFile, KeyError, OSError) as error:
         raise MlmaError(f"{path}: not a whole packed model ({error}); copy it anew") from None
     return _packed(files, path)
+
+
+def _check_zip(path: Path) -> None:
+    if not path.is_file():
+        raise MlmaError(f"{path}: no such file; stage 14 of the recipe packs one")
 
 
 def _packed(files: dict[str, Any], where: Path) -> tuple[Path, Path]:

@@ -13,7 +13,7 @@ from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.datadir import read
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.score.align import Errors, align, count_pairs
-from espnet_mlma.score.decoded import decoded_sets, decodings, find_dump
+from espnet_mlma.score.decoded import chosen_sets, decodings, find_dump
 from espnet_mlma.score.join import Utterance, characters, join
 
 Pairs = list[tuple[str | None, str | None]]
@@ -63,7 +63,12 @@ class Decoded:
     utterances: list[Spoken]
 
 
-def load(experiment: Path, decoding: str | None = None, dump: Path | None = None) -> Decoded:
+def load(
+    experiment: Path,
+    decoding: str | None = None,
+    dump: Path | None = None,
+    sets: Sequence[str] = (),
+) -> Decoded:
     """Read and align everything that was decoded.
 
     Args:
@@ -71,14 +76,15 @@ def load(experiment: Path, decoding: str | None = None, dump: Path | None = None
         decoding: a folder of stage 12 in it; None: the only one.
         dump: the folder with the references of stage 3; None: `dump/raw` of the recipe that the
             experiment lies in.
+        sets: names of test sets; empty: all that are decoded.
 
     Raises:
         MlmaError: a folder or file is missing, or there is more than one decoding.
     """
     folder = choose_decoding(experiment, decoding)
     dump = dump or find_dump(experiment)
-    sets = decoded_sets(folder, dump)
-    utterances = [spoken for name in sets for spoken in read_set(dump / name, folder / name)]
+    found = chosen_sets(folder, dump, sets)
+    utterances = [spoken for name in found for spoken in read_set(dump / name, folder / name)]
     if not utterances:
         raise MlmaError(f"{folder}: its sets hold no utterance; run stages 3 and 12 again")
     return Decoded(experiment, folder.name, dump, utterances)

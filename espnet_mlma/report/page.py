@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
+from espnet_mlma.compare.table import CORPORA
 from espnet_mlma.report import charts
 from espnet_mlma.report.clips import Clip, clips
 from espnet_mlma.report.confusions import Confusions, Matrix
@@ -79,6 +80,7 @@ def render(decoded: Decoded, epochs: Epochs, number: int, audio_bytes: int) -> P
         experiment=decoded.experiment.resolve().name,
         decoding=decoded.decoding,
         version=__version__,
+        meanings=meanings({one.utterance.corpus for one in spoken}),
         tables={lang: by_corpus(of) for lang, of in languages.items()},
         total=group("all utterances", spoken),
         mean=mean_rates([group(lang, of) for lang, of in languages.items()]),
@@ -98,6 +100,11 @@ def render(decoded: Decoded, epochs: Epochs, number: int, audio_bytes: int) -> P
         highest=highest,
     )
     return Page(html, len(listed), dict(silent))
+
+
+def meanings(corpora: Collection[str]) -> str:
+    """What the short names of corpora stand for, as far as they are known."""
+    return "; ".join(f"{key} is {CORPORA[key][1]}" for key in sorted(corpora) if key in CORPORA)
 
 
 def worst_by_language(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_mlma.errors import MlmaError
@@ -29,6 +30,25 @@ def decodings(experiment: Path) -> list[Path]:
         experiment: as `exp/asr_*`.
     """
     return sorted({text.parents[1] for text in experiment.glob("[!.]*/[!.]*/text")})
+
+
+def chosen_sets(folder: Path, dump: Path, chosen: Sequence[str]) -> list[str]:
+    """The test sets of a decoding that a user has chosen.
+
+    Args:
+        folder, dump: as of `decoded_sets`.
+        chosen: names; empty: all.
+
+    Raises:
+        MlmaError: there is none of a name, or as of `decoded_sets`.
+    """
+    found = decoded_sets(folder, dump)
+    unknown = next((name for name in chosen if name not in found), None)
+    if unknown:
+        raise MlmaError(
+            f"{folder}: no set {unknown!r} is decoded in it; there are {' '.join(found)}"
+        )
+    return [name for name in found if name in chosen or not chosen]
 
 
 def decoded_sets(folder: Path, dump: Path) -> list[str]:

@@ -32,9 +32,40 @@ def test_align_writes_a_textgrid(mlma, experiment, sounds, tmp_path):
         *("align", sounds / "a.flac", "--text-file", tmp_path / "said.txt"),
         *("--model", experiment, "-o", output),
     )
-    assert (code, out, err) == (0, "", "")
+    assert (code, out, err) == (0, f"wrote {output}\n", "")
     words = textgrid.openTextgrid(str(output), includeEmptyIntervals=False).getTier("words")
     assert [interval.label for interval in words.entries] == ["abc", "de"]
+
+
+def test_align_writes_what_the_name_ends_as(mlma, experiment, sounds, tmp_path):
+    aligned = ("align", sounds / "a.flac", "--text", "abc de", "--model", experiment, "-o")
+    assert mlma(*aligned, tmp_path / "a.JSON")[0] == 0
+    words = json.loads((tmp_path / "a.JSON").read_text())["words"]
+    assert [word["text"] for word in words] == ["abc", "de"]
+    for options, message in (
+        (["a.srt"], "a.srt ends as none of .TextGrid, .ctm, .json; give --format"),
+        (["a.json", "--format", "ctm"], "a.json and --format ctm: give one of both"),
+    ):
+        code, out, err = mlma(*aligned, *options)
+        assert (code, out) == (2, "")
+        assert message in err
+
+
+def test_a_sound_or_model_that_is_not_there_is_named(mlma, experiment, sounds, tmp_path):
+    gone = tmp_path / "gone"
+    aligned = ("align", "--text", "abc", "--model")
+    assert mlma(*aligned, experiment, gone)[2] == f"error: {gone}: no such file\n"
+    without_model = [
+        (*aligned, gone, sounds / "a.flac"),
+        ("info", gone),
+        ("bench", "--model", gone),
+    ]
+    for command in without_model:
+        assert f"error: {gone}: no such file" in mlma(*command)[2]
+    (gone / "exp").mkdir(parents=True)
+    (gone / "exp" / "config.yaml").write_text("encoder: conmamba")
+    assert "exp: none of valid.cer_ctc.ave.pth" in mlma("info", gone / "exp")[2]
+    assert f"{gone}.zip: no such file; stage 14" in mlma("info", f"{gone}.zip")[2]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +84,9 @@ def test_info_counts_what_the_model_has(mlma, experiment):
     code, out, err = mlma("info", experiment)
     assert (code, err) == (0, "")
     assert mlma("info", "--model", experiment) == (0, out, "")
+    code, _, wrong = mlma("info", "a", "--model", "b")
+    assert code == 2
+    assert wrong.startswith("error: a and --model b: give one of both")
     lines = dict(re.split(r": +", line, maxsplit=1) for line in out.splitlines())
     assert lines["encoder"] == "conmamba, 2 layers of 16"
     assert lines["vocabulary"].startswith("14 char: <blank> <unk> <space> a b")

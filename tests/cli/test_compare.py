@@ -395,6 +395,22 @@ def test_a_file_is_written_with_what_would_be_printed(mlma, recipe):
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+def test_test_sets_are_chosen(mlma, recipe):
+    """Their sum is of them alone; the cost stays that of the run."""
+    for system in ("good", "bad"):
+        file = recipe / "exp" / system / TAG / "measured.json"
+        file.write_text(json.dumps(MEASURED))
+    code, out, _ = mlma("compare", *systems(recipe), "--sets", "test_cv_it", "--format", "json")
+    assert code == 0
+    found = json.loads(out)
+    assert {score["corpus"] for score in found["scores"]} == {"cv"}
+    assert {system["measured"]["audio_seconds"] for system in found["systems"]} == {3600}
+    assert {pair["sentences"] for pair in found["pairs"]} == {2}
+    code, _, err = mlma("compare", *systems(recipe), "--sets", "test_cv_it,test_x")
+    assert code == 1
+    assert "no set 'test_x' is decoded in it; there are test_cv_it test_fl_en" in err
+
+
 def test_without_systems_all_that_is_published_is_printed(mlma):
     code, out, err = mlma("compare")
     assert (code, err) == (0, "")
@@ -413,6 +429,7 @@ def test_without_systems_all_that_is_published_is_printed(mlma):
         (["a=b", "a=c"], 2, "two systems have one name"),
         (["a=nowhere"], 1, "nowhere: no such folder; give one that stage 12 wrote, or decode"),
         (["--format", "md", "-o", "x.html"], 2, "x.html and --format md: give one of both"),
+        (["-o", "x.pdf"], 2, "x.pdf ends as none of .md, .json, .html; give --format"),
         (["--published", "nobody"], 1, "no published system is 'nobody'"),
     ],
 )

@@ -88,7 +88,7 @@ def test_the_default_is_the_environments_then_the_demonstration_here(monkeypatch
     (tmp_path / model.DEMO).mkdir(parents=True)
     (tmp_path / model.DEMO / "config.yaml").write_text("")
     assert model.choose(None) == str(model.DEMO)
-    assert model.choose("other") == "other"
+    assert model.choose("user/other") == "user/other"
     monkeypatch.setenv("MLMA_MODEL", "of/environment")
     assert model.choose(None) == "of/environment"
 

@@ -215,6 +215,16 @@ def test_a_decoding_is_chosen_by_name(mlma, recipe):
     assert "<code>decode_beam</code>" in output.read_text(encoding="utf-8")
 
 
+def test_test_sets_are_chosen_and_corpora_explained(mlma, recipe):
+    options = ("report", recipe / "exp" / "asr_x", "-o", recipe / "page.html")
+    assert mlma(*options)[0] == 0
+    text = Elements((recipe / "page.html").read_text(encoding="utf-8")).text
+    assert "cv is Common Voice; ls is test sets of LibriSpeech" in text
+    assert mlma(*options, "--sets", "test_cv_en")[0] == 0
+    text = Elements((recipe / "page.html").read_text(encoding="utf-8")).text
+    assert "cv is Common Voice." in text and "test_ls_it" not in text
+
+
 def test_references_may_lie_elsewhere(mlma, recipe):
     (recipe / "dump" / "raw").rename(recipe / "data")
     (recipe / "dump").rmdir()

@@ -170,9 +170,9 @@ def test_folders_below_a_named_folder_are_kept(sounds):
 def test_named_files_are_kept_as_they_are_and_folders_are_searched(sounds):
     named = [files.STDIN, sounds / "notes.txt", sounds]
     below = [sounds / name for name in ("a.flac", "b.wav", "below/C.WAV")]
-    found, empty = find_sounds(named)
+    found, wrong = find_sounds(named)
     assert [sound.path for sound in found] == [files.STDIN, sounds / "notes.txt", *below]
-    assert empty == []
+    assert wrong == {}
 
 
 def test_a_folder_without_sounds_does_not_stop_the_others(mlma, experiment, sounds, tmp_path):

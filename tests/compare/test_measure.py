@@ -197,9 +197,23 @@ def test_a_run_that_fails_leaves_no_old_figures(monkeypatch, data, tmp_path, exp
     silent = tmp_path / "test_silent"
     silent.mkdir()
     (silent / "utt2lang").write_text("a it\n")
+    all_sets = [str(data / name) for name in SETS]
     with pytest.raises(MlmaError, match="wav.scp: no such file"):
-        start(monkeypatch, data, experiment, tmp_path, "--data", str(silent))
+        start(monkeypatch, data, experiment, tmp_path, "--data", *all_sets, str(silent))
     assert not (tmp_path / "measured.json").exists()
+
+
+def test_a_place_that_cannot_be_taken_is_named_before_decoding(
+    monkeypatch, data, tmp_path, experiment
+):
+    start(monkeypatch, data, experiment, tmp_path / "a", "--data", str(data / "test_it"))
+    before = (tmp_path / "a" / "measured.json").read_bytes()
+    with pytest.raises(MlmaError, match="a: has test_it of an earlier run.*give another --out"):
+        start(monkeypatch, data, experiment, tmp_path / "a", "--data", str(data / "test_en"))
+    assert (tmp_path / "a" / "measured.json").read_bytes() == before
+    (tmp_path / "b").write_text("a file")
+    with pytest.raises(MlmaError, match="b: a file; give another --out"):
+        start(monkeypatch, data, experiment, tmp_path / "b")
 
 
 def test_weights_that_are_nowhere_are_one_line(monkeypatch, capsys, data, tmp_path):

@@ -123,7 +123,7 @@ def test_systems_are_chosen_by_names_and_their_beginnings():
     assert chosen("fama") == {"fama"}
     assert chosen("owsm-ctc-v3.1", "fama") == {"owsm-ctc-v3.1", "fama"}
     assert "owsm-v3.1-medium" not in chosen("owsm-ctc") < chosen("owsm")
-    with pytest.raises(MlmaError, match="no published system is 'owsm-c'; .* owsm-ctc-v4 "):
+    with pytest.raises(MlmaError, match="no published system is 'owsm-c'; .* owsm-ctc-v4, "):
         quoted.choose(["owsm-c"])
 
 
