@@ -143,12 +143,13 @@ def measure(args: argparse.Namespace, model: str, out: Path, training_hours: flo
     sets = _by_name(args.data)
     check_place(out, sets)
 
-    from espnet_mlma.decode import load
     from espnet_mlma.decode.checkpoint import check_path
-    from espnet_mlma.memory import keep_freed_memory
 
     check_path(Path(model))
     import_espnet()
+
+    from espnet_mlma.decode import load
+    from espnet_mlma.memory import keep_freed_memory
 
     keep_freed_memory()
     recogniser = load(model, device=args.device, batch_seconds=args.batch_seconds)
