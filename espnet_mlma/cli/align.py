@@ -22,8 +22,8 @@ def add_to(commands) -> None:
         run,
         "find when each word of a known text was said",
         'mlma align talk.wav --text "good morning to you all" -o talk.TextGrid\n'
-        "  writes tiers of words and symbols that Praat opens; a word reaches from a little before the\n"
-        "  peak of its first symbol to a little after that of its last",
+        "  writes tiers of words and symbols that Praat opens; a word begins a little before the\n"
+        "  peak of its first symbol, and ends a little after that of its last",
     )
     parser.add_argument("file", metavar="FILE", help="sound file, or - for stdin")
     text = parser.add_mutually_exclusive_group(required=True)
