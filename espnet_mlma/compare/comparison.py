@@ -239,6 +239,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             {
                 "name": system.name,
                 "folder": str(system.folder),
+                "parameters": system.parameters,
+                "training_hours": system.training_hours,
                 "measured": asdict(system.measured) if system.measured else None,
             }
             for system in comparison.systems

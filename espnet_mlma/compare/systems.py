@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from espnet_mlma.compare import normalisers
+from espnet_mlma.compare import normalisers, own
 from espnet_mlma.compare.measure import FILE, Measured
-from espnet_mlma.compare.published import ALL, Published, QuotedSystem, caveats_on
+from espnet_mlma.compare.own import Training, read_training
+from espnet_mlma.compare.published import Published, QuotedSystem, caveats_on
 from espnet_mlma.compare.statistics import slots
-from espnet_mlma.datadir import read, training_tables
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.files import read_yaml
 from espnet_mlma.score.align import Errors, align, count_errors, count_pairs
 from espnet_mlma.score.decoded import chosen_sets, decoded_sets, find_dump
 from espnet_mlma.score.join import characters, join
@@ -56,6 +55,7 @@ class System:
         folder: what decoding wrote.
         utterances: by normaliser, then by test set and id.
         measured: what decoding took, if that was measured.
+        training: what its experiment says of it.
         published: the published system that this one is.
         caveats: keys of caveats by corpus, `cv`, or language and corpus, `en/cv`; `all` are those
             of everything.
@@ -65,8 +65,20 @@ class System:
     folder: Path
     utterances: Mapping[str, Mapping[tuple[str, str], Scored]]
     measured: Measured | None
+    training: Training
     published: QuotedSystem | None
     caveats: Mapping[str, tuple[str, ...]]
+
+    @property
+    def parameters(self) -> int | None:
+        """How many, as measured or else as training logged it; None: not known here."""
+        return self.measured.parameters if self.measured else self.training.parameters
+
+    @property
+    def training_hours(self) -> float | None:
+        """Of audio, as told when measuring or else of the training set; None: not known here."""
+        told = self.measured.training_hours if self.measured else None
+        return told or self.training.hours
 
     def caveats_on(self, lang: str, corpus: str) -> tuple[str, ...]:
         """Keys of the caveats that a figure of this system carries."""
@@ -116,12 +128,13 @@ def load(
     known_as = published_system(name, measured, published)
     caveats = dict(known_as.caveats) if known_as else {}
     places = {(one.lang, one.corpus) for one in scored}
-    caveats = caveats or own_caveats(folder, measured, places)
+    training = read_training(Path(measured.model) if measured else folder.resolve().parent)
+    caveats = caveats or own.caveats(training, places, used_lm(folder, measured))
     for place in {f"{one.lang}/{one.corpus}" for one in scored if one.missing}:
         caveats[place] = (*caveats.get(place, ()), "missing")
     # As its reader makes every clip a speaker of its own.
     caveats["fl"] = (*caveats.get("fl", ()), "clips-as-speakers")
-    return System(name, folder, utterances, measured, known_as, caveats)
+    return System(name, folder, utterances, measured, training, known_as, caveats)
 
 
 def score(
@@ -197,43 +210,14 @@ def published_system(
     return next(known, None)
 
 
-def own_caveats(
-    folder: Path, measured: Measured | None, decoded: Set[tuple[str, str]]
-) -> dict[str, tuple[str, ...]]:
-    """Caveats of a model that our recipe trained, by its configuration and training set.
+def used_lm(folder: Path, measured: Measured | None) -> bool | None:
+    """Whether a language model had a say in a decoding; None: another program decoded.
 
     Args:
         folder: of the decoding.
-        measured: names the model, and is of a best path; None: stage 12 decoded.
-        decoded: languages and corpora.
+        measured: of it, which is always a best path's; None: stage 12 may have decoded.
     """
-    caveats: dict[str, tuple[str, ...]] = {}
+    if measured:
+        return False
     tag, is_recipe, _ = folder.resolve().name.partition("_asr_model_")
-    if measured or is_recipe:
-        has_model = not measured and _LANGUAGE_MODEL.search(tag)
-        caveats[ALL] = ("lm" if has_model else "no-lm",)
-    seen = training_corpora(Path(measured.model) if measured else folder.resolve().parent)
-    for lang, corpus in decoded if seen else ():
-        is_seen = (lang, corpus.partition("-")[0]) in seen
-        if not is_seen or corpus == "fl":
-            caveats[f"{lang}/{corpus}"] = ("fleurs-seen" if is_seen else "unseen",)
-    return caveats
-
-
-def training_corpora(experiment: Path) -> set[tuple[str, str]]:
-    """Languages and corpora that a model was trained on; empty where the training set is not here.
-
-    Raises:
-        MlmaError: the configuration, or a table of the training set, cannot be read.
-    """
-    path = experiment / "config.yaml"
-    if not path.is_file():
-        return set()
-    config = read_yaml(path, "give the decoding of a model that training wrote")
-    found = set()
-    for table in training_tables(experiment, config, "utt2lang"):
-        corpora = table.with_name("utt2category")
-        if corpora.is_file():
-            languages = read(table, "stage 1")
-            found |= {(languages.get(id_), of) for id_, of in read(corpora, "stage 1").items()}
-    return found
+    return bool(_LANGUAGE_MODEL.search(tag)) if is_recipe else None

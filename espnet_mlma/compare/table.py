@@ -162,13 +162,19 @@ def _own_lines(comparison: Comparison, lang: str) -> Iterator[Line]:
 
 def _size(system: System) -> tuple[int | None, float | None, str | None]:
     """Parameters, hours of training, and the source where one of them is not from here."""
-    measured, quoted = system.measured, system.published
-    parameters = measured.parameters if measured else None
-    hours = measured.training_hours if measured else None
+    quoted, parameters, hours = system.published, system.parameters, system.training_hours
     if quoted is None:
         return parameters, hours, None
     sizes = parameters or quoted.parameters, hours or quoted.training_hours
     return *sizes, None if sizes == (parameters, hours) else quoted.source
+
+
+def _size_texts(parameters: int | None, hours: float | None) -> tuple[str, str]:
+    """Millions and hours; of few hours the first decimals tell something."""
+    return (
+        "" if parameters is None else f"{parameters / 1e6:.4g}",
+        "" if hours is None else f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}",
+    )
 
 
 def _quoted_lines(comparison: Comparison, lang: str) -> Iterator[Line]:
@@ -233,8 +239,7 @@ def language_grid(comparison: Comparison, lang: str, rows: Sequence[Line], notes
                 Cell(line.system, line.caveats),
                 Cell(line.normaliser),
                 Cell(_cited(line, notes)),
-                Cell("" if line.parameters is None else f"{line.parameters / 1e6:.4g}"),
-                Cell("" if line.training_hours is None else f"{line.training_hours:.0f}"),
+                *map(Cell, _size_texts(line.parameters, line.training_hours)),
                 *(_wer(line, corpus) for corpus in corpora),
             )
             for line in rows
@@ -322,9 +327,9 @@ def cost_grid(systems: Sequence[System]) -> Grid:
     return Grid(
         ("cost",),
         "Size and cost of what was measured here",
-        "Empty where the decoding folder has no measured.json, which decoding with python -m "
-        "espnet_mlma.compare.measure writes, or it does not say."
-        + (unlike if len(runs) > 1 else ""),
+        "Speed, memory and cost are empty where the decoding folder has no measured.json, which "
+        "decoding with python -m espnet_mlma.compare.measure writes; M and hours are then those of "
+        "the training's log and data, where they are here." + (unlike if len(runs) > 1 else ""),
         ("System", "Machine", "M", "Training hours", "Audio (s)", "RTF", "x real time")
         + ("Peak memory (GiB)", "USD per hour of audio"),
         2,
@@ -333,15 +338,14 @@ def cost_grid(systems: Sequence[System]) -> Grid:
 
 
 def _cost(system: System) -> tuple[str, ...]:
-    measured = system.measured
+    measured, size = system.measured, _size_texts(system.parameters, system.training_hours)
     if measured is None:
-        return (system.name, *[""] * 8)
-    hours, peak, price = measured.training_hours, measured.peak_bytes, measured.usd_per_machine_hour
+        return (system.name, "", *size, *[""] * 5)
+    peak, price = measured.peak_bytes, measured.usd_per_machine_hour
     return (
         system.name,
         measured.machine,
-        f"{measured.parameters / 1e6:.4g}",
-        "" if hours is None else f"{hours:.0f}",
+        *size,
         f"{measured.audio_seconds:.0f}",
         f"{measured.rtf:.2g}",
         f"{1 / measured.rtf:.3g}",

@@ -309,6 +309,30 @@ def test_a_measured_model_has_the_caveats_of_its_training(mlma, recipe):
     assert caveats["fl"] == ["no-lm", "clips-as-speakers", "unseen"]
 
 
+def test_a_model_that_was_not_measured_has_the_size_of_its_training(mlma, recipe):
+    """Parameters by the log, hours by the training set, without copies at other speeds."""
+    lengths = [("u1", 8 * 3600 * 16000), ("u2", 2 * 3600 * 16000), ("sp0.9-u1", 16000)]
+    table = recipe / "dump" / "raw" / "train" / "utt2num_samples"
+    write_table(table, lengths)
+    log = "Model summary:\n    Total Number of model parameters: 31.63 M\n"
+    (recipe / "exp" / "good" / "train.log").write_text(log)
+    code, out, _ = mlma("compare", *systems(recipe), "--published", "none")
+    assert code == 0
+    italian = rows(out, "Italian (it), WER (%)")
+    assert italian["goodᵃ"][1:4] == ["here", "31.63", "10"]
+    assert italian["badᵃ"][1:4] == ["here", "", ""]
+    cost = rows(out, "Size and cost of what was measured here")
+    assert cost["good"] == ["", "31.63", "10", *[""] * 5]
+    options = (*systems(recipe), "--published", "none", "--format", "json")
+    [good, bad] = json.loads(mlma("compare", *options)[1])["systems"]
+    assert (good["parameters"], good["training_hours"]) == (31_630_000, 10.0)
+    assert bad["parameters"] is bad["training_hours"] is None
+    table.write_text("u1 many\n")
+    code, _, err = mlma("compare", *systems(recipe))
+    assert code == 1
+    assert err.startswith(f"error: {table}: ") and err.endswith("run stage 3 again\n")
+
+
 def test_hours_that_are_not_known_here_have_their_source(mlma, recipe):
     path = recipe / "exp" / "bad" / TAG / "measured.json"
     measured = MEASURED | {"training_hours": None, "system": "owsm_ctc_v4_1B"}

@@ -1,0 +1,100 @@
+"""What the folder of a model that was trained here says of the model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_mlma.compare.published import ALL
+from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.datadir import read, training_tables
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import read_yaml
+
+# As ESPnet's trainer writes it, such as 31.63 M.
+_PARAMETERS = re.compile(r"Total Number of model parameters: ([\d.,]+) ?([KMBT]?)")
+_FACTORS = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+# Stage 2 names a copy of another speed so; it is the same speech.
+_OTHER_SPEED = re.compile(r"sp[\d.]+-")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a model is, and what it has heard.
+
+    Attributes:
+        parameters: how many, as ESPnet's log rounds it; None: there is no log.
+        hours: of audio in the training set; None: that is not here.
+        corpora: languages and corpora of the training set; empty where that is not here.
+    """
+
+    parameters: int | None = None
+    hours: float | None = None
+    corpora: Set[tuple[str, str]] = frozenset()
+
+
+def read_training(experiment: Path) -> Training:
+    """Read an experiment's log, and the tables of its training set as far as they are here.
+
+    Args:
+        experiment: as `exp/asr_*`; of another folder nothing is known.
+
+    Raises:
+        MlmaError: the configuration, or a table of the training set, cannot be read.
+    """
+    path = experiment / "config.yaml"
+    if not path.is_file():
+        return Training()
+    config = read_yaml(path, "give the decoding of a model that training wrote")
+    corpora = set()
+    for table in training_tables(experiment, config, "utt2lang"):
+        of_corpus = table.with_name("utt2category")
+        if of_corpus.is_file():
+            languages = read(table, "stage 1")
+            corpora |= {(languages.get(id_), of) for id_, of in read(of_corpus, "stage 1").items()}
+    lengths = training_tables(experiment, config, "utt2num_samples")
+    return Training(
+        logged_parameters(experiment / "train.log"),
+        sum(map(_seconds, lengths)) / 3600 if lengths else None,
+        corpora,
+    )
+
+
+def logged_parameters(log: Path) -> int | None:
+    """How many parameters a model has by ESPnet's log; None where that is not there."""
+    if not log.is_file():
+        return None
+    found = _PARAMETERS.search(log.read_text(encoding="utf-8", errors="replace"))
+    return round(float(found[1].replace(",", "")) * _FACTORS[found[2]]) if found else None
+
+
+def _seconds(table: Path) -> float:
+    samples = read(table, "stage 3")
+    try:
+        heard = sum(int(n) for id_, n in samples.items() if not _OTHER_SPEED.match(id_))
+    except ValueError as error:
+        raise MlmaError(f"{table}: {error}; run stage 3 again") from None
+    return heard / SAMPLE_RATE
+
+
+def caveats(
+    training: Training, decoded: Set[tuple[str, str]], has_lm: bool | None
+) -> dict[str, tuple[str, ...]]:
+    """Caveats by place, of a model by its training set and how it was decoded.
+
+    Args:
+        training: of the model.
+        decoded: languages and corpora.
+        has_lm: whether a language model had a say; None: not known.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    if has_lm is not None:
+        found[ALL] = ("lm" if has_lm else "no-lm",)
+    seen = training.corpora
+    for lang, corpus in decoded if seen else ():
+        is_seen = (lang, corpus.partition("-")[0]) in seen
+        if not is_seen or corpus == "fl":
+            found[f"{lang}/{corpus}"] = ("fleurs-seen" if is_seen else "unseen",)
+    return found
