@@ -87,10 +87,22 @@ def training_tables(place: Path, config: dict[str, Any], name: str) -> list[Path
         config: a config.yaml that training wrote.
         name: such as `utt2lang`.
     """
-    parents = place.resolve().parents
-    wanted = [folder / name for folder in training_folders(config)]
-    found = (next((p / file for p in parents if (p / file).is_file()), None) for file in wanted)
+    found = (seen_from(place, folder / name) for folder in training_folders(config))
     return [file for file in found if file is not None]
+
+
+def seen_from(place: Path, relative: Path) -> Path | None:
+    """A file that training named relative to a folder above a place; None: there is none.
+
+    Links are looked at where they lie, and where they point.
+    """
+    tried = (parent / relative for parent in folders_above(place))
+    return next((file for file in tried if file.is_file()), None)
+
+
+def folders_above(place: Path) -> list[Path]:
+    """The folders above a place as it is named, then those above what its links point at."""
+    return list(dict.fromkeys((*place.absolute().parents, *place.resolve().parents)))
 
 
 def spk2utt(utt2spk: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -18,12 +18,24 @@ from espnet_mlma.errors import MlmaError
 def whole(path: Path) -> Iterator[Path]:
     """A file to write in the place of another; when the context ends well, it takes that place.
 
+    A link stays, and what it points at is replaced. Into a device or a pipe is written as it is.
+
     Args:
         path: the place; its folder is made.
 
     Raises:
-        MlmaError: the disk is full or not writable; the old file is then untouched.
+        MlmaError: it is a folder, or the disk is full or not writable; the old file is then
+            untouched.
     """
+    if path.is_dir():
+        raise MlmaError(f"cannot write {path}: a folder; name a file")
+    if path.exists() and not path.is_file():
+        try:
+            yield path
+        except OSError as error:
+            raise _cannot_write(path, error) from None
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     new = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

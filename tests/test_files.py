@@ -1,5 +1,6 @@
 """Files and folders appear whole, and an old one stays until then."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,26 @@ def test_a_file_that_was_not_finished_is_gone(tmp_path, error):
         raise error
     assert (tmp_path / "a/x").read_text() == "old"
     assert left(tmp_path / "a") == ["x"]
+
+
+def test_a_link_stays_and_what_it_points_at_is_replaced(tmp_path):
+    write(tmp_path / "real/x", "old")
+    (tmp_path / "link").symlink_to("real/x")
+    write(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real/x").read_text() == "new"
+
+
+def test_a_pipe_is_written_into_and_stays_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write(tmp_path / "pipe", "text")
+    assert os.read(reader, 100) == b"text"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_folder_is_no_file(tmp_path):
+    for folder in (tmp_path, Path(), Path("/")):
+        with pytest.raises(MlmaError, match="a folder; name a file"):
+            write(folder, "text")

@@ -66,7 +66,7 @@ def read_text(path: Path) -> str:
         MlmaError: it cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise MlmaError(f"{path}: {error.strerror}; give a file with the text") from None
     except UnicodeDecodeError as error:

@@ -76,16 +76,19 @@ def run(arguments: argparse.Namespace) -> None:
     if len(set(names)) < len(names):
         raise UsageError("two systems have one name; give each its own")
     form = format_of(arguments.output, arguments.format, FORMATS)
-    if not names and arguments.published == "none":
+    quotes = comma_list(arguments.published)
+    if not names and quotes in ((), ("none",)):
         raise UsageError("nothing to compare; name decoding folders or published systems")
+    if not names and arguments.sets:
+        raise UsageError("--sets is for decoding folders, and none is named")
 
     from espnet_mlma.compare import published as quoted
     from espnet_mlma.compare import systems
     from espnet_mlma.compare.comparison import compare
 
     published = quoted.load()
-    chosen = {"all": list(published.systems), "none": []}
-    figures = published.choose(chosen.get(arguments.published, comma_list(arguments.published)))
+    chosen = {("all",): tuple(published.systems), ("none",): ()}
+    figures = published.choose(chosen.get(quotes, quotes))
     by = NORMALISERS[arguments.normaliser]
     measured = [
         systems.load(name, folder, arguments.dump, by, published, arguments.sets)

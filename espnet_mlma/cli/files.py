@@ -54,7 +54,7 @@ def find_sounds(named: Iterable[Path]) -> tuple[list[Sound], dict[Path, str]]:
         The sounds, and what is wrong with a file or folder that gives none.
     """
     found, wrong = [], {}
-    for path in named:
+    for path in dict.fromkeys(named):
         if path != STDIN and path.is_dir():
             below = sorted(file for file in path.rglob("*") if is_sound(file))
             found += [Sound(file, file.parent.relative_to(path)) for file in below]

@@ -45,6 +45,16 @@ def shown(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
+def check_output(output: Path | None) -> None:
+    """See, before any work, that what -o names can be a file.
+
+    Raises:
+        UsageError: it is a folder.
+    """
+    if output and output.is_dir():
+        raise UsageError(f"-o {output} is a folder; name a file")
+
+
 def format_of(output: Path | None, given: str | None, suffixes: Mapping[str, str]) -> str:
     """The format of what a command writes: as --format says, or as the file's name ends.
 
@@ -54,8 +64,10 @@ def format_of(output: Path | None, given: str | None, suffixes: Mapping[str, str
         suffixes: of each format; the first is that of what has no suffix.
 
     Raises:
-        UsageError: the name ends as another format's, or, without --format, as none's.
+        UsageError: the name is a folder's, or ends as another format's, or, without --format, as
+            none's.
     """
+    check_output(output)
     suffix = output.suffix.lower() if output else ""
     by_name = next((name for name, of in suffixes.items() if of.lower() == suffix), None)
     if given and by_name not in (None, given):
@@ -108,11 +120,19 @@ def comma_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def set_names(text: str) -> tuple[str, ...]:
+    """Names between commas, one at least."""
+    names = comma_list(text)
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r} names no test set")
+    return names
+
+
 def add_sets(parser: argparse.ArgumentParser) -> None:
     """Which test sets of a decoding."""
     parser.add_argument(
         "--sets",
-        type=comma_list,
+        type=set_names,
         default=(),
         metavar="LIST",
         help="test sets to read, as test_cv_en,test_cv_it (default: all that are decoded)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from espnet_mlma.cli.parser import add_command, add_sets
+from espnet_mlma.cli.parser import UsageError, add_command, add_sets, check_output
 from espnet_mlma.files import write
 from espnet_mlma.host import import_espnet
 from espnet_mlma.values import natural, not_negative
@@ -60,7 +60,14 @@ def add_to(commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read, align, write the page and say what is in it."""
+    """Read, align, write the page and say what is in it.
+
+    Raises:
+        UsageError: -o is a folder, or is missing where test sets are chosen.
+    """
+    check_output(arguments.output)
+    if arguments.sets and not arguments.output:
+        raise UsageError("--sets: name a file with -o, for report.html is the page of all sets")
     import_espnet()
 
     from espnet_mlma.report.data import load

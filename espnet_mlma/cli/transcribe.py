@@ -109,7 +109,8 @@ def known_formats(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(comma_list(text)))
     unknown = [name for name in names if name not in (*FORMATS, "all")]
     if unknown or not names:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(FORMATS)}, all")
+        what = repr(unknown[0] if unknown else text)
+        raise argparse.ArgumentTypeError(f"{what} is none of {', '.join(FORMATS)}, all")
     return tuple(FORMATS) if "all" in names else names
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from espnet_mlma.compare.published import ALL, Figure, Published
 from espnet_mlma.compare.statistics import Bootstrap, Mapsswe, bootstrap, mapsswe
 from espnet_mlma.compare.systems import Scored, System
+from espnet_mlma.corpora.fleurs import TAG as FLEURS
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.score.align import Errors, total_errors
 from espnet_mlma.text import LANGUAGES
@@ -57,6 +58,7 @@ class Pair:
     wer: Bootstrap
     cer: Bootstrap
     mapsswe: Mapsswe
+    caveats: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Comparison:
         figures: those of it that are quoted.
         scores: by system, normaliser, language and corpus.
         pairs: of systems measured here.
-        apart: a sentence for each two systems that did not decode the same utterances.
+        apart: a sentence for each two systems that did not decode the same utterances, and for
+            each system and corpus of which several sets make one figure.
     """
 
     systems: tuple[System, ...]
@@ -120,8 +123,21 @@ def compare(
             sentence
             for first, second in combinations(systems, 2)
             if (sentence := what_is_apart(first, second))
-        ),
+        )
+        + tuple(sentence for system in systems for sentence in what_is_together(system)),
     )
+
+
+def what_is_together(system: System) -> Iterator[str]:
+    """A sentence for each language and corpus of which several sets were decoded."""
+    sets: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for (set_, _), utterance in next(iter(system.utterances.values())).items():
+        sets[utterance.lang, utterance.corpus][set_] = None
+    for (lang, corpus), names in sorted(sets.items()):
+        if len(names) > 1:
+            yield (
+                f"{system.name}: {lang} {corpus} is {' and '.join(names)} together; --sets chooses."
+            )
 
 
 def what_is_apart(first: System, second: System) -> str:
@@ -215,6 +231,8 @@ def system_pairs(first: System, second: System, normaliser: str) -> Iterator[Pai
                 wer=_resampled([u.words for u in a], [u.words for u in b], a),
                 cer=_resampled([u.chars for u in a], [u.chars for u in b], a),
                 mapsswe=mapsswe((u.slots, v.slots) for u, v in zip(a, b, strict=True)),
+                # As its reader makes every clip a speaker of its own.
+                caveats=("clips-as-speakers",) if any(u.corpus == FLEURS for u in a) else (),
             )
 
 
@@ -229,7 +247,6 @@ def _resampled(
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """All figures as plain numbers; what is undefined is null."""
     published = comparison.published
-    caveats_on = {system.name: system.caveats_on for system in comparison.systems}
     quoted = {figure.system: published.systems[figure.system] for figure in comparison.figures}
     used = {figure.source for figure in comparison.figures}
     used |= {system.source for system in quoted.values() if system.source}
@@ -248,7 +265,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "scores": [
             asdict(score)
             | {"wer": score.words.rate, "cer": score.chars.rate}
-            | {"caveats": caveats_on[score.system](score.lang, score.corpus)}
+            | {"caveats": caveats_of(comparison, score)}
             for score in comparison.scores
         ],
         "pairs": [asdict(pair) for pair in comparison.pairs],
@@ -259,6 +276,20 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "sources": {key: text for key, text in published.sources.items() if key in used},
     }
     return _finite(contents)
+
+
+def caveats_of(comparison: Comparison, score: Score) -> tuple[str, ...]:
+    """Keys of the caveats of a figure; a sum has those of all that is in it."""
+    [system] = [of for of in comparison.systems if of.name == score.system]
+    parts = {
+        (part.lang, part.corpus): None
+        for part in comparison.scores
+        if part.system == score.system
+        and part.corpus != ALL
+        and score.lang in (part.lang, ALL)
+        and score.corpus in (part.corpus, ALL)
+    }
+    return tuple(dict.fromkeys(key for place in parts for key in system.caveats_on(*place)))
 
 
 def _finite(value: Any) -> Any:

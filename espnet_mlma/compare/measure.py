@@ -12,10 +12,11 @@ import argparse
 import ctypes
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,9 +113,12 @@ def main() -> None:
     parser = _parser()
     args = parser.parse_args()
     models = _named(args.model)
+    sets = _by_name(args.data)
     if args.training_hours and len(args.training_hours) != len(models):
         parser.error("--training_hours: give one for each model; nan where it is unknown")
     hours = dict(zip(models, args.training_hours, strict=False))
+    if args.only is None:
+        check(models, sets, args.out)
     if args.only is None and len(models) > 1:
         for name in models:
             own = ["--run", args.run, "--only", name]
@@ -124,15 +128,43 @@ def main() -> None:
                 raise SystemExit(code)
         return
     name = args.only or next(iter(models))
-    measure(args, models[name], args.out / name, hours.get(name))
+    measure(args, models[name], sets, args.out / name, hours.get(name))
 
 
-def measure(args: argparse.Namespace, model: str, out: Path, training_hours: float | None) -> None:
-    """Decode the sets named on the command line; write their folders, then `measured.json`.
+def check(models: Mapping[str, str], sets: Mapping[str, Path], out: Path) -> None:
+    """See, before any is decoded, that models and sets are there and results can be written.
+
+    Args:
+        models: paths or hub ids by name.
+        sets: data folders by name.
+        out: gets a folder for each model.
+
+    Raises:
+        MlmaError: a file is missing, or something is in the way.
+    """
+    from espnet_mlma.decode.checkpoint import check_path
+
+    for folder in sets.values():
+        for table in ("wav.scp", "utt2num_samples"):
+            read(folder / table, "stage 3")
+    for name, model in models.items():
+        check_path(Path(model))
+        check_place(out / name, sets)
+
+
+def measure(
+    args: argparse.Namespace,
+    model: str,
+    sets: Mapping[str, Path],
+    out: Path,
+    training_hours: float | None,
+) -> None:
+    """Decode sets; write their folders, then `measured.json`.
 
     Args:
         args: the command line.
         model: a path or a hub id.
+        sets: data folders by name.
         out: gets the folders.
         training_hours: of the model; None: unknown.
 
@@ -140,12 +172,6 @@ def measure(args: argparse.Namespace, model: str, out: Path, training_hours: flo
         MlmaError: the model or a set cannot be read, they do not go together, or the folders
             cannot be written.
     """
-    sets = _by_name(args.data)
-    check_place(out, sets)
-
-    from espnet_mlma.decode.checkpoint import check_path
-
-    check_path(Path(model))
     import_espnet()
 
     from espnet_mlma.decode import load
@@ -156,7 +182,10 @@ def measure(args: argparse.Namespace, model: str, out: Path, training_hours: flo
     languages = {name: args.language or language_of(folder) for name, folder in sets.items()}
     told = {language: tell(recogniser, language) for language in set(languages.values())}
     warm_up(told.values())
+    # Where decoding does not end, sets of an earlier model must not stand beside those of this one.
     (out / FILE).unlink(missing_ok=True)
+    for name in sets:
+        shutil.rmtree(out / name, ignore_errors=True)
     audio, seconds, peak = decode(
         {name: (folder, told[languages[name]]) for name, folder in sets.items()},
         out,
@@ -224,7 +253,10 @@ def _named(models: Sequence[str]) -> dict[str, str]:
     named: dict[str, str] = {}
     for given in models:
         name, is_named, model = given.partition("=")
-        name, model = (name, model) if is_named else (Path(given).resolve().name, given)
+        place = Path(model if is_named else given)
+        if place.name == "config.yaml" and place.is_file():
+            place = place.parent  # the experiment, by which its training set is found
+        name, model = name if is_named else place.resolve().name, str(place)
         if name in named:
             raise MlmaError(f"two models are called {name!r}; give NAME=MODEL")
         named[name] = model
@@ -253,12 +285,15 @@ def check_place(out: Path, sets: Collection[str]) -> None:
         sets: names of the test sets.
 
     Raises:
-        MlmaError: there is a file in the way, or the decoding of a set that is not among these,
-            whose figures would be lost.
+        MlmaError: there is a file in the way, or a data folder, or the decoding of a set that is
+            not among these, whose figures would be lost.
     """
     nearest = next(place for place in (out, *out.parents) if place.exists())
     if not nearest.is_dir():
         raise MlmaError(f"{nearest}: a file; give another --out")
+    data = next((out / name for name in sets if (out / name / "wav.scp").exists()), None)
+    if data:
+        raise MlmaError(f"{data}: a data folder, which would be replaced; give another --out")
     other = min({text.parent.name for text in out.glob("*/text")} - set(sets), default=None)
     if other:
         raise MlmaError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from espnet_mlma.compare.published import ALL
 from espnet_mlma.corpora.audio import SAMPLE_RATE
-from espnet_mlma.datadir import read, training_tables
+from espnet_mlma.datadir import read, seen_from, training_tables
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml
 
@@ -38,28 +39,52 @@ class Training:
 def read_training(experiment: Path) -> Training:
     """Read an experiment's log, and the tables of its training set as far as they are here.
 
+    Where training began with parameters of another experiment, that one's training set counts too.
+
     Args:
         experiment: as `exp/asr_*`; of another folder nothing is known.
 
     Raises:
-        MlmaError: the configuration, or a table of the training set, cannot be read.
+        MlmaError: a configuration, or a table of a training set, cannot be read.
     """
-    path = experiment / "config.yaml"
-    if not path.is_file():
-        return Training()
-    config = read_yaml(path, "give the decoding of a model that training wrote")
-    corpora = set()
-    for table in training_tables(experiment, config, "utt2lang"):
+    corpora: set[tuple[str, str]] = set()
+    lengths: set[Path] = set()
+    is_heard = is_long = True
+    todo, done = [experiment], set()
+    while todo:
+        place = todo.pop()
+        done.add(place)
+        path = place / "config.yaml"
+        config = read_yaml(path, "give a folder that training wrote") if path.is_file() else {}
+        todo += [start for start in _starts(place, config) if start not in done]
+        found = set(_corpora(training_tables(place, config, "utt2lang")))
+        tables = training_tables(place, config, "utt2num_samples")
+        corpora |= found
+        lengths |= {table.resolve() for table in tables}
+        is_heard &= bool(found)
+        is_long &= bool(tables)
+    return Training(
+        logged_parameters(experiment / "train.log"),
+        sum(map(_seconds, lengths)) / 3600 if is_long else None,
+        corpora if is_heard else frozenset(),
+    )
+
+
+def _starts(place: Path, config: dict[str, Any]) -> Iterator[Path]:
+    """The folders of the checkpoints that training began with."""
+    for given in config.get("init_param") or ():
+        config = Path(given.partition(":")[0]).with_name("config.yaml")
+        yield (seen_from(place, config) or config).parent
+
+
+def _corpora(tables: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """Languages and corpora of the utterances in folders, by their `utt2lang`."""
+    for table in tables:
         of_corpus = table.with_name("utt2category")
         if of_corpus.is_file():
             languages = read(table, "stage 1")
-            corpora |= {(languages.get(id_), of) for id_, of in read(of_corpus, "stage 1").items()}
-    lengths = training_tables(experiment, config, "utt2num_samples")
-    return Training(
-        logged_parameters(experiment / "train.log"),
-        sum(map(_seconds, lengths)) / 3600 if lengths else None,
-        corpora,
-    )
+            for id_, corpus in read(of_corpus, "stage 1").items():
+                yield languages.get(id_, ""), corpus
 
 
 def logged_parameters(log: Path) -> int | None:

@@ -103,10 +103,13 @@ class Published:
         """
         chosen = set()
         for name in names:
-            matching = {key for key in self.systems if f"{key}-".startswith(f"{name}-")}
+            matching = {k for k in self.systems if f"{k}-".startswith((f"{name}-", f"{name}."))}
             if not matching:
                 known = ", ".join(("all", "none", *self.systems))
-                raise MlmaError(f"no published system is {name!r}; there are {known}")
+                raise MlmaError(
+                    f"no published system is {name!r}; there are {known}, the first two by "
+                    "themselves"
+                )
             chosen |= matching
         return tuple(figure for figure in self.figures if figure.system in chosen)
 

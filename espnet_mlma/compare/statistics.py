@@ -99,9 +99,12 @@ def bootstrap(
     resampled = np.concatenate(differences)
     wider = math.sqrt(count / (count - 1))
     outside = ndtr(stdtrit(count - 1, 0.025) * wider)
-    low, high = np.quantile(resampled, [outside, 1 - outside])
-    # The sample itself counts as one draw: p is never 0 for want of draws.
-    tail = (min((resampled <= 0).sum(), (resampled >= 0).sum()) + 1) / (len(resampled) + 1)
+    # The sample itself counts as one draw: p is never 0 for want of draws. An end is the draw
+    # beyond which, that one counted, lie just too few: 0 is outside where p is below 0.05.
+    draws = len(resampled) + 1
+    beyond = max(0, math.ceil(outside * draws) - 2)
+    low, high = np.partition(resampled, [beyond, -1 - beyond])[[beyond, -1 - beyond]]
+    tail = (min((resampled <= 0).sum(), (resampled >= 0).sum()) + 1) / draws
     p = 2 * stdtr(count - 1, ndtri(min(0.5, tail)) / wider)
     return Bootstrap(difference, float(low), float(high), float(p))
 

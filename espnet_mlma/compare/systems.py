@@ -15,7 +15,7 @@ from espnet_mlma.compare.published import Published, QuotedSystem, caveats_on
 from espnet_mlma.compare.statistics import slots
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.score.align import Errors, align, count_errors, count_pairs
-from espnet_mlma.score.decoded import chosen_sets, decoded_sets, find_dump
+from espnet_mlma.score.decoded import decoded_sets, find_dump
 from espnet_mlma.score.join import characters, join
 
 # The two test sets of LibriSpeech, as `corpora.mixtures` names them.
@@ -107,12 +107,13 @@ def load(
         MlmaError: a folder or file is missing, or they do not belong together.
     """
     if not folder.is_dir():
+        what = "a file" if folder.exists() else "no such folder"
         raise MlmaError(
-            f"{folder}: no such folder; give one that stage 12 wrote, or decode with a model "
+            f"{folder}: {what}; give one that stage 12 wrote, or decode with a model "
             "first, see python -m espnet_mlma.compare.measure --help"
         )
     references = dump or find_dump(folder)
-    sets = chosen_sets(folder, references, chosen)
+    sets = decoded_sets(folder, references, chosen)
     utterances: dict[str, dict[tuple[str, str], Scored]] = {
         normaliser: {
             (set_, id_): scored
@@ -124,7 +125,9 @@ def load(
         for normaliser in by
     }
     scored = utterances[by[0]].values()
-    measured = read_measured(folder, decoded_sets(folder, references))
+    if not scored:
+        raise MlmaError(f"{folder}: its sets hold no utterance; run stages 3 and 12 again")
+    measured = read_measured(folder, references)
     known_as = published_system(name, measured, published)
     caveats = dict(known_as.caveats) if known_as else {}
     places = {(one.lang, one.corpus) for one in scored}
@@ -132,8 +135,6 @@ def load(
     caveats = caveats or own.caveats(training, places, used_lm(folder, measured))
     for place in {f"{one.lang}/{one.corpus}" for one in scored if one.missing}:
         caveats[place] = (*caveats.get(place, ()), "missing")
-    # As its reader makes every clip a speaker of its own.
-    caveats["fl"] = (*caveats.get("fl", ()), "clips-as-speakers")
     return System(name, folder, utterances, measured, training, known_as, caveats)
 
 
@@ -168,15 +169,15 @@ def score(
     return found
 
 
-def read_measured(folder: Path, sets: Sequence[str]) -> Measured | None:
+def read_measured(folder: Path, dump: Path) -> Measured | None:
     """What decoding took; None where that was not measured.
 
     Args:
         folder: of the decoding.
-        sets: that are decoded in it.
+        dump: the references.
 
     Raises:
-        MlmaError: the file holds something else, or is about other sets.
+        MlmaError: the file holds something else, or is about other sets than are decoded.
     """
     path = folder / FILE
     if not path.is_file():
@@ -186,7 +187,7 @@ def read_measured(folder: Path, sets: Sequence[str]) -> Measured | None:
         measured = Measured(**{field.name: contents[field.name] for field in fields(Measured)})
     except (ValueError, TypeError, KeyError) as error:
         raise MlmaError(f"{path}: not what measuring writes ({error}); measure again") from None
-    other = set(sets) ^ set(measured.sets)
+    other = set(decoded_sets(folder, dump)) ^ set(measured.sets)
     if other:
         raise MlmaError(
             f"{path}: is of {' '.join(measured.sets)}, which {min(other)} does not agree with; "
@@ -205,7 +206,8 @@ def published_system(
         measured: has the model's name, which is one of `models` of a published system.
         published: knows the systems.
     """
-    model = measured.system.rpartition("/")[2] if measured else ""
+    # A hub id may be of a revision: user/name@revision.
+    model = measured.system.partition("@")[0].rpartition("/")[2] if measured else ""
     known = (s for s in published.systems.values() if name == s.key or model in s.models)
     return next(known, None)
 

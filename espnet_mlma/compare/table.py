@@ -170,10 +170,10 @@ def _size(system: System) -> tuple[int | None, float | None, str | None]:
 
 
 def _size_texts(parameters: int | None, hours: float | None) -> tuple[str, str]:
-    """Millions and hours; of few hours the first decimals tell something."""
+    """Millions and hours."""
     return (
-        "" if parameters is None else f"{parameters / 1e6:.4g}",
-        "" if hours is None else f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}",
+        "" if parameters is None else significant(parameters / 1e6, 4),
+        "" if hours is None else significant(hours, 2),
     )
 
 
@@ -295,27 +295,17 @@ def pairs_grid(names: tuple[str, str, str], pairs: Sequence[Pair]) -> Grid:
         + ("ΔWER", "95 %", "p", "ΔCER", "95 %", "p")
         + ("Segments", "MAPSSWE z", "p"),
         2,
-        tuple(
-            tuple(
-                map(
-                    Cell,
-                    (pair.lang, head(pair.corpus), str(pair.sentences), str(pair.speakers))
-                    + (rate(pair.first_wer), rate(pair.second_wer))
-                    + tuple(
-                        text
-                        for test in (pair.wer, pair.cer)
-                        for text in (
-                            f"{test.difference:+.2f}",
-                            _interval(test),
-                            probability(test.p),
-                        )
-                    )
-                    + (str(pair.mapsswe.segments), _z(pair.mapsswe.z), probability(pair.mapsswe.p)),
-                )
-            )
-            for pair in pairs
-        ),
+        tuple(map(_pair, pairs)),
     )
+
+
+def _pair(pair: Pair) -> tuple[Cell, ...]:
+    figures = [str(pair.sentences), str(pair.speakers), rate(pair.first_wer), rate(pair.second_wer)]
+    for test in (pair.wer, pair.cer):
+        figures += [f"{test.difference:+.2f}", _interval(test), probability(test.p)]
+    mapsswe = pair.mapsswe
+    figures += [str(mapsswe.segments), _z(mapsswe.z), probability(mapsswe.p)]
+    return (Cell(pair.lang), Cell(head(pair.corpus), pair.caveats), *map(Cell, figures))
 
 
 def cost_grid(systems: Sequence[System]) -> Grid:
@@ -346,9 +336,9 @@ def _cost(system: System) -> tuple[str, ...]:
         system.name,
         measured.machine,
         *size,
-        f"{measured.audio_seconds:.0f}",
+        significant(measured.audio_seconds, 2),
         f"{measured.rtf:.2g}",
-        f"{1 / measured.rtf:.3g}",
+        significant(1 / measured.rtf, 3),
         "" if peak is None else f"{peak / _GIB:.2f}",
         "" if price is None else f"{price * measured.rtf:.2g}",
     )
@@ -407,6 +397,11 @@ def head(corpus: str) -> str:
 def rate(value: float) -> str:
     """A rate in per cent, with the two decimals of the paper's closest tables."""
     return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def significant(value: float, digits: int) -> str:
+    """A positive number with so many digits at least that tell something."""
+    return f"{value:.0f}" if value >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
 def as_printed(value: float) -> str:

@@ -14,8 +14,10 @@ from typing import Any, Literal
 from zipfile import BadZipFile, is_zipfile
 
 import torch
+import yaml
 
 from espnet_mlma import hub
+from espnet_mlma.datadir import folders_above
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml
 
@@ -65,7 +67,7 @@ def check_path(path: Path) -> None:
     Raises:
         MlmaError: a file is missing.
     """
-    if path.suffix == ".zip":
+    if _is_zip(path):
         _check_zip(path)
     elif not _is_hub_id(path):
         config, packed = _in_folder(path)
@@ -82,7 +84,7 @@ def located(path: Path, model_file: Path | None = None) -> Iterator[tuple[Path, 
     Raises:
         MlmaError: a file is missing, or the hub cannot be reached.
     """
-    if path.suffix == ".zip":
+    if _is_zip(path):
         with tempfile.TemporaryDirectory() as folder:
             config, packed = _unpacked(path, folder)
             yield config, model_file or packed
@@ -158,9 +160,18 @@ def _unpacked(path: Path, folder: str) -> tuple[Path, Path]:
 
     try:
         files = unpack(path, folder, use_cache=False)
-    except (BadZipFile, KeyError, OSError) as error:
-        raise MlmaError(f"{path}: not a whole packed model ({error}); copy it anew") from None
-    return _packed(files, path)
+    except (BadZipFile, KeyError, OSError, RuntimeError, AssertionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise MlmaError(f"{path}: not a whole packed model ({reason}); copy it anew") from None
+    config, model = _packed(files, path)
+    for file in (config, model):
+        if not file.is_file():
+            raise MlmaError(f"{path}: {file.name} is not in it; copy it anew")
+    return config, model
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix == ".zip" and not path.is_dir()
 
 
 def _check_zip(path: Path) -> None:
@@ -205,7 +216,8 @@ def from_files(config: Path, model_file: Path) -> tuple[torch.nn.Module, dict[st
     arguments["init"] = None  # every parameter comes from the checkpoint
     try:
         model = _task_class(task).build_model(argparse.Namespace(**arguments))
-    except ValueError as error:  # as of an encoder that is not installed
+    # As of an encoder that is not installed, or an option of another version.
+    except (ValueError, TypeError) as error:
         raise MlmaError(f"{config}: {' '.join(str(error).split())}") from None
     _load_parameters(model, model_file, config)
     for module in model.modules():
@@ -255,7 +267,7 @@ def _beside(config: Path, relative: str) -> Path:
     """
     if Path(relative).exists():
         return Path(relative)
-    for parent in (*config.absolute().parents, *config.resolve().parents):
+    for parent in folders_above(config):
         if (parent / relative).exists():
             return parent / relative
     raise MlmaError(f"{config}: {relative} is not there, nor below a folder above the config")

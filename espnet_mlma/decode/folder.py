@@ -10,7 +10,7 @@ import kaldiio
 import numpy as np
 
 from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
-from espnet_mlma.datadir import read
+from espnet_mlma.datadir import read, seen_from
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.recogniser import Recogniser, by_length
 from espnet_mlma.decode.transcript import Transcript
@@ -27,8 +27,11 @@ def read_options(path: Path) -> tuple[float, Decoding]:
     options = read_yaml(path, "give one as conf/decode_*.yaml")
     if "batch_seconds" not in options:
         raise MlmaError(f"{path}: has no batch_seconds, the most audio in a batch")
-    batch_seconds = float(options.pop("batch_seconds"))
-    return batch_seconds, Decoding.from_dict(options, str(path))
+    batch_seconds = options.pop("batch_seconds")
+    is_number = isinstance(batch_seconds, int | float) and not isinstance(batch_seconds, bool)
+    if not is_number or not batch_seconds > 0:
+        raise MlmaError(f"{path}: batch_seconds: {batch_seconds!r} is not a number above 0")
+    return float(batch_seconds), Decoding.from_dict(options, str(path))
 
 
 def read_samples(where: str) -> np.ndarray:
@@ -62,10 +65,8 @@ def locate(where: str, below: Path) -> str:
     """
     file, colon, _ = where.rpartition(":")
     file = file if colon else where
-    for parent in below.resolve().parents:
-        if (parent / file).is_file():
-            return str(parent / where)
-    return where
+    found = seen_from(below, Path(file))
+    return str(found) + where[len(file) :] if found else where
 
 
 def read_lengths(data_dir: Path) -> dict[str, int]:

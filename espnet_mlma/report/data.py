@@ -13,7 +13,7 @@ from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.datadir import read
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.score.align import Errors, align, count_pairs
-from espnet_mlma.score.decoded import chosen_sets, decodings, find_dump
+from espnet_mlma.score.decoded import decoded_sets, decodings, find_dump
 from espnet_mlma.score.join import Utterance, characters, join
 
 Pairs = list[tuple[str | None, str | None]]
@@ -54,12 +54,14 @@ class Decoded:
         experiment: the folder.
         decoding: name of the folder in it.
         dump: where the references are.
-        utterances: of all the sets.
+        chosen: names of the test sets; empty: all that are decoded.
+        utterances: of all these sets.
     """
 
     experiment: Path
     decoding: str
     dump: Path
+    chosen: tuple[str, ...]
     utterances: list[Spoken]
 
 
@@ -83,11 +85,11 @@ def load(
     """
     folder = choose_decoding(experiment, decoding)
     dump = dump or find_dump(experiment)
-    found = chosen_sets(folder, dump, sets)
+    found = decoded_sets(folder, dump, sets)
     utterances = [spoken for name in found for spoken in read_set(dump / name, folder / name)]
     if not utterances:
         raise MlmaError(f"{folder}: its sets hold no utterance; run stages 3 and 12 again")
-    return Decoded(experiment, folder.name, dump, utterances)
+    return Decoded(experiment, folder.name, dump, tuple(sets), utterances)
 
 
 def choose_decoding(experiment: Path, name: str | None) -> Path:
@@ -109,7 +111,7 @@ def choose_decoding(experiment: Path, name: str | None) -> Path:
         raise MlmaError(
             f"{experiment}: nothing is decoded; run `./run.sh --stage 12 --stop_stage 13` first"
         )
-    named = [folder for folder in found if name in (None, folder.name)]
+    named = [folder for folder in found if name is None or folder.name == Path(name).name]
     names = " ".join(folder.name for folder in found)
     if not named:
         raise MlmaError(f"{experiment}: no decoding {name!r}; there is {names}")

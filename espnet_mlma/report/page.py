@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from espnet_mlma.compare.table import CORPORA
+from espnet_mlma.corpora.fleurs import TAG as FLEURS
 from espnet_mlma.report import charts
 from espnet_mlma.report.clips import Clip, clips
 from espnet_mlma.report.confusions import Confusions, Matrix
@@ -65,9 +66,10 @@ def render(decoded: Decoded, epochs: Epochs, number: int, audio_bytes: int) -> P
     listed = worst(spoken, number)
     heard = clips(listed, decoded.dump, audio_bytes)
     silent = Counter(clip.missing for clip in heard if clip.missing)
-    speakers = by_speaker(spoken)
+    named = [one for one in spoken if one.utterance.corpus != FLEURS]
+    speakers = by_speaker(named)
     # Of a single word, a rate says nothing about who said it.
-    least = min(_LEAST_WORDS, max(of.words.reference for of in speakers))
+    least = min(_LEAST_WORDS, max((of.words.reference for of in speakers), default=0))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -79,6 +81,7 @@ def render(decoded: Decoded, epochs: Epochs, number: int, audio_bytes: int) -> P
     html = environment.get_template("page.html").render(
         experiment=decoded.experiment.resolve().name,
         decoding=decoded.decoding,
+        chosen=decoded.chosen,
         version=__version__,
         meanings=meanings({one.utterance.corpus for one in spoken}),
         tables={lang: by_corpus(of) for lang, of in languages.items()},
@@ -92,6 +95,7 @@ def render(decoded: Decoded, epochs: Epochs, number: int, audio_bytes: int) -> P
         durations=by_duration(spoken),
         confidences=by_confidence(spoken),
         speakers=speakers,
+        nameless=len(spoken) - len(named),
         worst_speakers=[of for of in speakers if of.words.reference >= least][:_SPEAKERS],
         least_words=least,
         speaker_chart=speaker_chart(speakers),

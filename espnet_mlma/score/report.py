@@ -108,7 +108,7 @@ def write_results(decode_dir: Path, text: str) -> Path:
         The path of the experiment's file.
     """
     write(decode_dir / "RESULTS.md", text)
-    experiment = decode_dir.parent
+    experiment = decode_dir.resolve().parent
     parts = [path.read_text(encoding="utf-8") for path in sorted(experiment.glob("*/RESULTS.md"))]
     write(experiment / "RESULTS.md", "\n".join([f"# {experiment.name}\n", *parts]))
     return experiment / "RESULTS.md"

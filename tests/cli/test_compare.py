@@ -177,17 +177,17 @@ def test_markdown_has_both_systems_the_published_and_their_caveats(mlma, recipe)
     assert (code, err) == (0, "")
     english = rows(out, "English (en), WER (%)")
     assert english["System"] == ["Normaliser", "Source", "M", "Hours", "FL"]
-    assert english["goodᵃ"] == ["ours", "here", "", "", "25.00ᵇ\u2009ᶜ"]
-    assert english["badᵃ"][-1] == "50.00ᵇ\u2009ᵈ"  # nobody knows what it was trained on
+    assert english["goodᵃ"] == ["ours", "here", "", "", "25.00ᵇ"]
+    assert english["badᵃ"][-1] == "50.00ᶜ"  # nobody knows what it was trained on
     italian = rows(out, "Italian (it), WER (%)")
     assert italian["goodᵃ"][-1] == "0.00"
     [six] = [row for name, row in italian.items() if name.startswith("MLMA ConMamba, six")]
     assert six[3:] == ["11840", "13.0"]
     caveats = dict(re.findall(r"^- (\w+): (.*)$", out, re.M))
     assert caveats["a"] == "No language model in decoding."
-    assert caveats["b"].startswith("FLEURS names no speakers")
-    assert caveats["c"] == "Nothing of this corpus in this language was in the training data."
-    assert caveats["d"].startswith("Hypotheses are missing")
+    assert caveats["b"] == "Nothing of this corpus in this language was in the training data."
+    assert caveats["c"].startswith("Hypotheses are missing")
+    assert "FLEURS names no speakers, so each clip counts" in out
     assert re.search(r"^1\. M\. Ali, .*, Table \d$", out, re.M)
     assert "Zipformer" not in out
 
@@ -198,8 +198,8 @@ def test_a_decoding_by_a_published_systems_name_has_its_caveats(mlma, recipe):
     assert code == 0
     caveats = {score["corpus"]: score["caveats"] for score in json.loads(out)["scores"]}
     assert caveats["cv"] == ["no-lm", "cv-leak"]
-    assert caveats["fl"] == ["no-lm", "fleurs-seen", "clips-as-speakers", "missing"]
-    assert caveats["all"] == ["no-lm"]
+    assert caveats["fl"] == ["no-lm", "fleurs-seen", "missing"]
+    assert caveats["all"] == ["no-lm", "fleurs-seen", "missing", "cv-leak"]
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,11 @@ def test_a_decoding_that_did_not_end_is_no_system(mlma, recipe):
     code, _, err = mlma("compare", f"good={folder.parent}")
     assert code == 1 and f"{folder.parent}: no set is decoded in it; give one of {TAG} in it" in err
     code, _, err = mlma("compare", f"good={recipe / 'dump' / 'raw'}")
-    assert code == 1 and "these are the references" in err
+    assert code == 1 and "test_cv_it: these are references; give a folder that stage 12" in err
+    code, _, err = mlma("compare", f"good={folder / 'test_fl_en'}")
+    assert code == 1 and "test_fl_en: this is one set; give the folder that it lies in" in err
+    chosen = ("--sets", "test_fl_en", "--published", "none")
+    assert mlma("compare", *systems(recipe), *chosen)[0] == 0  # what is done, while others decode
 
 
 def test_speakers_or_words_too_few_for_a_plot_have_none(mlma, recipe):
@@ -306,7 +310,7 @@ def test_a_measured_model_has_the_caveats_of_its_training(mlma, recipe):
     assert (code, err) == (0, "")
     caveats = {score["corpus"]: score["caveats"] for score in json.loads(out)["scores"]}
     assert caveats["cv"] == ["no-lm"]
-    assert caveats["fl"] == ["no-lm", "clips-as-speakers", "unseen"]
+    assert caveats["fl"] == ["no-lm", "unseen"]
 
 
 def test_a_model_that_was_not_measured_has_the_size_of_its_training(mlma, recipe):
@@ -331,6 +335,57 @@ def test_a_model_that_was_not_measured_has_the_size_of_its_training(mlma, recipe
     code, _, err = mlma("compare", *systems(recipe))
     assert code == 1
     assert err.startswith(f"error: {table}: ") and err.endswith("run stage 3 again\n")
+
+
+def test_what_training_began_with_counts_too(mlma, recipe):
+    """Nothing of what the start has heard is unseen, and its hours are added."""
+    write_table(recipe / "dump/raw/train/utt2num_samples", [("u1", 3600 * 16000)])
+    for table, value in (("utt2category", "fl"), ("utt2lang", "en")):
+        write_table(recipe / "dump/raw/train_fl" / table, [("v1", value)])
+    write_table(recipe / "dump/raw/train_fl/utt2num_samples", [("v1", 7200 * 16000)])
+    config = {"train_data_path_and_name_and_type": [["dump/raw/train_fl/wav.scp", "speech", "x"]]}
+    start = recipe / "exp" / "start"
+    start.mkdir()
+    good = recipe / "exp" / "good" / "config.yaml"
+    later = yaml.safe_load(good.read_text())
+    good.write_text(yaml.safe_dump(later | {"init_param": ["exp/start/1.pth:encoder:encoder"]}))
+    options = (systems(recipe)[0], "--published", "none", "--format", "json")
+    found = json.loads(mlma("compare", *options)[1])  # the start's training is not known
+    assert found["systems"][0]["training_hours"] is None
+    assert {score["corpus"]: score["caveats"] for score in found["scores"]}["fl"] == ["no-lm"]
+    (start / "config.yaml").write_text(yaml.safe_dump(config))
+    found = json.loads(mlma("compare", *options)[1])
+    assert found["systems"][0]["training_hours"] == 3
+    caveats = {score["corpus"]: score["caveats"] for score in found["scores"]}
+    assert caveats == {"cv": ["no-lm"], "fl": ["no-lm", "fleurs-seen"], "all": caveats["fl"]}
+
+
+def test_a_linked_experiment_has_its_references_and_caveats(mlma, recipe):
+    (recipe / "exp").rename(recipe / "disk")
+    (recipe / "work").mkdir()
+    (recipe / "dump").rename(recipe / "work" / "dump")
+    (recipe / "work" / "exp").symlink_to(recipe / "disk")
+    code, out, err = mlma("compare", *systems(recipe / "work"))
+    assert (code, err) == (0, "")
+    assert "Nothing of this corpus in this language was in the training data." in out
+
+
+def test_sets_of_one_corpus_are_one_figure_and_said_to_be(mlma, recipe):
+    for folder in (recipe / "dump" / "raw", *(recipe / "exp").glob(f"*/{TAG}")):
+        shutil.copytree(folder / "test_cv_it", folder / "dev_cv_it")
+    _, out, _ = mlma("compare", systems(recipe)[0])
+    assert "good: it cv is dev_cv_it and test_cv_it together; --sets chooses." in out
+    assert "together" not in mlma("compare", systems(recipe)[0], "--sets", "test_cv_it")[1]
+
+
+def test_intervals_with_fleurs_have_its_caveat(mlma, recipe):
+    _, out, _ = mlma("compare", *systems(recipe), "--published", "none", "--format", "json")
+    found = json.loads(out)
+    marked = {(pair["lang"], pair["corpus"]): pair["caveats"] for pair in found["pairs"]}
+    clips = ["clips-as-speakers"]
+    assert marked == {("it", "cv"): [], ("en", "fl"): clips, ("all", "all"): clips}
+    assert "so each clip counts as one of its own" in mlma("compare", *systems(recipe))[1]
+    assert "so each clip counts" not in mlma("compare", systems(recipe)[0])[1]
 
 
 def test_hours_that_are_not_known_here_have_their_source(mlma, recipe):
@@ -453,6 +508,11 @@ def test_without_systems_all_that_is_published_is_printed(mlma):
         (["a=b", "a=c"], 2, "two systems have one name"),
         (["a=nowhere"], 1, "nowhere: no such folder; give one that stage 12 wrote, or decode"),
         (["--format", "md", "-o", "x.html"], 2, "x.html and --format md: give one of both"),
+        (["--published", "none,mlma"], 1, "no published system is 'none'"),
+        (["--published", ""], 2, "nothing to compare"),
+        (["--sets", "test_cv_en"], 2, "--sets is for decoding folders"),
+        (["--sets", ","], 2, "',' names no test set"),
+        (["-o", "/"], 2, "-o / is a folder; name a file"),
         (["-o", "x.pdf"], 2, "x.pdf ends as none of .md, .json, .html; give --format"),
         (["--published", "nobody"], 1, "no published system is 'nobody'"),
     ],

@@ -223,6 +223,18 @@ def test_test_sets_are_chosen_and_corpora_explained(mlma, recipe):
     assert mlma(*options, "--sets", "test_cv_en")[0] == 0
     text = Elements((recipe / "page.html").read_text(encoding="utf-8")).text
     assert "cv is Common Voice." in text and "test_ls_it" not in text
+    assert "of test_cv_en alone" in text
+    code, _, err = mlma("report", recipe / "exp" / "asr_x", "--sets", "test_cv_en")
+    assert code == 2 and "--sets: name a file with -o" in err
+
+
+def test_clips_of_fleurs_are_no_speakers(mlma, recipe):
+    table = recipe / "dump" / "raw" / "test_ls_it" / "utt2category"
+    table.write_text(table.read_text().replace(" ls", " fl"))
+    assert mlma("report", recipe / "exp" / "asr_x", "-o", recipe / "page.html")[0] == 0
+    text = Elements((recipe / "page.html").read_text(encoding="utf-8")).text
+    clips = len(table.read_text().splitlines())
+    assert f"{clips} utterances of FLEURS, which names no speakers, are not among them." in text
 
 
 def test_references_may_lie_elsewhere(mlma, recipe):

@@ -189,18 +189,34 @@ def test_what_is_wrong_is_said_before_decoding(monkeypatch, data, tmp_path, s2t_
         start(monkeypatch, data, s2t_experiment, out, "--language", "pl")
     with pytest.raises(MlmaError, match="test_it has the same name"):
         start(monkeypatch, data, s2t_experiment, out, *again)
+    with pytest.raises(MlmaError, match="gone/wav.scp: no such file"):
+        start(monkeypatch, data, s2t_experiment, out, "--data", str(tmp_path / "gone"))
+    with pytest.raises(MlmaError, match="gone: no such file"):  # the second of two models
+        start(
+            monkeypatch,
+            data,
+            s2t_experiment,
+            out,
+            "--model",
+            f"a={s2t_experiment}",
+            f"b={tmp_path / 'gone'}",
+        )
     assert not out.exists()
 
 
 def test_a_run_that_fails_leaves_no_old_figures(monkeypatch, data, tmp_path, experiment):
-    start(monkeypatch, data, experiment, tmp_path)
-    silent = tmp_path / "test_silent"
-    silent.mkdir()
-    (silent / "utt2lang").write_text("a it\n")
-    all_sets = [str(data / name) for name in SETS]
-    with pytest.raises(MlmaError, match="wav.scp: no such file"):
-        start(monkeypatch, data, experiment, tmp_path, "--data", *all_sets, str(silent))
-    assert not (tmp_path / "measured.json").exists()
+    out = tmp_path / "decoded"
+    start(monkeypatch, data, experiment, out)
+    damaged = tmp_path / "test_damaged"
+    damaged.mkdir()
+    (damaged / "gone.wav").write_text("no sound")
+    for table, value in (("utt2lang", "it"), ("wav.scp", "gone.wav"), ("utt2num_samples", "16000")):
+        (damaged / table).write_text(f"a {value}\n")
+    all_sets = [str(damaged), *(str(data / name) for name in SETS)]
+    with pytest.raises(MlmaError, match="gone.wav"):
+        start(monkeypatch, data, experiment, out, "--data", *all_sets)
+    assert not (out / "measured.json").exists()
+    assert not list(out.glob("*/text"))  # nor texts of a model beside those of another
 
 
 def test_a_place_that_cannot_be_taken_is_named_before_decoding(
@@ -211,6 +227,9 @@ def test_a_place_that_cannot_be_taken_is_named_before_decoding(
     with pytest.raises(MlmaError, match="a: has test_it of an earlier run.*give another --out"):
         start(monkeypatch, data, experiment, tmp_path / "a", "--data", str(data / "test_en"))
     assert (tmp_path / "a" / "measured.json").read_bytes() == before
+    with pytest.raises(MlmaError, match="raw/test_it: a data folder, which would be replaced"):
+        start(monkeypatch, data, experiment, data)
+    assert (data / "test_it" / "wav.scp").is_file()
     (tmp_path / "b").write_text("a file")
     with pytest.raises(MlmaError, match="b: a file; give another --out"):
         start(monkeypatch, data, experiment, tmp_path / "b")

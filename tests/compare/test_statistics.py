@@ -62,6 +62,7 @@ def test_few_speakers_are_no_more_certain_for_saying_much(count):
         found = bootstrap(20 + effect, [20] * count, tokens, range(count))
         surest += found.p < 0.05
         outside += not found.low <= 0 <= found.high
+        assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
     assert 5 <= surest <= 25
     assert 5 <= outside <= 25
 

@@ -1,6 +1,7 @@
 import os
 import shutil
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -101,6 +102,30 @@ def test_a_checkpoint_that_is_not_whole_is_named(s2t_experiment, tmp_path, left)
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1")
     with pytest.raises(MlmaError, match=f"{name}: not a whole checkpoint; copy it anew"):
         checkpoint.build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "meta", [None, "[a]", "a: b: c", "yaml_files: {asr_train_config: gone}", ""]
+)
+def test_a_zip_of_something_else_is_named(tmp_path, meta):
+    with ZipFile(tmp_path / "model.zip", "w") as packed:
+        packed.writestr("readme", "no model")
+        if meta is not None:
+            packed.writestr("meta.yaml", meta)
+    with pytest.raises(MlmaError, match="model.zip: ") as found:
+        checkpoint.build(tmp_path / "model.zip")
+    assert "/tmp" not in str(found.value).replace(str(tmp_path), "")
+
+
+def test_an_option_of_another_version_is_named(experiment, tmp_path):
+    config = (experiment / "config.yaml").read_text()
+    assert "encoder_conf:" in config
+    (tmp_path / "config.yaml").write_text(
+        config.replace("encoder_conf:", "encoder_conf:\n  of_tomorrow: 1", 1)
+    )
+    model = experiment / "valid.cer_ctc.ave.pth"
+    with pytest.raises(MlmaError, match="config.yaml: .*'of_tomorrow'"):
+        checkpoint.build(tmp_path, model)
 
 
 def test_a_zip_that_is_not_whole_is_named(tmp_path):
