@@ -140,10 +140,10 @@ def _alignment_lines(pairs: Sequence[tuple[str | None, str | None]]) -> list[str
     """REF, HYP and Eval lines; errors stand in capitals, a missing token is a row of stars."""
     rows: list[list[str]] = [["REF: "], ["HYP: "], ["Eval:"]]
     for spoken, recognised in pairs:
-        width = max(len(spoken or ""), len(recognised or ""))
         same = spoken == recognised
         mark = " " if same else "I" if spoken is None else "D" if recognised is None else "S"
-        for row, token in zip(rows, (spoken, recognised, mark), strict=True):
-            shown = "*" * width if token is None else token if same else token.upper()
-            row.append(shown.ljust(width))
+        shown = [text if same or text is None else text.upper() for text in (spoken, recognised)]
+        width = max(len(text or "") for text in shown)  # in capitals a word with ß is longer
+        for row, text in zip(rows, (*shown, mark), strict=True):
+            row.append(("*" * width if text is None else text).ljust(width))
     return [" ".join(row).rstrip() for row in rows]

@@ -92,6 +92,11 @@ def test_own_report_has_the_lines_that_are_grepped_for(tmp_path):
     ]
 
 
+def test_words_that_capitals_make_longer_stay_in_their_columns():
+    text = report_text([Pair("a-1", "a", ["groß", "ist"], ["nein", "ist"])])
+    assert "REF:  GROSS ist\nHYP:  NEIN  ist\nEval: S" in text
+
+
 def test_a_report_is_read_by_utterance():
     utterances = pairs(50, 8)
     assert read_scores(report_text(utterances)) == {
