@@ -27,15 +27,15 @@ def whole(path: Path) -> Iterator[Path]:
         MlmaError: it is a folder, or the disk is full or not writable; the old file is then
             untouched.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # of a place that may not be looked at, these say no
         raise MlmaError(f"cannot write {path}: a folder; name a file")
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         try:
             yield path
         except OSError as error:
             raise _cannot_write(path, error) from None
         return
-    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    path = Path(os.path.realpath(path)) if os.path.islink(path) else path
     new = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

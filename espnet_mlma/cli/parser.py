@@ -51,7 +51,7 @@ def check_output(output: Path | None) -> None:
     Raises:
         UsageError: it is a folder.
     """
-    if output and output.is_dir():
+    if output and os.path.isdir(output):
         raise UsageError(f"-o {output} is a folder; name a file")
 
 
