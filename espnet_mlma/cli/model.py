@@ -54,7 +54,7 @@ def load(
         options: more for `espnet_mlma.load`.
     """
     name = choose(arguments.model)
-    with notice(f"loading {name} ..."):
+    with notice(f"loading {Path(name).name} ..."):  # a line too long could not be erased
         import_espnet()
 
         from espnet_mlma.decode import load as load_recogniser
