@@ -1,4 +1,4 @@
-"""Kinds of numbers on command lines, for argparse."""
+"""Kinds of numbers: on command lines, for argparse, and in YAML."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def not_negative(text: str) -> float:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
     return number
+
+
+def is_positive(value: object) -> bool:
+    """Whether what YAML holds is a number above 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def natural(text: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from espnet_mlma.compare.published import ALL
 from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.corpora.fleurs import TAG as FLEURS
 from espnet_mlma.datadir import read, seen_from, training_tables
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml
@@ -73,8 +74,8 @@ def read_training(experiment: Path) -> Training:
 def _starts(place: Path, config: dict[str, Any]) -> Iterator[Path]:
     """The folders of the checkpoints that training began with."""
     for given in config.get("init_param") or ():
-        config = Path(given.partition(":")[0]).with_name("config.yaml")
-        yield (seen_from(place, config) or config).parent
+        beside = Path(given.partition(":")[0]).with_name("config.yaml")
+        yield (seen_from(place, beside) or beside).parent
 
 
 def _corpora(tables: Iterable[Path]) -> Iterator[tuple[str, str]]:
@@ -120,6 +121,6 @@ def caveats(
     seen = training.corpora
     for lang, corpus in decoded if seen else ():
         is_seen = (lang, corpus.partition("-")[0]) in seen
-        if not is_seen or corpus == "fl":
+        if not is_seen or corpus == FLEURS:
             found[f"{lang}/{corpus}"] = ("fleurs-seen" if is_seen else "unseen",)
     return found

@@ -9,6 +9,7 @@ from typing import Any
 
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml
+from espnet_mlma.values import is_positive
 
 FILE = Path(__file__).with_name("published.yaml")
 # The first is a cell of the tables by language; the others are listed by themselves.
@@ -243,7 +244,7 @@ class Checker:
             raise self.fail(where, f"source {source!r} is not under sources; add it there")
 
     def _check_number(self, where: str, name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if not is_positive(value):
             raise self.fail(where, f"{name}: {value!r} is not a number above 0")
 
     def _caveats(self, where: str, keys: Collection[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from espnet_mlma import hub
-from espnet_mlma.datadir import folders_above
+from espnet_mlma.datadir import seen_from
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml
 
@@ -267,7 +267,6 @@ def _beside(config: Path, relative: str) -> Path:
     """
     if Path(relative).exists():
         return Path(relative)
-    for parent in folders_above(config):
-        if (parent / relative).exists():
-            return parent / relative
+    if found := seen_from(config, Path(relative)):
+        return found
     raise MlmaError(f"{config}: {relative} is not there, nor below a folder above the config")

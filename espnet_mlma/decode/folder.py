@@ -16,6 +16,7 @@ from espnet_mlma.decode.recogniser import Recogniser, by_length
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml, replace_folder
+from espnet_mlma.values import is_positive
 
 
 def read_options(path: Path) -> tuple[float, Decoding]:
@@ -28,8 +29,7 @@ def read_options(path: Path) -> tuple[float, Decoding]:
     if "batch_seconds" not in options:
         raise MlmaError(f"{path}: has no batch_seconds, the most audio in a batch")
     batch_seconds = options.pop("batch_seconds")
-    is_number = isinstance(batch_seconds, int | float) and not isinstance(batch_seconds, bool)
-    if not is_number or not batch_seconds > 0:
+    if not is_positive(batch_seconds):
         raise MlmaError(f"{path}: batch_seconds: {batch_seconds!r} is not a number above 0")
     return float(batch_seconds), Decoding.from_dict(options, str(path))
 
