@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common import ROOT
@@ -75,11 +75,17 @@ def read_grid(path: Path) -> tuple[dict, list[Row]]:
         updates = grid["budgets"][given["budget"]]
         config = _sized(_merged(base, given.get("config", {})), updates)
         recipe, seeds = tuple(given.get("recipe", "").split()), tuple(given["seeds"])
-        first = given.get("first")
-        if first is not None:
-            first = first["mixture"], rows[first["row"]]
+        first = given.get("first") and _start(given["first"], rows)
         rows[name] = Row(name, updates, seeds, config, recipe, given.get("twin"), first)
     return grid, list(rows.values())
+
+
+def _start(first: Mapping, rows: Mapping[str, Row]) -> tuple[str, Row]:
+    """What a row's `first` asks for; a row with changes has a name of its own."""
+    row = rows[first["row"]]
+    if "config" in first:
+        row = replace(row, name=first["name"], config=_merged(row.config, first["config"]))
+    return first["mixture"], row
 
 
 def _merged(base: Mapping, changes: Mapping) -> dict:

@@ -1,4 +1,4 @@
-"""Registration of our encoders, masks and model in ESPnet's tasks.
+"""Registration of our encoders, masks, model and preprocessor in ESPnet's tasks.
 
 ESPnet finds such classes in tables per task module and has no hook for others, so the entries have
 to be made after each of those modules is imported. Importing them all here would cost every
@@ -20,19 +20,21 @@ TASKS = _ASR | {f"espnet2.tasks.{task}" for task in ("st", "slu", "s2t", "s2t_ct
 def register(task: ModuleType) -> None:
     """Add `conmamba` and `conformer_cnn4` to the encoders of an ESPnet task module.
 
-    `clip_specaug` goes to its masks, and the asr task's models get `mlma_ctc`.
+    `clip_specaug` goes to its masks, and the asr task's models get `mlma_ctc`, its preprocessors
+    `espeak`.
 
     Args:
         task: a module with tables `encoder_choices` and `specaug_choices`.
     """
     from espnet_mlma.encoder import ConformerCnn4Encoder, ConMambaEncoder
-    from espnet_mlma.model import ClipSpecAug, MlmaCTCModel
+    from espnet_mlma.model import ClipSpecAug, MlmaCTCModel, SpeakingPreprocessor
 
     task.encoder_choices.classes["conmamba"] = ConMambaEncoder
     task.encoder_choices.classes["conformer_cnn4"] = ConformerCnn4Encoder
     task.specaug_choices.classes["clip_specaug"] = ClipSpecAug
     if task.__name__ in _ASR:
         task.model_choices.classes["mlma_ctc"] = MlmaCTCModel
+        task.preprocessor_choices.classes["espeak"] = SpeakingPreprocessor
 
 
 class _RegisteringLoader(importlib.abc.Loader):

@@ -162,6 +162,21 @@ def test_a_row_that_names_what_is_not_there_is_shown(tmp_path, row, missing):
         read_grid(path)
 
 
+def test_a_start_may_differ_from_its_row_and_then_lies_elsewhere(tmp_path):
+    start = {"mixture": "mini", "row": "a"}
+    other = start | {"name": "c", "config": {"optim_conf": {"lr": 0.5}}}
+    row = {"budget": "short", "seeds": [1]}
+    grid = {"base": "conf/train_asr_conmamba_small.yaml", "budgets": {"short": 10}}
+    grid["rows"] = {"a": row, "b": row | {"first": start}, "d": row | {"first": other}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    plain, same, changed = read_grid(tmp_path / "grid.yaml")[1]
+    assert same.first == ("mini", plain) and same.start().name == "a_seed1_mini"
+    assert changed.start().name == "c_seed1_mini" and changed.config == plain.config
+    config = changed.first[1].config
+    assert config["optim_conf"] == plain.config["optim_conf"] | {"lr": 0.5}
+    assert config | {"optim_conf": 0} == plain.config | {"optim_conf": 0}
+
+
 def test_results_that_are_no_json_are_named(tmp_path):
     (tmp_path / "found.json").write_text("{")
     with pytest.raises(MlmaError, match="found.json: no JSON"):

@@ -19,11 +19,13 @@ import numpy as np
 import soundfile
 import soxr
 
+from espnet_mlma import datadir
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.corpora.utterance import AudioFile, Utterance
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
 
+_TABLE = "transcripts.tsv"
 SPLITS = ("train", "dev", "test")
 BASE_VOICES = {"en": "en-us", "it": "it", "fr": "fr", "es": "es", "de": "de", "nl": "nl"}
 _FORMAT = 3  # raise it when the sound or the layout changes, so that old copies are made anew
@@ -98,7 +100,7 @@ def read(name: str, root: Path, lang: str, split: str) -> Iterator[Utterance]:
         MlmaError: the split has not been made.
     """
     folder = root / lang / split
-    table = folder / "transcripts.tsv"
+    table = folder / _TABLE
     if not table.is_file():
         raise MlmaError(f"{name}: no {table}; stage 1 makes it, run that again")
     with table.open(encoding="utf-8") as lines:
@@ -107,6 +109,28 @@ def read(name: str, root: Path, lang: str, split: str) -> Iterator[Utterance]:
             row = dict(zip(header, line.rstrip("\n").split("\t"), strict=True))
             audio = AudioFile(folder / "audio" / f"{row['id']}.flac")
             yield Utterance(row["id"], audio, row["text"], row["speaker"], lang)
+
+
+def told(data: Path) -> dict[str, tuple[str, str]]:
+    """Sentence and language, by id, of those clips of a data folder that were made here.
+
+    Args:
+        data: a data folder of stage 1; its wav.scp may name other clips as well.
+
+    Raises:
+        MlmaError: there is no such table, or none of its clips was made here.
+    """
+    table = data / "wav.scp"
+    folders = {Path(clip).parent.parent for clip in datadir.read(table, "stage 1").values()}
+    found = {}
+    for folder in sorted(folders):
+        if (folder / _TABLE).is_file():
+            root, lang = folder.parents[1], folder.parent.name
+            said = read(root.name, root, lang, folder.name)
+            found.update((utterance.id, (utterance.text, lang)) for utterance in said)
+    if not found:
+        raise MlmaError(f"{table}: eSpeak said none of these; give the folder of `synthetic`")
+    return found
 
 
 def _marker(job: Job) -> dict[str, object]:
@@ -138,7 +162,7 @@ def _fill(folder: Path, job: Job) -> Iterator[float]:
             soundfile.write(audio / f"{line.id}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
             yield len(samples) / SAMPLE_RATE
         rows = ["id\tspeaker\ttext", *(f"{u.id}\t{u.speaker}\t{u.text}" for u in lines)]
-        table = folder / split / "transcripts.tsv"
+        table = folder / split / _TABLE
         table.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
     (folder / "complete.json").write_text(json.dumps(_marker(job)) + "\n")
 
@@ -163,7 +187,8 @@ def finish(spoken: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarr
 class Espeak:
     """eSpeak NG, loaded into this process.
 
-    Use it for one job of fixed content per process: its sound depends on what it said before.
+    Its sound depends on what it said before: what is to sound the same again needs a process, and
+    in it the same job from the beginning.
     """
 
     _SYNC, _UTF8, _END_PAUSE = 2, 1, 0x1000  # AUDIO_OUTPUT_SYNCHRONOUS, espeakCHARS_*

@@ -119,11 +119,20 @@ def plan(file: Path, lang: str, seed: int) -> dict[str, list[Line]]:
     splits: dict[str, list[Line]] = {"train": [], "dev": [], "test": []}
     for number, text in enumerate(found):
         split = {0: "dev", 1: "test"}.get(number % _HELD_OUT, "train")
-        splits[split].append(_line(lang, split, number, text, rng))
+        splits[split].append(draw(lang, split, number, text, rng))
     return splits
 
 
-def _line(lang: str, split: str, number: int, text: str, rng: np.random.Generator) -> Line:
+def draw(lang: str, split: str, number: int, text: str, rng: np.random.Generator) -> Line:
+    """A sentence, and one of the ways to say it.
+
+    Args:
+        lang: its language.
+        split: train, dev or test, which have different voices.
+        number: for the id.
+        text: the sentence.
+        rng: of voice, rate, pitch and noise.
+    """
     variant = VOICES[split][rng.integers(len(VOICES[split]))]
     speaker = f"syn_{lang}_{variant}"
     return Line(
