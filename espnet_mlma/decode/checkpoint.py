@@ -7,12 +7,14 @@ import hashlib
 import pickle
 import re
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile, is_zipfile
 
+import numpy as np
 import torch
 import yaml
 
@@ -212,7 +214,7 @@ def from_files(config: Path, model_file: Path) -> tuple[torch.nn.Module, dict[st
         )
     statistics = (arguments.get("normalize_conf") or {}).get("stats_file")
     if statistics is not None:
-        arguments["normalize_conf"]["stats_file"] = str(_beside(config, statistics))
+        arguments["normalize_conf"]["stats_file"] = str(_statistics(config, statistics))
     arguments["init"] = None  # every parameter comes from the checkpoint
     try:
         model = _task_class(task).build_model(argparse.Namespace(**arguments))
@@ -257,6 +259,18 @@ def _load_parameters(model: torch.nn.Module, model_file: Path, config: Path) -> 
                 f"{model_file}: the checkpoint {kind} {len(keys)} keys, the first {keys[0]!r}; "
                 f"it does not belong to {config}"
             )
+
+
+def _statistics(config: Path, relative: str) -> Path:
+    """Where a file of the features' statistics lies, once it could be read."""
+    path = _beside(config, relative)
+    try:
+        found = np.load(path)
+        for key in getattr(found, "files", ()):
+            found[key]  # a zip's members are read, and their sums compared, only now
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
+        raise MlmaError(f"{path}: not whole statistics of features; copy it anew") from None
+    return path
 
 
 def _beside(config: Path, relative: str) -> Path:

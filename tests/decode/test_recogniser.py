@@ -124,6 +124,13 @@ def test_statistics_are_found_from_anywhere(experiment, tmp_path, monkeypatch):
     )
     monkeypatch.chdir("/")
     assert espnet_mlma.load(folder, device="cpu").transcribe(np.zeros(8000)).duration == 0.5
+    whole = statistics.read_bytes()
+    middle = whole.index(b"sum.npy") + 200
+    flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
+    for damaged in (b"", whole[:100], whole[:-30], flipped, b"no numbers"):
+        statistics.write_bytes(damaged)
+        with pytest.raises(MlmaError, match=r"feats_stats\.npz: not whole statistics"):
+            espnet_mlma.load(folder)
 
 
 def test_stage_12_writes_its_files(experiment, utterances, tmp_path):
