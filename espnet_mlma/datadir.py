@@ -22,13 +22,15 @@ def read(path: Path, made_by: str) -> dict[str, str]:
         made_by: the stage that writes it, for the error.
 
     Raises:
-        MlmaError: the file is missing or unreadable, or a key occurs twice.
+        MlmaError: the file is missing or unreadable, a line is empty, or a key occurs twice.
     """
     table: dict[str, str] = {}
     try:
         with open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                key, *value = line.rstrip("\n").split(maxsplit=1) or [""]
+                if not line.strip():
+                    raise MlmaError(f"{path}:{number}: an empty line; take it out")
+                key, *value = line.rstrip("\n").split(maxsplit=1)
                 if key in table:
                     raise MlmaError(f"{path}:{number}: {key} is there twice; run {made_by} again")
                 table[key] = value[0] if value else ""

@@ -25,6 +25,12 @@ def test_a_key_that_occurs_twice_is_named_with_its_line(tmp_path: Path) -> None:
         datadir.read(tmp_path / "text", "stage 1")
 
 
+def test_an_empty_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a one\n \nb two\n")
+    with pytest.raises(MlmaError, match="text:2: an empty line; take it out"):
+        datadir.read(tmp_path / "text", "stage 1")
+
+
 def test_tables_follow_the_choice_of_utterances(make_data, tmp_path: Path) -> None:
     data = make_data(4)
     ids = list(datadir.read(data / "text", "stage 1"))[1:3]

@@ -67,6 +67,8 @@ def named_folder(text: str) -> tuple[str, Path]:
     name, _, folder = text.partition("=")
     if not name or not folder:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DECODE_FOLDER")
+    if not name.isprintable():  # a line break, or what a terminal's locale could not decode
+        raise argparse.ArgumentTypeError(f"{name!r} cannot be written in a table; give another")
     return name, Path(folder)
 
 

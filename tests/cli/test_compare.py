@@ -505,6 +505,7 @@ def test_without_systems_all_that_is_published_is_printed(mlma):
     [
         (["--published", "none"], 2, "nothing to compare"),
         (["good"], 2, "'good' is not NAME=DECODE_FOLDER"),
+        (["two\nlines=good"], 2, "cannot be written in a table; give another"),
         (["a=b", "a=c"], 2, "two systems have one name"),
         (["a=nowhere"], 1, "nowhere: no such folder; give one that stage 12 wrote, or decode"),
         (["--format", "md", "-o", "x.html"], 2, "x.html and --format md: give one of both"),
