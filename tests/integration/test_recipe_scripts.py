@@ -1,6 +1,7 @@
 """The scripts of the recipe: options, stages 2 to 5, and ESPnet's asr.sh in the place of ours."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -17,6 +18,7 @@ import soundfile
 from espnet_mlma import datadir
 from espnet_mlma.corpora.utterance import AudioFile, Utterance
 from espnet_mlma.corpora.writer import write_set
+from espnet_mlma.text import LANGUAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = shlex.split("--train_set train --valid_set dev --test_sets test --asr_config conf/tiny.yaml")
@@ -336,3 +338,28 @@ def test_training_that_was_stopped_goes_on_and_stages_10_to_14_end(recipe: Path)
     (packed,) = experiment.glob("*.zip")
     with zipfile.ZipFile(packed) as archive:
         assert {"meta.yaml", "data/token_list/bpe_unigram14/bpe.model"} <= set(archive.namelist())
+
+
+def test_synthetic_speech_is_made_on_the_fly_as_the_recipes_page_says(recipe: Path) -> None:
+    page = (ROOT / "egs2/mlma/asr1/README.md").read_text(encoding="utf-8")
+    (options,) = re.findall(r'^    --asr_args "(.*preprocessor.*)"$', page, re.MULTILINE)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    sentences = "\n".join(f"La casa {a}{b}a sola." for a in letters for b in "aei")
+    (recipe / "texts").mkdir()
+    for lang in LANGUAGES:
+        (recipe / "texts" / f"{lang}.txt").write_text(sentences)
+    (recipe / "conf/tiny.yaml").write_text(TINY.replace("num_workers: 0", "num_workers: 2"))
+    (recipe / "db.sh").write_text("SYNTHETIC=texts\n")
+    command = shlex.split("--mixture synthetic --asr_config conf/tiny.yaml --ngpu 0 --nj 1")
+    assert run(recipe, "run.sh", *command, "--stop_stage", "10").returncode == 0
+    lines = {}
+    for name, more in (("once", ""), ("anew", options), ("again", options)):
+        experiment = recipe / "exp" / name
+        given = ["--asr_args", f"{more} --max_epoch 1 --log_interval 1", "--asr_exp", experiment]
+        done = run(recipe, "run.sh", *command, "--stage", "11", "--stop_stage", "11", *given)
+        assert done.returncode == 0, done.stdout + done.stderr
+        log = (experiment / "train.log").read_text()
+        lines[name] = re.findall(r"1epoch:train:\d+-\d+batch.* loss_ctc=([\d.]+)", log)
+    assert len(lines["once"]) > 5
+    assert lines["anew"][0] != lines["once"][0], "before any update: other sound"
+    assert lines["anew"] == lines["again"], "the seed decides"
