@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from espnet_mlma.errors import MlmaError
 
+_OTHER_SPEED = re.compile(r"sp[\d.]+-")
 # Tables that have one line per utterance and that every stage hands on.
 PER_UTTERANCE = ("text", "utt2spk", "utt2lang", "utt2dataset", "utt2category")
 
@@ -105,6 +107,11 @@ def seen_from(place: Path, relative: Path) -> Path | None:
 def folders_above(place: Path) -> list[Path]:
     """The folders above a place as it is named, then those above what its links point at."""
     return list(dict.fromkeys((*place.absolute().parents, *place.resolve().parents)))
+
+
+def without_speed(id_: str) -> str:
+    """The id of the utterance that this one is a copy of at another speed, made by stage 2."""
+    return _OTHER_SPEED.sub("", id_, count=1)
 
 
 def spk2utt(utt2spk: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -21,7 +21,9 @@ def run_cli(main: Callable[[], object]) -> None:
     try:
         main()
     except MlmaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # That of a data loader's process comes with its traceback, and at the end of that.
+        text = str(error).rpartition(f"{__name__}.{MlmaError.__name__}: ")[2].rstrip()
+        print(f"error: {text}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

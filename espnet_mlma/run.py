@@ -14,6 +14,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from espnet_mlma.errors import run_cli
 from espnet_mlma.memory import keep_freed_memory
 
 USAGE = "usage: python -m espnet_mlma.run (-m MODULE | -c CODE | SCRIPT) [arguments]"
@@ -50,4 +51,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_cli(lambda: main(sys.argv[1:]))

@@ -11,15 +11,13 @@ from typing import Any
 from espnet_mlma.compare.published import ALL
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.corpora.fleurs import TAG as FLEURS
-from espnet_mlma.datadir import read, seen_from, training_tables
+from espnet_mlma.datadir import read, seen_from, training_tables, without_speed
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml
 
 # As ESPnet's trainer writes it, such as 31.63 M.
 _PARAMETERS = re.compile(r"Total Number of model parameters: ([\d.,]+) ?([KMBT]?)")
 _FACTORS = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
-# Stage 2 names a copy of another speed so; it is the same speech.
-_OTHER_SPEED = re.compile(r"sp[\d.]+-")
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,8 @@ def logged_parameters(log: Path) -> int | None:
 def _seconds(table: Path) -> float:
     samples = read(table, "stage 3")
     try:
-        heard = sum(int(n) for id_, n in samples.items() if not _OTHER_SPEED.match(id_))
+        # a copy at another speed is the same speech
+        heard = sum(int(n) for id_, n in samples.items() if without_speed(id_) == id_)
     except ValueError as error:
         raise MlmaError(f"{table}: {error}; run stage 3 again") from None
     return heard / SAMPLE_RATE

@@ -25,7 +25,7 @@ from espnet_mlma.corpora.utterance import AudioFile, Utterance
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
 
-_TABLE = "transcripts.tsv"
+_TABLE, _MARKER = "transcripts.tsv", "complete.json"
 SPLITS = ("train", "dev", "test")
 BASE_VOICES = {"en": "en-us", "it": "it", "fr": "fr", "es": "es", "de": "de", "nl": "nl"}
 _FORMAT = 3  # raise it when the sound or the layout changes, so that old copies are made anew
@@ -60,7 +60,7 @@ class Job:
 
 
 def speak(root: Path, name: str, jobs: Mapping[str, Job], nj: int) -> None:
-    """Make the languages of a corpus, or what is missing of them.
+    """Make the languages of a corpus, or what is missing of them, in folders of their own.
 
     Args:
         root: folder of the corpus.
@@ -69,8 +69,12 @@ def speak(root: Path, name: str, jobs: Mapping[str, Job], nj: int) -> None:
         nj: languages rendered at once.
 
     Raises:
-        MlmaError: a plan cannot be made, or a file cannot be written.
+        MlmaError: a folder of a language is there and was not made here, a plan cannot be made, or
+            a file cannot be written.
     """
+    for folder in (root / lang for lang in jobs):
+        if folder.exists() and not (folder / _MARKER).is_file():
+            raise MlmaError(f"{folder}: not made here, and the speech goes there; move it away")
     todo = {lang: job for lang, job in jobs.items() if _made_with(root, lang) != _marker(job)}
     if not todo:
         print(f"{name}: complete in {root}")
@@ -111,26 +115,29 @@ def read(name: str, root: Path, lang: str, split: str) -> Iterator[Utterance]:
             yield Utterance(row["id"], audio, row["text"], row["speaker"], lang)
 
 
-def told(data: Path) -> dict[str, tuple[str, str]]:
-    """Sentence and language, by id, of those clips of a data folder that were made here.
+def told(data: Path) -> dict[str, tuple[str, str] | None]:
+    """Sentence and language of each clip of a data folder; None: the clip was not made here.
 
     Args:
-        data: a data folder of stage 1; its wav.scp may name other clips as well.
+        data: a data folder of stage 1.
 
     Raises:
-        MlmaError: there is no such table, or none of its clips was made here.
+        MlmaError: there is no such folder, or none of its clips was made here.
     """
-    table = data / "wav.scp"
-    folders = {Path(clip).parent.parent for clip in datadir.read(table, "stage 1").values()}
-    found = {}
+    table, remedy = data / "wav.scp", "give a data folder of stage 1, such as data/train_synthetic"
+    if not table.is_file():
+        raise MlmaError(f"{table}: no such file; {remedy}")
+    clips = datadir.read(table, "stage 1")
+    folders = {Path(clip).parent.parent for clip in clips.values()}
+    found: dict[str, tuple[str, str]] = {}
     for folder in sorted(folders):
         if (folder / _TABLE).is_file():
             root, lang = folder.parents[1], folder.parent.name
             said = read(root.name, root, lang, folder.name)
             found.update((utterance.id, (utterance.text, lang)) for utterance in said)
-    if not found:
-        raise MlmaError(f"{table}: eSpeak said none of these; give the folder of `synthetic`")
-    return found
+    if not clips.keys() & found:
+        raise MlmaError(f"{table}: eSpeak NG made none of these where they lie; {remedy}")
+    return {id_: found.get(id_) for id_ in clips}
 
 
 def _marker(job: Job) -> dict[str, object]:
@@ -139,7 +146,7 @@ def _marker(job: Job) -> dict[str, object]:
 
 def _made_with(root: Path, lang: str) -> dict[str, object] | None:
     try:
-        return json.loads((root / lang / "complete.json").read_text())
+        return json.loads((root / lang / _MARKER).read_text())
     except (OSError, ValueError):  # not there, or cut off
         return None
 
@@ -164,7 +171,7 @@ def _fill(folder: Path, job: Job) -> Iterator[float]:
         rows = ["id\tspeaker\ttext", *(f"{u.id}\t{u.speaker}\t{u.text}" for u in lines)]
         table = folder / split / _TABLE
         table.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-    (folder / "complete.json").write_text(json.dumps(_marker(job)) + "\n")
+    (folder / _MARKER).write_text(json.dumps(_marker(job)) + "\n")
 
 
 def finish(spoken: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:

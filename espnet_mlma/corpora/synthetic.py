@@ -52,7 +52,10 @@ def generate(root: Path, *, seed: int = 1, nj: int = 2) -> None:
     for number, lang in enumerate(BASE_VOICES):
         file = root / f"{lang}.txt"
         if not file.is_file():
-            raise MlmaError(f"synthetic: no {file}; put sentences in {lang} there, any free text")
+            raise MlmaError(
+                f"synthetic: no {file.absolute()}; put sentences in {lang} there, any free text, "
+                "or set SYNTHETIC to the folder that has them (db.sh)"
+            )
         digest = sha256(file.read_bytes()).hexdigest()
         make = partial(plan, file, lang, seed)
         jobs[lang] = espeak.Job({"seed": seed, "text": digest}, [seed, number, 2], make)
@@ -110,11 +113,12 @@ def plan(file: Path, lang: str, seed: int) -> dict[str, list[Line]]:
     except UnicodeDecodeError as error:
         raise MlmaError(f"{file}: not UTF-8 at byte {error.start}; convert it") from None
     reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(dropped.items()))
+    reasons = reasons or "nothing"
     if len(found) < _HELD_OUT:
         raise MlmaError(
             f"{file}: {len(found)} sentences to speak, {_HELD_OUT} are needed (dropped: {reasons})"
         )
-    print(f"synthetic: {lang}: dropped {reasons or 'nothing'}", flush=True)
+    print(f"synthetic: {lang}: dropped {reasons}", flush=True)
     rng = np.random.default_rng([seed, list(BASE_VOICES).index(lang)])
     splits: dict[str, list[Line]] = {"train": [], "dev": [], "test": []}
     for number, text in enumerate(found):

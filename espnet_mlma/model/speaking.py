@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from espnet2.train.preprocessor import CommonPreprocessor
 
 from espnet_mlma.corpora import espeak, synthetic
+from espnet_mlma.datadir import without_speed
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.text import normalise
 from espnet_mlma.text.language import split_language
@@ -20,25 +22,38 @@ class SpeakingPreprocessor(CommonPreprocessor):
 
     Voice, rate, pitch and noise are drawn from NumPy's global generator, as ESPnet draws its own
     augmentation, which follows. The clips on disk give their texts, and the lengths that batches
-    are made by; other corpora's are heard as they are, and so is everything in validation.
+    are made by. A copy at another speed is said like what it is a copy of. Clips of the folder that
+    eSpeak did not say are heard as they are, and so is everything in validation.
 
     Args:
-        sentences: data folder of stage 1, such as data/train_synthetic, whose wav.scp leads to what
-            eSpeak was told to say.
+        sentences: data folder of stage 1 of the training set, such as data/train_synthetic, whose
+            wav.scp leads to what eSpeak was told to say; needed.
         options: those of CommonPreprocessor.
 
     Raises:
         MlmaError: the folder is not there, or has no clips that eSpeak said.
     """
 
-    def __init__(self, *, sentences: str | Path, **options):
+    def __init__(self, *, sentences: str | Path | None = None, **options):
+        if sentences is None:
+            raise MlmaError("preprocessor espeak: preprocessor_conf has no `sentences`; add it")
         super().__init__(**options)
-        self._sentences = espeak.told(Path(sentences)) if self.train else {}
+        self._folder = Path(sentences)
+        self._sentences = espeak.told(self._folder) if self.train else {}
+        said = sum(sentence is not None for sentence in self._sentences.values())
+        logging.info(f"{self._folder}: {said} of {len(self._sentences)} clips are said anew")
         self._speaker: tuple[int, espeak.Espeak] | None = None
 
     def __call__(self, uid: str, data: dict[str, str | np.ndarray]) -> dict[str, np.ndarray]:
-        if uid in self._sentences:
-            sentence, lang = self._sentences[uid]
+        if not self.train:
+            return super().__call__(uid, data)
+        original = without_speed(uid)
+        if original not in self._sentences:
+            raise MlmaError(
+                f"{uid}: not in {self._folder}; give as `sentences` the training set's data folder"
+            )
+        if told := self._sentences[original]:
+            sentence, lang = told
             if split_language(data[self.text_name])[1] != normalise(sentence, lang):
                 raise MlmaError(
                     f"{uid}: its sentence is now {sentence!r}, its text is another; "

@@ -96,6 +96,15 @@ def test_a_text_that_is_missing_or_has_no_sentences_is_named(tmp_path):
         synthetic.plan(tmp_path / "en.txt", "en", 1)
 
 
+def test_a_folder_of_the_users_own_is_not_replaced(root):
+    own = root / "nl" / "complete.json"
+    kept = own.rename(own.with_name("book.txt"))
+    with pytest.raises(MlmaError, match=r"nl: not made here, .* move it away"):
+        synthetic.generate(root)
+    assert kept.is_file() and (root / "nl" / "train").is_dir()
+    kept.rename(own)
+
+
 def test_each_voice_speaks_at_any_rate_and_pitch_that_is_drawn():
     speech = Espeak()
     for voice in sorted(set(sum(synthetic.VOICES.values(), ()))):

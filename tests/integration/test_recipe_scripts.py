@@ -363,3 +363,7 @@ def test_synthetic_speech_is_made_on_the_fly_as_the_recipes_page_says(recipe: Pa
     assert len(lines["once"]) > 5
     assert lines["anew"][0] != lines["once"][0], "before any update: other sound"
     assert lines["anew"] == lines["again"], "the seed decides"
+    given[1], given[3] = options.replace("train_", "dev_"), recipe / "exp" / "wrong"
+    done = run(recipe, "run.sh", *command, "--stage", "11", "--stop_stage", "11", *given)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert re.match("error: stage 11: syn_.*: not in data/dev_synthetic; give as", done.stderr)

@@ -13,6 +13,7 @@ from espnet_mlma.corpora import synthetic
 from espnet_mlma.corpora.utterance import AudioFile, Utterance
 from espnet_mlma.corpora.writer import write_set
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.model import SpeakingPreprocessor
 from espnet_mlma.text import LANGUAGES
 
 RATE = 16000
@@ -121,6 +122,19 @@ def test_language_tokens_and_other_augmentation_go_with_it(data):
     assert lengths[1] / lengths[0] == pytest.approx(2, rel=0.05)
 
 
+def test_a_copy_at_another_speed_is_said_anew_too(data):
+    uid = utterance(data, SHORT, "it")
+    silence = np.zeros(RATE, np.float32)
+    clip = {"speech": silence, "text": table(data, "text")[uid]}
+    assert np.abs(preprocessor(data, True)(f"sp1.1-{uid}", clip)["speech"]).max() > 0.1
+
+
+def test_a_clip_of_another_training_set_is_refused(data):
+    clip = {"speech": np.zeros(RATE, np.float32), "text": "la casa"}
+    with pytest.raises(MlmaError, match=r"cv_it_x-2: not in .*train; give as `sentences`"):
+        preprocessor(data, True)("cv_it_x-2", clip)
+
+
 def test_a_text_that_is_no_longer_the_sentence_is_refused(data):
     uid = utterance(data, SHORT, "it")
     clip = {"speech": np.zeros(RATE, np.float32), "text": "la casa nuova"}
@@ -130,8 +144,10 @@ def test_a_text_that_is_no_longer_the_sentence_is_refused(data):
 
 def test_a_folder_of_nothing_that_was_spoken_is_refused(data, tmp_path):
     (tmp_path / "wav.scp").write_text("cv_it_x-1 clip.flac\nb ffmpeg -i x.mp3 - |\n")
-    with pytest.raises(MlmaError, match=r"eSpeak said none of these; give the folder of `synth"):
+    with pytest.raises(MlmaError, match=r"made none of these where they lie; give a data folder"):
         preprocessor(tmp_path, True)
-    with pytest.raises(MlmaError, match=r"absent/wav\.scp: no such file; run stage 1 first"):
+    with pytest.raises(MlmaError, match=r"absent/wav\.scp: no such file; give a data folder of st"):
         preprocessor(tmp_path / "absent", True)
+    with pytest.raises(MlmaError, match="preprocessor_conf has no `sentences`"):
+        SpeakingPreprocessor(train=True)
     assert preprocessor(tmp_path / "absent", False), "a model is decoded where its data are not"

@@ -172,8 +172,11 @@ finished() { echo "Stage ${now}: wrote $1, done in $((SECONDS - started)) s"; }
 
 need() { [ -e "$1" ] || die "stage ${now}: $1 is not there; run $2 first"; }
 
-# failed LOG STATUS: show the end of a log and give up.
+# failed LOG STATUS: say what went wrong, or show the end of a log, and give up.
 failed() {
+    local last
+    last=$(tail -n 1 "$1")
+    [[ ${last} != "error: "* ]] || die "stage ${now}: ${last#error: }; the whole log is in $1"
     tail -n 20 "$1" >&2
     die "stage ${now} failed with exit status $2; the whole log is in $1"
 }
