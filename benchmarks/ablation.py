@@ -5,11 +5,11 @@
 The rows are those of ablation.yaml. Each is trained and decoded by the recipe on the data of stages
 1 to 4, which are made if they are not there, and lies below exp/ablation of the recipe; what is
 done stays done, and a run that was stopped goes on when it is given again. One table is of the test
-sets that were chosen to judge by, the other of those whose speakers training has not heard. Rates
-are those of all their utterances together, mean of the seeds; intervals are those of resampled
-speakers, of the difference to the twin likewise. The language is guessed from the text, where no
-token says it. The validation CER is that of the best epoch, before averaging. What the file of
---json holds of runs elsewhere stays in the table.
+sets that were chosen to judge by, the other of those whose speakers training has not heard; a third
+compares the `pairs` of the grid. Rates are those of all their utterances together, mean of the
+seeds; intervals are those of resampled speakers, of the difference to the twin likewise. The
+language is guessed from the text, where no token says it. The validation CER is that of the best
+epoch, before averaging. What the file of --json holds of runs elsewhere stays in the table.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ import yaml
 from ablation_grid import EXPERIMENTS, MODEL, RECIPE, Row, read_grid
 from ablation_results import (
     HEADER,
+    PAIRS_HEADER,
     Seed,
     collect,
+    pairs_table,
     plot,
     read_results,
     save_seeds,
@@ -180,18 +182,23 @@ def train(grid: dict, rows: Sequence[Row], db_root: Path, jobs: int, threads: in
         raise SystemExit(1)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A table that was printed: its lines, and by row the seeds that it is of."""
+
+    lines: list[list[object]]
+    scores: dict[str, list[Seed]]
+
+
 def show(
     grid: dict, rows: Sequence[Row], corpora: Sequence[str], args: argparse.Namespace
-) -> list[list[object]]:
+) -> Shown:
     """Score what is done on the test sets of some corpora, print the table and write it.
 
     Args:
         grid, rows: of `read_grid`.
         corpora: whose test sets count.
         args: with --json, which keeps tables and errors by speaker of earlier runs as well.
-
-    Returns:
-        The table's lines.
 
     Raises:
         SystemExit: 1 where no row is done, or the JSON file is of other test sets.
@@ -211,7 +218,7 @@ def show(
     report(title, HEADER, lines, args)
     if args.json is not None:
         save_seeds(args.json, title, seeds)
-    return lines
+    return Shown(lines, scores)
 
 
 def main() -> None:
@@ -239,8 +246,11 @@ def main() -> None:
         f"{' and '.join(grid[sets])} test sets{about}": show(grid, rows, grid[sets], args)
         for sets, about in (("test_sets", ""), ("new_speakers", ", speakers not heard"))
     }
+    scores = {sets: shown.scores for sets, shown in tables.items()}
+    pairs = pairs_table(grid.get("pairs", ()), scores)
+    report(f"Ablation, {grid['mixture']}, pairs of rows", PAIRS_HEADER, pairs, args)
     if args.plot is not None:
-        plot(tables, args.plot)
+        plot({sets: shown.lines for sets, shown in tables.items()}, args.plot)
 
 
 if __name__ == "__main__":

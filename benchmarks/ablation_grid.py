@@ -60,7 +60,8 @@ def read_grid(path: Path) -> tuple[dict, list[Row]]:
     """The grid's own settings, and its rows with their whole configurations.
 
     Raises:
-        MlmaError: a row names a budget, or as its twin or start a row, that is not there.
+        MlmaError: a row names a budget, or as its twin or start a row, that is not there; or
+            a pair does.
     """
     grid = read_yaml(path, "give one as ablation.yaml")
     base = read_yaml(ROOT / grid["base"], "it is the `base` of the grid")
@@ -77,6 +78,9 @@ def read_grid(path: Path) -> tuple[dict, list[Row]]:
         recipe, seeds = tuple(given.get("recipe", "").split()), tuple(given["seeds"])
         first = given.get("first") and _start(given["first"], rows)
         rows[name] = Row(name, updates, seeds, config, recipe, given.get("twin"), first)
+    unknown = [name for pair in grid.get("pairs", ()) for name in pair if name not in rows]
+    if unknown:
+        raise MlmaError(f"{path}: pairs: there is no row {unknown[0]!r}; give one that is there")
     return grid, list(rows.values())
 
 

@@ -25,6 +25,7 @@ BY_SPEAKER = ", errors by speaker"  # ends the title of their table in the JSON 
 HEADER = ("row", "updates", "seeds", "WER (%)", "CER (%)", "each seed's", "twin")
 TWIN = HEADER.index("twin")
 HEADER += ("CER less its (95 %)", "relative (%)", "validation CER (%)", "language right (%)")
+PAIRS_HEADER = ("row", "less", "test sets", "seeds", *HEADER[TWIN + 1 : TWIN + 3])
 MARKS = (("#0072B2", "o"), ("#D55E00", "s"))  # told apart without their colours too
 
 
@@ -122,16 +123,38 @@ def table(rows: Sequence[Row], scores: Mapping[str, Sequence[Seed]]) -> list[lis
         if twins is None:
             cells += ["", "", ""]
         else:
-            gain = against(seeds, twins, "CER")
-            relative = 100 * gain.difference / np.mean(rates(twins, "CER"))
-            interval = f"{gain.difference:+.1f}"
-            if math.isfinite(gain.low):
-                interval += f" ({gain.low:+.1f} to {gain.high:+.1f})"
-            cells += [row.twin, interval, f"{relative:+.1f}"]
+            cells += [row.twin, *_difference(seeds, twins)]
         cells += [f"{np.mean([seed.validation for seed in seeds]):.1f}"]
         cells += [f"{100 * np.mean([seed.language for seed in seeds]):.1f}"]
         lines.append(cells)
     return lines
+
+
+def _difference(seeds: Sequence[Seed], others: Sequence[Seed]) -> tuple[str, str]:
+    """CER less that of others, in points with its interval and in per cent of theirs."""
+    gain = against(seeds, others, "CER")
+    relative = 100 * gain.difference / np.mean(rates(others, "CER"))
+    interval = f"{gain.difference:+.1f}"
+    if math.isfinite(gain.low):
+        interval += f" ({gain.low:+.1f} to {gain.high:+.1f})"
+    return interval, f"{relative:+.1f}"
+
+
+def pairs_table(
+    pairs: Iterable[Sequence[str]], scores: Mapping[str, Mapping[str, Sequence[Seed]]]
+) -> list[list[object]]:
+    """A line for each two rows and choice of test sets, of those that are done.
+
+    Args:
+        pairs: names of two rows.
+        scores: by choice of test sets, and row.
+    """
+    return [
+        [name, other, sets, f"{len(of[name])}, {len(of[other])}", *_difference(of[name], of[other])]
+        for name, other in pairs
+        for sets, of in scores.items()
+        if name in of and other in of
+    ]
 
 
 def with_kept(

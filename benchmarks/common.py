@@ -164,9 +164,15 @@ def save(
     rows: Sequence[Sequence[object]],
     about: Mapping[str, str],
 ) -> None:
-    """Put a table, and what `machine` said, into a JSON file in place of the one of its title."""
+    """Put a table, and what `machine` said, into a JSON file in place of the one of its title.
+
+    One of the same figures stays, with what was said of the machine then.
+    """
     known = json.loads(file.read_text()) if file.exists() else {}
-    known[title] = {"machine": about, "header": list(header), "rows": [list(r) for r in rows]}
+    figures = {"header": list(header), "rows": [list(r) for r in rows]}
+    if figures.items() <= known.get(title, {}).items():
+        return
+    known[title] = {"machine": about} | figures
     write(file, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -20,6 +20,7 @@ from ablation_results import (  # noqa: E402
     Results,
     Seed,
     collect,
+    pairs_table,
     plot,
     read_results,
     save_seeds,
@@ -160,6 +161,22 @@ def test_a_row_that_names_what_is_not_there_is_shown(tmp_path, row, missing):
     path.write_text(yaml.safe_dump(grid))
     with pytest.raises(MlmaError, match=f"grid.yaml: a: there is no {missing}"):
         read_grid(path)
+
+
+def test_pairs_are_of_rows_that_are_there(tmp_path):
+    row = {"budget": "short", "seeds": [1]}
+    grid = {"base": "conf/train_asr_conmamba_small.yaml", "budgets": {"short": 10}}
+    grid |= {"rows": {"a": row}, "pairs": [["a", "b"]]}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    with pytest.raises(MlmaError, match="grid.yaml: pairs: there is no row 'b'"):
+        read_grid(tmp_path / "grid.yaml")
+
+
+def test_pairs_are_compared_where_both_rows_are_done():
+    few, many = seeds_of([4] * 25), seeds_of([8] * 25, [8] * 25)
+    scores = {"near": {"a": few, "b": many}, "far": {"a": few}}
+    lines = pairs_table([("a", "b"), ("b", "c")], scores)
+    assert lines == [["a", "b", "near", "1, 2", "-20.0 (-20.0 to -20.0)", "-50.0"]]
 
 
 def test_a_start_may_differ_from_its_row_and_then_lies_elsewhere(tmp_path):

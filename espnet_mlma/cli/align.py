@@ -7,7 +7,14 @@ import os
 from pathlib import Path
 
 from espnet_mlma.cli import files, model
-from espnet_mlma.cli.parser import add_command, add_model_options, binary_stdin, format_of, shown
+from espnet_mlma.cli.parser import (
+    Once,
+    add_command,
+    add_model_options,
+    binary_stdin,
+    format_of,
+    shown,
+)
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import write
 
@@ -34,7 +41,12 @@ def add_to(commands) -> None:
         "--format", choices=tuple(FORMATS), help="(default: as FILE ends, else textgrid)"
     )
     parser.add_argument(
-        "-o", dest="output", type=Path, metavar="FILE", help="write it there (default: print it)"
+        "-o",
+        dest="output",
+        type=Path,
+        action=Once,
+        metavar="FILE",
+        help="write it there (default: print it)",
     )
 
 

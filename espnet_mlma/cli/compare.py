@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espnet_mlma.cli.parser import UsageError, add_command, add_sets, comma_list, format_of
+from espnet_mlma.cli.parser import (
+    Once,
+    UsageError,
+    add_command,
+    add_sets,
+    comma_list,
+    format_of,
+)
 from espnet_mlma.files import write
 
 if TYPE_CHECKING:
@@ -51,7 +59,12 @@ def add_to(commands) -> None:
     )
     parser.add_argument("--format", choices=tuple(FORMATS), help="(default: as FILE ends, else md)")
     parser.add_argument(
-        "-o", dest="output", type=Path, metavar="FILE", help="write it there (default: print it)"
+        "-o",
+        dest="output",
+        type=Path,
+        action=Once,
+        metavar="FILE",
+        help="write it there (default: print it)",
     )
     parser.add_argument(
         "--dump",
@@ -96,7 +109,12 @@ def run(arguments: argparse.Namespace) -> None:
         systems.load(name, folder, arguments.dump, by, published, arguments.sets)
         for name, folder in arguments.systems
     ]
-    contents = render(compare(measured, by, published, figures), form)
+    comparison = compare(measured, by, published, figures)
+    if quotes not in chosen:
+        in_vain = [q for q in quotes if not set(published.choose([q])) & set(comparison.figures)]
+        if in_vain:
+            print(f"no figure on what was decoded: {', '.join(in_vain)}", file=sys.stderr)
+    contents = render(comparison, form)
     if arguments.output is None:
         print(contents, end="")
     else:

@@ -77,6 +77,15 @@ def format_of(output: Path | None, given: str | None, suffixes: Mapping[str, str
     return given or by_name or next(iter(suffixes))
 
 
+class Once(argparse.Action):
+    """Stores a value, and takes no second one, of which the first would be lost without a word."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "given twice; run the command once for each")
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 

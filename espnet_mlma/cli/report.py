@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from espnet_mlma.cli.parser import UsageError, add_command, add_sets, check_output
+from espnet_mlma.cli.parser import Once, UsageError, add_command, add_sets, check_output
 from espnet_mlma.files import write
 from espnet_mlma.host import import_espnet
 from espnet_mlma.values import natural, not_negative
@@ -54,6 +54,7 @@ def add_to(commands) -> None:
         "-o",
         dest="output",
         type=Path,
+        action=Once,
         metavar="FILE",
         help="write it there (default: EXP/DECODING/report.html)",
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from espnet_mlma.cli import model
 from espnet_mlma.cli.files import FORMATS, STDIN, find_sounds, make_folder, plan_outputs
 from espnet_mlma.cli.parser import (
+    Once,
     UsageError,
     add_command,
     add_model_options,
@@ -58,6 +59,7 @@ def add_to(commands) -> None:
         "-o",
         dest="folder",
         type=Path,
+        action=Once,
         metavar="DIR",
         help="where to write them, with the folders they have below a FILE that is a folder; what "
         "is there is replaced (default: beside the sound, or of stdin in the current folder, where "

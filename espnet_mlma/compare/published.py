@@ -106,10 +106,9 @@ class Published:
         for name in names:
             matching = {k for k in self.systems if f"{k}-".startswith((f"{name}-", f"{name}."))}
             if not matching:
-                known = ", ".join(("all", "none", *self.systems))
                 raise MlmaError(
-                    f"no published system is {name!r}; there are {known}, the first two by "
-                    "themselves"
+                    f"no published system is {name!r}; there are {', '.join(self.systems)}, or "
+                    "`all` or `none` alone"
                 )
             chosen |= matching
         return tuple(figure for figure in self.figures if figure.system in chosen)

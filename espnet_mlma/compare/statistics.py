@@ -25,14 +25,17 @@ class Bootstrap:
         difference: rate of the first system less that of the second, in points of per cent.
         low, high: the 95 % interval.
         p: two-sided.
+        is_most: no draw is on the other side of zero: p is the most that it can be, and the least
+            that so many speakers and draws can show.
 
-    Of fewer than `MIN_SPEAKERS` the last three are nan.
+    Of fewer than `MIN_SPEAKERS` low, high and p are nan.
     """
 
     difference: float
     low: float
     high: float
     p: float
+    is_most: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,10 @@ def bootstrap(
     draws = len(resampled) + 1
     beyond = max(0, math.ceil(outside * draws) - 2)
     low, high = np.partition(resampled, [beyond, -1 - beyond])[[beyond, -1 - beyond]]
-    tail = (min((resampled <= 0).sum(), (resampled >= 0).sum()) + 1) / draws
+    across = min((resampled <= 0).sum(), (resampled >= 0).sum())
+    tail = (across + 1) / draws
     p = 2 * stdtr(count - 1, ndtri(min(0.5, tail)) / wider)
-    return Bootstrap(difference, float(low), float(high), float(p))
+    return Bootstrap(difference, float(low), float(high), float(p), is_most=bool(across == 0))
 
 
 def slots(alignment: Iterable[tuple[str | None, str | None]]) -> tuple[int, ...]:

@@ -36,13 +36,15 @@ CORPORA = {
     "swbd": ("SWBD", "Switchboard"),
 }
 ITS_OWN = "its own"  # the normaliser of a quoted figure
+LEAST_P = 0.001  # of those that are printed
 _GIB = 2**30
 _HOW_TESTED = (
     f"differences are in percentage points. The 95 % interval is of {RESAMPLES} resamplings of the "
     "speakers, both systems' together, widened for their number; there is none with fewer than "
-    f"{MIN_SPEAKERS}. p is two-sided, and not corrected for the number of rows. MAPSSWE is NIST's "
-    "matched pairs sentence-segment word error test; with fewer than about 50 segments its normal "
-    f"distribution is rough, and with fewer than {MIN_SEGMENTS} there is none."
+    f"{MIN_SPEAKERS}. p is two-sided, and not corrected for the number of rows; with ≤ no "
+    "resampling is on the other side of zero, and so many speakers cannot show less. MAPSSWE is "
+    "NIST's matched pairs sentence-segment word error test; with fewer than about 50 segments its "
+    f"normal distribution is rough, and with fewer than {MIN_SEGMENTS} there is none."
 )
 
 
@@ -302,7 +304,8 @@ def pairs_grid(names: tuple[str, str, str], pairs: Sequence[Pair]) -> Grid:
 def _pair(pair: Pair) -> tuple[Cell, ...]:
     figures = [str(pair.sentences), str(pair.speakers), rate(pair.first_wer), rate(pair.second_wer)]
     for test in (pair.wer, pair.cer):
-        figures += [f"{test.difference:+.2f}", _interval(test), probability(test.p)]
+        at_most = "≤" if test.is_most and test.p >= LEAST_P else ""
+        figures += [f"{test.difference:+.2f}", _interval(test), at_most + probability(test.p)]
     mapsswe = pair.mapsswe
     figures += [str(mapsswe.segments), _z(mapsswe.z), probability(mapsswe.p)]
     return (Cell(pair.lang), Cell(head(pair.corpus), pair.caveats), *map(Cell, figures))
@@ -412,7 +415,7 @@ def as_printed(value: float) -> str:
 
 def probability(value: float) -> str:
     """A p-value."""
-    return "-" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+    return "-" if math.isnan(value) else f"<{LEAST_P}" if value < LEAST_P else f"{value:.3f}"
 
 
 def _interval(test: Bootstrap) -> str:

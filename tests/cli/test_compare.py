@@ -500,6 +500,12 @@ def test_without_systems_all_that_is_published_is_printed(mlma):
     assert "less" not in out.partition("## Caveats")[0]
 
 
+def test_a_published_system_that_is_asked_for_in_vain_is_named(mlma, recipe):
+    _, out, err = mlma("compare", *systems(recipe)[:1], "--published", "mlma,mamba-asr")
+    assert err == "no figure on what was decoded: mamba-asr\n"
+    assert "Mamba-ASR" not in out and "MLMA ConMamba" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -513,6 +519,11 @@ def test_without_systems_all_that_is_published_is_printed(mlma):
         (["--published", ""], 2, "nothing to compare"),
         (["--sets", "test_cv_en"], 2, "--sets is for decoding folders"),
         (["--sets", ","], 2, "',' names no test set"),
+        (
+            ["-o", "a.md", "-o", "b.html"],
+            2,
+            "argument -o: given twice; run the command once",
+        ),
         (["-o", "/"], 2, "-o / is a folder; name a file"),
         (["-o", "x.pdf"], 2, "x.pdf ends as none of .md, .json, .html; give --format"),
         (["--published", "nobody"], 1, "no published system is 'nobody'"),

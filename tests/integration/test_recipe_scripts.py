@@ -251,7 +251,7 @@ def test_an_experiment_does_not_go_on_with_another_configuration(recipe: Path) -
     assert done.returncode == 1
     assert done.stderr == (
         "error: exp/asr_tiny_raw_char was begun with another conf/tiny.yaml; "
-        "remove it or give --asr_tag\n"
+        "remove it, or give another --asr_tag or --asr_exp\n"
     )
     (recipe / "conf/tiny.yaml").write_text("# new\nmax_epoch: 9\noptim: adam\n")
     done = run(recipe, "asr.sh", *options, "--python", "true")
@@ -279,7 +279,8 @@ def test_an_experiment_does_not_go_on_with_other_options(
     (recipe / "exp/a/checkpoint.pth").touch()
     done = run(*command, *changed)
     assert done.stderr == (
-        f"error: exp/a was begun with another {refused}; remove it or give --asr_tag\n"
+        f"error: exp/a was begun with another {refused}; remove it, "
+        "or give another --asr_tag or --asr_exp\n"
         if refused
         else ""
     )

@@ -71,6 +71,7 @@ while [ $# -gt 0 ]; do
         --mixture | --lang | --asr[_-]config | --asr[_-]tag | --asr[_-]exp | --expdir | \
             --asr[_-]stats[_-]dir | --token[_-]type | --lang[_-]tokens)
             die "$1: the table says it; for a model of your own use run.sh" ;;
+        --*=*) die "$1: options are --name value, with a space" ;;
         --*) ;;
         *) die "'$1': not an option; options are --name value, see $0 --help" ;;
     esac
