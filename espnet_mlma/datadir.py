@@ -11,7 +11,7 @@ from typing import Any
 
 from espnet_mlma.errors import MlmaError
 
-_OTHER_SPEED = re.compile(r"sp[\d.]+-")
+_OTHER_SPEED = re.compile(r"^sp[\d.]+-")
 # Tables that have one line per utterance and that every stage hands on.
 PER_UTTERANCE = ("text", "utt2spk", "utt2lang", "utt2dataset", "utt2category")
 
@@ -111,7 +111,7 @@ def folders_above(place: Path) -> list[Path]:
 
 def without_speed(id_: str) -> str:
     """The id of the utterance that this one is a copy of at another speed, made by stage 2."""
-    return _OTHER_SPEED.sub("", id_, count=1)
+    return _OTHER_SPEED.sub("", id_)
 
 
 def spk2utt(utt2spk: Mapping[str, str]) -> list[tuple[str, str]]:

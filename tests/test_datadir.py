@@ -25,6 +25,11 @@ def test_a_key_that_occurs_twice_is_named_with_its_line(tmp_path: Path) -> None:
         datadir.read(tmp_path / "text", "stage 1")
 
 
+def test_copies_of_other_speeds_are_told_by_how_their_ids_begin() -> None:
+    ids = ["sp0.9-cv_it_a-1", "sp1.1-a", "cv_it_sp9-1", "spa-1"]
+    assert [*map(datadir.without_speed, ids)] == ["cv_it_a-1", "a", "cv_it_sp9-1", "spa-1"]
+
+
 def test_an_empty_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("a one\n \nb two\n")
     with pytest.raises(MlmaError, match="text:2: an empty line; take it out"):

@@ -381,7 +381,8 @@ same_experiment() {
         other=$(experiment_options | diff "${asr_exp}/options" - |
             sed -n '/^>/{s/^> \([a-z_]*\)=.*/--\1/p;q}') || true
     fi
-    [ -z "${other}" ] || die "${asr_exp} was begun with another ${other}; remove it, or give another --asr_tag or --asr_exp"
+    [ -z "${other}" ] ||
+        die "${asr_exp} was begun with another ${other}; remove it, or give another --asr_tag or --asr_exp"
 }
 
 # settings FILE: a configuration without its comments, and without what a run may be prolonged by.
