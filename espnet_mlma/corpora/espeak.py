@@ -73,7 +73,8 @@ def speak(root: Path, name: str, jobs: Mapping[str, Job], nj: int) -> None:
             a file cannot be written.
     """
     for folder in (root / lang for lang in jobs):
-        if folder.exists() and not (folder / _MARKER).is_file():
+        made = (folder / _MARKER, *(folder / split / _TABLE for split in SPLITS))
+        if folder.exists() and not any(path.is_file() for path in made):
             raise MlmaError(f"{folder}: not made here, and the speech goes there; move it away")
     todo = {lang: job for lang, job in jobs.items() if _made_with(root, lang) != _marker(job)}
     if not todo:

@@ -96,13 +96,15 @@ def test_a_text_that_is_missing_or_has_no_sentences_is_named(tmp_path):
         synthetic.plan(tmp_path / "en.txt", "en", 1)
 
 
-def test_a_folder_of_the_users_own_is_not_replaced(root):
-    own = root / "nl" / "complete.json"
-    kept = own.rename(own.with_name("book.txt"))
+def test_a_folder_of_the_users_own_is_not_replaced(root, tmp_path):
+    for lang in LANGUAGES:
+        (tmp_path / f"{lang}.txt").symlink_to(root / f"{lang}.txt")
+    book = tmp_path / "nl" / "book.txt"
+    book.parent.mkdir()
+    book.write_text("Een boek.")
     with pytest.raises(MlmaError, match=r"nl: not made here, .* move it away"):
-        synthetic.generate(root)
-    assert kept.is_file() and (root / "nl" / "train").is_dir()
-    kept.rename(own)
+        synthetic.generate(tmp_path)
+    assert book.is_file() and not (tmp_path / "de").exists()
 
 
 def test_each_voice_speaks_at_any_rate_and_pitch_that_is_drawn():
