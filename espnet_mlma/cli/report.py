@@ -67,6 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
         UsageError: -o is a folder, or is missing where test sets are chosen.
     """
     check_output(arguments.output)
+    if arguments.output and arguments.output.suffix.lower() not in ("", ".html", ".htm"):
+        raise UsageError(f"-o {arguments.output}: the page is HTML; name it .html")
     if arguments.sets and not arguments.output:
         raise UsageError("--sets: name a file with -o, for report.html is the page of all sets")
     import_espnet()

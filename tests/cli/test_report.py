@@ -284,6 +284,12 @@ def test_what_is_missing_is_one_line_and_no_page(mlma, recipe, breakage):
     assert not output.exists()
 
 
+def test_a_page_that_is_named_as_something_else_is_wrong_usage(mlma, recipe):
+    code, _, err = mlma("report", recipe / "exp" / "asr_x", "-o", recipe / "page.md")
+    assert code == 2 and "page.md: the page is HTML; name it .html" in err
+    assert not (recipe / "page.md").exists()
+
+
 @pytest.mark.parametrize("size", ["-1", "inf", "nan", "much"])
 def test_a_size_that_is_none_is_wrong_usage(mlma, size):
     code, _, err = mlma("report", "exp", f"--audio-mb={size}")
