@@ -248,7 +248,8 @@ def main() -> None:
     }
     scores = {sets: shown.scores for sets, shown in tables.items()}
     pairs = pairs_table(grid.get("pairs", ()), scores)
-    report(f"Ablation, {grid['mixture']}, pairs of rows", PAIRS_HEADER, pairs, args)
+    if pairs:
+        report(f"Ablation, {grid['mixture']}, pairs of rows", PAIRS_HEADER, pairs, args)
     if args.plot is not None:
         plot({sets: shown.lines for sets, shown in tables.items()}, args.plot)
 

@@ -87,6 +87,17 @@ def printed_tables():
     return rows
 
 
+def test_a_table_that_came_out_as_it_was_keeps_its_record(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from common import save
+
+    file, commits = tmp_path / "found.json", []
+    for commit, figure in (("a", 1), ("b", 1), ("c", 2)):
+        save(file, "T", ("x",), [[figure]], {"commit": commit})
+        commits.append(json.loads(file.read_text())["T"]["machine"]["commit"])
+    assert commits == ["a", "a", "c"]
+
+
 @pytest.mark.parametrize("document", ["README.md", "benchmarks/README.md", "docs/experiments.md"])
 def test_tables_of_figures_are_those_of_the_runs(document):
     text = (ROOT / document).read_text(encoding="utf-8")

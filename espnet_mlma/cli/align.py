@@ -8,15 +8,14 @@ from pathlib import Path
 
 from espnet_mlma.cli import files, model
 from espnet_mlma.cli.parser import (
-    Once,
     add_command,
     add_model_options,
+    add_output,
     binary_stdin,
     format_of,
     shown,
 )
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.files import write
 
 FORMATS = {name: files.FORMATS[name] for name in ("textgrid", "ctm", "json")}
 
@@ -40,14 +39,7 @@ def add_to(commands) -> None:
     parser.add_argument(
         "--format", choices=tuple(FORMATS), help="(default: as FILE ends, else textgrid)"
     )
-    parser.add_argument(
-        "-o",
-        dest="output",
-        type=Path,
-        action=Once,
-        metavar="FILE",
-        help="write it there (default: print it)",
-    )
+    add_output(parser, "write it there (default: print it)")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -64,11 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     transcript = recogniser.align(binary_stdin() if is_stdin else arguments.file, text)
     source = formats.Source("stdin" if is_stdin else shown(arguments.file), name)
     contents = formats.FORMATS[form].render(transcript, source)
-    if arguments.output is None:
-        print(contents, end="")
-    else:
-        write(arguments.output, contents)
-        print(f"wrote {arguments.output}")
+    files.print_or_write(contents, arguments.output)
 
 
 def read_text(path: Path) -> str:

@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from espnet_mlma.cli.files import print_or_write
 from espnet_mlma.cli.parser import (
-    Once,
     UsageError,
     add_command,
+    add_output,
     add_sets,
     comma_list,
     format_of,
 )
-from espnet_mlma.files import write
 
 if TYPE_CHECKING:
     from espnet_mlma.compare.comparison import Comparison
@@ -58,14 +58,7 @@ def add_to(commands) -> None:
         help="of references and hypotheses; Whisper's needs espnet-mlma[compare] (default: ours)",
     )
     parser.add_argument("--format", choices=tuple(FORMATS), help="(default: as FILE ends, else md)")
-    parser.add_argument(
-        "-o",
-        dest="output",
-        type=Path,
-        action=Once,
-        metavar="FILE",
-        help="write it there (default: print it)",
-    )
+    add_output(parser, "write it there (default: print it)")
     parser.add_argument(
         "--dump",
         type=Path,
@@ -115,11 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
         if in_vain:
             print(f"no figure on what was decoded: {', '.join(in_vain)}", file=sys.stderr)
     contents = render(comparison, form)
-    if arguments.output is None:
-        print(contents, end="")
-    else:
-        write(arguments.output, contents)
-        print(f"wrote {arguments.output}")
+    print_or_write(contents, arguments.output)
 
 
 def render(comparison: Comparison, form: str) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from espnet_mlma.cli.parser import UsageError
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import write
 
 STDIN = Path("-")
 # As decode/formats.py has them; to ask it would import PyTorch for a --help.
@@ -117,3 +118,12 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MlmaError(f"cannot make {folder}: {error.strerror}; choose another with -o") from None
+
+
+def print_or_write(contents: str, output: Path | None) -> None:
+    """Put what a command made into a file, and say so; without one print it."""
+    if output is None:
+        print(contents, end="")
+    else:
+        write(output, contents)
+        print(f"wrote {output}")

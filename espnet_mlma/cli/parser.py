@@ -77,7 +77,7 @@ def format_of(output: Path | None, given: str | None, suffixes: Mapping[str, str
     return given or by_name or next(iter(suffixes))
 
 
-class Once(argparse.Action):
+class _Once(argparse.Action):
     """Stores a value, and takes no second one, of which the first would be lost without a word."""
 
     def __call__(self, parser, namespace, values, option_string=None):
@@ -135,6 +135,13 @@ def set_names(text: str) -> tuple[str, ...]:
     if not names:
         raise argparse.ArgumentTypeError(f"{text!r} names no test set")
     return names
+
+
+def add_output(
+    parser: argparse.ArgumentParser, help: str, dest: str = "output", metavar: str = "FILE"
+) -> None:
+    """Where to write, given once at most."""
+    parser.add_argument("-o", dest=dest, type=Path, action=_Once, metavar=metavar, help=help)
 
 
 def add_sets(parser: argparse.ArgumentParser) -> None:

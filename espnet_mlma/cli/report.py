@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from espnet_mlma.cli.parser import Once, UsageError, add_command, add_sets, check_output
+from espnet_mlma.cli.parser import UsageError, add_command, add_output, add_sets, check_output
 from espnet_mlma.files import write
 from espnet_mlma.host import import_espnet
 from espnet_mlma.values import natural, not_negative
@@ -50,14 +50,7 @@ def add_to(commands) -> None:
         metavar="MB",
         help="most audio in the page, as MP3 in base64; 0: none (default: 8)",
     )
-    parser.add_argument(
-        "-o",
-        dest="output",
-        type=Path,
-        action=Once,
-        metavar="FILE",
-        help="write it there (default: EXP/DECODING/report.html)",
-    )
+    add_output(parser, "write it there (default: EXP/DECODING/report.html)")
 
 
 def run(arguments: argparse.Namespace) -> None:

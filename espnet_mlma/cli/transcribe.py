@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from espnet_mlma.cli import model
 from espnet_mlma.cli.files import FORMATS, STDIN, find_sounds, make_folder, plan_outputs
 from espnet_mlma.cli.parser import (
-    Once,
     UsageError,
     add_command,
     add_model_options,
+    add_output,
     binary_stdin,
     comma_list,
     shown,
@@ -55,15 +55,13 @@ def add_to(commands) -> None:
         help=f"write files: {', '.join(FORMATS)}, or all; without it the text is printed, one line "
         "a file, behind its name where there are several",
     )
-    parser.add_argument(
-        "-o",
-        dest="folder",
-        type=Path,
-        action=Once,
-        metavar="DIR",
-        help="where to write them, with the folders they have below a FILE that is a folder; what "
+    add_output(
+        parser,
+        "where to write them, with the folders they have below a FILE that is a folder; what "
         "is there is replaced (default: beside the sound, or of stdin in the current folder, where "
         "nothing is replaced)",
+        dest="folder",
+        metavar="DIR",
     )
     parser.add_argument(
         "--lang",

@@ -36,7 +36,7 @@ CORPORA = {
     "swbd": ("SWBD", "Switchboard"),
 }
 ITS_OWN = "its own"  # the normaliser of a quoted figure
-LEAST_P = 0.001  # of those that are printed
+_LEAST_P = 0.001  # of those that are printed
 _GIB = 2**30
 _HOW_TESTED = (
     f"differences are in percentage points. The 95 % interval is of {RESAMPLES} resamplings of the "
@@ -304,7 +304,7 @@ def pairs_grid(names: tuple[str, str, str], pairs: Sequence[Pair]) -> Grid:
 def _pair(pair: Pair) -> tuple[Cell, ...]:
     figures = [str(pair.sentences), str(pair.speakers), rate(pair.first_wer), rate(pair.second_wer)]
     for test in (pair.wer, pair.cer):
-        at_most = "≤" if test.is_most and test.p >= LEAST_P else ""
+        at_most = "≤" if test.is_most and test.p >= _LEAST_P else ""
         figures += [f"{test.difference:+.2f}", _interval(test), at_most + probability(test.p)]
     mapsswe = pair.mapsswe
     figures += [str(mapsswe.segments), _z(mapsswe.z), probability(mapsswe.p)]
@@ -415,7 +415,7 @@ def as_printed(value: float) -> str:
 
 def probability(value: float) -> str:
     """A p-value."""
-    return "-" if math.isnan(value) else f"<{LEAST_P}" if value < LEAST_P else f"{value:.3f}"
+    return "-" if math.isnan(value) else f"<{_LEAST_P}" if value < _LEAST_P else f"{value:.3f}"
 
 
 def _interval(test: Bootstrap) -> str:

@@ -39,9 +39,10 @@ class SpeakingPreprocessor(CommonPreprocessor):
             raise MlmaError("preprocessor espeak: preprocessor_conf has no `sentences`; add it")
         super().__init__(**options)
         self._folder = Path(sentences)
-        self._sentences = espeak.told(self._folder) if self.train else {}
-        said = sum(sentence is not None for sentence in self._sentences.values())
-        logging.info(f"{self._folder}: {said} of {len(self._sentences)} clips are said anew")
+        if self.train:  # where a model is decoded its training set need not be
+            self._sentences = espeak.told(self._folder)
+            said = sum(sentence is not None for sentence in self._sentences.values())
+            logging.info(f"{self._folder}: {said} of {len(self._sentences)} clips are said anew")
         self._speaker: tuple[int, espeak.Espeak] | None = None
 
     def __call__(self, uid: str, data: dict[str, str | np.ndarray]) -> dict[str, np.ndarray]:

@@ -519,11 +519,7 @@ def test_a_published_system_that_is_asked_for_in_vain_is_named(mlma, recipe):
         (["--published", ""], 2, "nothing to compare"),
         (["--sets", "test_cv_en"], 2, "--sets is for decoding folders"),
         (["--sets", ","], 2, "',' names no test set"),
-        (
-            ["-o", "a.md", "-o", "b.html"],
-            2,
-            "argument -o: given twice; run the command once",
-        ),
+        (["-o", "a.md", "-o", "b.html"], 2, "argument -o: given twice; run the command once for"),
         (["-o", "/"], 2, "-o / is a folder; name a file"),
         (["-o", "x.pdf"], 2, "x.pdf ends as none of .md, .json, .html; give --format"),
         (["--published", "nobody"], 1, "no published system is 'nobody'"),

@@ -6,7 +6,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from espnet_mlma.compare.statistics import bootstrap, mapsswe, segments, slots
+from espnet_mlma.compare.comparison import Pair as Compared
+from espnet_mlma.compare.statistics import Bootstrap, bootstrap, mapsswe, segments, slots
+from espnet_mlma.compare.table import pairs_grid
 from espnet_mlma.score.align import align
 from espnet_mlma.score.result import Pair, find_sclite, score
 
@@ -18,9 +20,21 @@ def speakers(count: int) -> list[str]:
 def test_the_same_errors_everywhere_leave_no_doubt():
     found = bootstrap([2] * 50, [1] * 50, [10] * 50, speakers(50))
     assert (found.difference, found.low, found.high) == (10, 10, 10)
-    assert 0 < found.p < 0.005
+    assert 0 < found.p < 0.005 and found.is_most
     same = bootstrap([1, 2] * 20, [1, 2] * 20, [5] * 40, speakers(40))
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert not same.is_most
+
+
+def test_the_least_that_p_can_be_is_printed_as_a_bound():
+    bound, plain, tiny = (
+        Bootstrap(1.0, 0.5, 2.0, p, is_most)
+        for p, is_most in ((0.013, True), (0.013, False), (1e-5, True))
+    )
+    for test, text in ((bound, "≤0.013"), (plain, "0.013"), (tiny, "<0.001")):
+        pair = Compared("a", "b", "ours", "en", "cv", 9, 9, 2, 1, test, test, mapsswe([]), ())
+        (row,) = pairs_grid(("a", "b", "ours"), [pair]).rows
+        assert [cell.text for cell in row].count(text) == 2
 
 
 def test_the_interval_is_that_of_the_normal_distribution_for_many_speakers():
