@@ -28,7 +28,7 @@ from peaky import encode, write_experiment
 from streaming import read_set
 
 import espnet_mlma
-from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
+from espnet_mlma.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.decode.best_path import best_path
 from espnet_mlma.decode.checkpoint import AVERAGES
 from espnet_mlma.decode.folder import read_options

@@ -20,7 +20,7 @@ from common import milliseconds, model_arguments, peak_of_process, prepare, repo
 from streaming import read_set
 
 import espnet_mlma
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.decode.streaming import StreamingTranscriber
 from espnet_mlma.score.align import count_errors, total_errors
 

@@ -43,8 +43,8 @@ from espnet2.tasks.s2t_ctc import S2TTask
 from peaky import write_experiment
 
 import espnet_mlma
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.compare.measure import parameters
-from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.decode.checkpoint import AVERAGES
 from espnet_mlma.decode.recogniser import Recogniser
 

@@ -15,7 +15,7 @@ from common import ROOT
 from espnet2.tasks.asr import ASRTask
 from torch import Tensor, nn
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.decode.checkpoint import AVERAGES
 
 # How far a frame's own symbol is above the others. With it a prefix beam tries 3 symbols a frame

@@ -23,7 +23,7 @@ import torch
 from common import prepare, report, timed_arguments
 from scipy.stats import theilslopes
 
-from espnet_mlma.corpora.audio import read_audio
+from espnet_mlma.audio import read_audio
 from espnet_mlma.sst.agent import Translator
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_SECONDS
 from espnet_mlma.sst.stream import add_translator_arguments, translator

@@ -22,7 +22,7 @@ from pocketsphinx import Decoder
 from word_times import Spoken, Voice
 
 import espnet_mlma
-from espnet_mlma.corpora.audio import read_audio
+from espnet_mlma.audio import read_audio
 from espnet_mlma.corpora.mini import Line, Size, plan
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.host import import_espnet

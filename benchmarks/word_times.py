@@ -18,7 +18,7 @@ import numpy as np
 from common import prepare, report, timed_arguments
 
 import espnet_mlma
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.corpora.espeak import BASE_VOICES, SPLITS, Espeak, Line, finish
 from espnet_mlma.corpora.mini import Size, plan
 from espnet_mlma.decode.recogniser import Recogniser

@@ -72,8 +72,7 @@ def samples_of(file: str | None) -> np.ndarray:
     """The samples (time,) of a file at 16 kHz; without one, a second of noise."""
     import numpy as np
 
-    from espnet_mlma.corpora.audio import SAMPLE_RATE
-    from espnet_mlma.decode.audio import audio_blocks
+    from espnet_mlma.audio import SAMPLE_RATE, audio_blocks
 
     if file is not None:
         return np.concatenate(list(audio_blocks(file)))
@@ -84,7 +83,7 @@ def repeated(samples: np.ndarray, seconds: float) -> np.ndarray:
     """Samples again and again, up to so many seconds."""
     import numpy as np
 
-    from espnet_mlma.corpora.audio import SAMPLE_RATE
+    from espnet_mlma.audio import SAMPLE_RATE
 
     return np.resize(samples, max(1, round(seconds * SAMPLE_RATE)))
 

@@ -113,7 +113,7 @@ def languages(tables: Sequence[Path], tokens: Sequence[str]) -> str:
 
 def audio(network: nn.Module, config: dict[str, Any]) -> str:
     """The rate that the model hears, and the milliseconds of an encoder frame."""
-    from espnet_mlma.corpora.audio import SAMPLE_RATE
+    from espnet_mlma.audio import SAMPLE_RATE
     from espnet_mlma.decode.owsm import acoustic_model
 
     acoustic = acoustic_model(network, config, "cpu")

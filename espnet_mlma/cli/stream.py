@@ -79,8 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     import numpy as np
 
-    from espnet_mlma.corpora.audio import SAMPLE_RATE
-    from espnet_mlma.decode.audio import pcm_blocks
+    from espnet_mlma.audio import SAMPLE_RATE, pcm_blocks
     from espnet_mlma.decode.streaming import StreamingTranscriber
 
     transcriber = StreamingTranscriber(recogniser, arguments.chunk, arguments.look_ahead)
@@ -105,7 +104,7 @@ def microphone_blocks() -> Iterator[np.ndarray]:
     Raises:
         MlmaError: there is no sounddevice, no PortAudio or no microphone.
     """
-    from espnet_mlma.corpora.audio import SAMPLE_RATE
+    from espnet_mlma.audio import SAMPLE_RATE
 
     try:
         import sounddevice
@@ -208,7 +207,7 @@ class Figures:
         self, transcriber: StreamingTranscriber, blocks: Iterable[np.ndarray]
     ) -> Iterator[StreamUpdate]:
         """Push all blocks (time,) at 16 kHz, and finish; the updates pass on."""
-        from espnet_mlma.corpora.audio import SAMPLE_RATE
+        from espnet_mlma.audio import SAMPLE_RATE
 
         for block in blocks:
             self.heard += len(block) / SAMPLE_RATE

@@ -219,7 +219,7 @@ def audio_of(sound: Path) -> Path | BinaryIO:
 
 def length_of(sound: Path) -> float | None:
     """Seconds of audio as the file's header has them; None: it does not say."""
-    from espnet_mlma.decode.audio import duration_of
+    from espnet_mlma.audio import duration_of
 
     return None if sound == STDIN else duration_of(sound)
 

@@ -93,7 +93,7 @@ class Windowed:
 
     def transcribe_batch(self, utterances: Sequence[np.ndarray]) -> list[Transcript]:
         """As of `Recogniser`."""
-        from espnet_mlma.corpora.audio import SAMPLE_RATE
+        from espnet_mlma.audio import SAMPLE_RATE
 
         window = self.recogniser.acoustic.window_seconds
         at_once = max(1, int(self.recogniser.batch_seconds // window))
@@ -344,7 +344,7 @@ def warm_up(recognisers: Iterable[Recogniser | Windowed]) -> None:
     """Recognise a second of silence with each."""
     import numpy as np
 
-    from espnet_mlma.corpora.audio import SAMPLE_RATE
+    from espnet_mlma.audio import SAMPLE_RATE
 
     for recogniser in recognisers:
         recogniser.transcribe_batch([np.zeros(SAMPLE_RATE, np.float32)])

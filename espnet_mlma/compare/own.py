@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.compare.published import ALL
-from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.corpora.fleurs import TAG as FLEURS
 from espnet_mlma.datadir import read, seen_from, training_tables, without_speed
 from espnet_mlma.errors import MlmaError

@@ -20,7 +20,7 @@ import soundfile
 import soxr
 
 from espnet_mlma import datadir
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.corpora.utterance import AudioFile, Utterance
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from espnet_mlma.corpora.audio import AudioInfo
+from espnet_mlma.audio import AudioInfo
 from espnet_mlma.corpora.utterance import Utterance
 from espnet_mlma.text import check, normalise
 

@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 
 from espnet_mlma import files
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.corpora.tables import read_lines, require
 from espnet_mlma.errors import MlmaError, run_cli
 

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 
-from espnet_mlma.corpora.audio import AudioInfo, iter_archive, probe
+from espnet_mlma.audio import AudioInfo, probe
+from espnet_mlma.corpora.audio import iter_archive
 from espnet_mlma.corpora.utterance import ArchiveMember, AudioFile
 from espnet_mlma.errors import MlmaError
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_mlma import datadir
-from espnet_mlma.corpora.audio import AudioInfo, scp_value
+from espnet_mlma.audio import AudioInfo
+from espnet_mlma.corpora.audio import scp_value
 from espnet_mlma.corpora.filters import Drop, HeldOut, drop_by_sound, drop_by_text, span
 from espnet_mlma.corpora.probing import Audio, probe_all
 from espnet_mlma.corpora.utterance import Utterance

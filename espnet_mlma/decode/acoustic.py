@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.text.language import language_of_token
 

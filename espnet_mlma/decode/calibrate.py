@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from espnet_mlma import files
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.datadir import read
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.checkpoint import fingerprint

@@ -9,7 +9,7 @@ from statistics import fmean
 import kaldiio
 import numpy as np
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
+from espnet_mlma.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.datadir import read, seen_from
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.recogniser import Recogniser, by_length

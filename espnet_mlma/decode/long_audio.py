@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.best_path import BLANK, Path, best_path
 from espnet_mlma.decode.words import space_of

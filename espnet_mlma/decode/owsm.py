@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.decode import checkpoint
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.best_path import BLANK

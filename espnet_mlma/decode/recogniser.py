@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE, as_samples, audio_blocks
 from espnet_mlma.decode import checkpoint
 from espnet_mlma.decode.acoustic import AcousticModel
-from espnet_mlma.decode.audio import as_samples, audio_blocks
 from espnet_mlma.decode.best_path import Path as TokenPath
 from espnet_mlma.decode.best_path import best_path, forced_path
 from espnet_mlma.decode.fusion import Fusion

@@ -12,7 +12,7 @@ import torch
 from espnet2.legacy.nets.beam_search import Hypothesis
 from torch import Tensor
 
-from espnet_mlma.decode.audio import as_samples
+from espnet_mlma.audio import as_samples
 from espnet_mlma.decode.best_path import best_path
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.prefix_beam import prefix_beam

@@ -13,9 +13,8 @@ from espnet2.layers.global_mvn import GlobalMVN
 from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 from torch import Tensor
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE, as_samples
 from espnet_mlma.decode.acoustic import AcousticModel
-from espnet_mlma.decode.audio import as_samples
 from espnet_mlma.decode.best_path import Path, best_path
 from espnet_mlma.decode.owsm import SpeechToTextModel
 from espnet_mlma.decode.recogniser import Recogniser

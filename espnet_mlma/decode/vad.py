@@ -13,7 +13,7 @@ from operator import itemgetter
 import numpy as np
 import torch
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.errors import MlmaError
 
 # Samples that the detector judges at once, carrying its state from one frame to the next.

@@ -163,8 +163,7 @@ def _measured(sound: Path, most_minutes: float) -> float:
     Raises:
         MlmaError: no audio, or too much of it.
     """
-    from espnet_mlma.corpora.audio import SAMPLE_RATE
-    from espnet_mlma.decode.audio import audio_blocks
+    from espnet_mlma.audio import SAMPLE_RATE, audio_blocks
 
     samples = 0
     for block in audio_blocks(sound):
@@ -250,7 +249,7 @@ def _loaded(models: Mapping[str, str]) -> dict[str, Recogniser]:
     import numpy as np
 
     import espnet_mlma
-    from espnet_mlma.corpora.audio import SAMPLE_RATE
+    from espnet_mlma.audio import SAMPLE_RATE
     from espnet_mlma.decode.language import guess_language
 
     recognisers = {name: espnet_mlma.load(path) for name, path in models.items()}

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from espnet_mlma import datadir
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.corpora.filters import Limits
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import replace_folder

@@ -16,7 +16,8 @@ import kaldiio
 import numpy as np
 import soxr
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE, iter_archive, read_audio
+from espnet_mlma.audio import SAMPLE_RATE, read_audio
+from espnet_mlma.corpora.audio import iter_archive
 from espnet_mlma.corpora.utterance import ArchiveMember, AudioFile
 from espnet_mlma.errors import MlmaError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import soundfile
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.decode.folder import locate, read_samples
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.report.data import Spoken

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.datadir import read
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.score.align import Errors, align, count_pairs

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_mlma.decode.audio import as_samples
+from espnet_mlma.audio import as_samples
 from espnet_mlma.sst.config import Decoding
 from espnet_mlma.sst.encoder import EncoderStream
 from espnet_mlma.sst.generate import Conversation

@@ -19,8 +19,8 @@ from importlib import import_module
 from itertools import chain, groupby
 from pathlib import Path
 
+from espnet_mlma.audio import AudioInfo
 from espnet_mlma.corpora import librispeech
-from espnet_mlma.corpora.audio import AudioInfo
 from espnet_mlma.corpora.filters import drop_by_sound, span
 from espnet_mlma.corpora.mixtures import CORPORA
 from espnet_mlma.corpora.probing import Audio, probe_all

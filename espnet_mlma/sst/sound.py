@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from espnet_mlma.corpora.audio import read_audio
+from espnet_mlma.audio import read_audio
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.grid import SAMPLE_RATE
 from espnet_mlma.sst.records import Part

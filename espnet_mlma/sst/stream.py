@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet_mlma.decode.audio import audio_blocks, pcm_blocks
+from espnet_mlma.audio import audio_blocks, pcm_blocks
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.host import check_device
 from espnet_mlma.memory import keep_freed_memory

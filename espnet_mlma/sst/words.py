@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import espnet_mlma
-from espnet_mlma.corpora.audio import read_audio
+from espnet_mlma.audio import read_audio
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.host import import_espnet
 from espnet_mlma.sst import stamps, synthesis

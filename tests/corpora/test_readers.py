@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from espnet_mlma.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.corpora import commonvoice, fleurs, librispeech, mls, voxpopuli
-from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.corpora.filters import span
 from espnet_mlma.corpora.mixtures import CORPORA
 from espnet_mlma.corpora.probing import probe_all

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE, AudioInfo
+from espnet_mlma.audio import SAMPLE_RATE, AudioInfo
 from espnet_mlma.corpora.filters import HeldOut, ctc_frames
 from espnet_mlma.corpora.probing import probe_all
 from espnet_mlma.corpora.utterance import AudioFile, Utterance, speaker_id

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import espnet_mlma
-from espnet_mlma.corpora.audio import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.decode.known_text import known_words
 from espnet_mlma.errors import MlmaError
 

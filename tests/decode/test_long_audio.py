@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import espnet_mlma
-from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
+from espnet_mlma.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.best_path import best_path
 from espnet_mlma.decode.long_audio import pieces

@@ -13,7 +13,7 @@ import soundfile
 import torch
 import yaml
 
-from espnet_mlma.corpora.audio import read_audio
+from espnet_mlma.audio import read_audio
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_SECONDS, SAMPLE_RATE
 

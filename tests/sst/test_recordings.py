@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from espnet_mlma.audio import AudioInfo
 from espnet_mlma.corpora import commonvoice, librispeech, voxpopuli
-from espnet_mlma.corpora.audio import AudioInfo
 from espnet_mlma.corpora.probing import probe_all
 from espnet_mlma.corpora.utterance import ArchiveMember, AudioFile, Utterance
 from espnet_mlma.errors import MlmaError

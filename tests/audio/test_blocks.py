@@ -10,8 +10,7 @@ import pytest
 import soundfile
 import soxr
 
-from espnet_mlma.corpora.audio import SAMPLE_RATE, read_audio
-from espnet_mlma.decode.audio import audio_blocks, duration_of, pcm_blocks
+from espnet_mlma.audio import SAMPLE_RATE, audio_blocks, duration_of, pcm_blocks, read_audio
 from espnet_mlma.errors import MlmaError
 
 
