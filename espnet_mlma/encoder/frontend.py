@@ -25,6 +25,22 @@ _SLAB = (128, 16384)
 _CNN_CHANNELS = {"cnn4": (64, 32), "cnn8": (64, 32, 32)}
 
 
+class FlatLayerNorm(nn.LayerNorm):
+    """Normalise over the last axes together, as nn.LayerNorm of the same shape does.
+
+    PyTorch's CUDA backward of a LayerNorm over two axes writes out of bounds, or raises, from
+    65,537 rows on (pytorch#192016, #193016). One flattened axis gives the same numbers, and the
+    parameters keep their shape, so checkpoints stay valid.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., *normalized_shape) of any leading axes; returns it normalised."""
+        axes = len(self.normalized_shape)
+        flat = x.flatten(-axes)
+        weight, bias = self.weight.flatten(), self.bias.flatten()
+        return F.layer_norm(flat, weight.shape, weight, bias, self.eps).view(x.shape)
+
+
 class ConvFrontend(nn.Module):
     """3x3 convolutions of stride 2 in time and frequency, each with LayerNorm and LeakyReLU.
 
@@ -51,7 +67,7 @@ class ConvFrontend(nn.Module):
         for after in channels:
             bins = (bins + 1) // 2
             self.convs.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
-            self.norms.append(nn.LayerNorm((bins, after)))
+            self.norms.append(FlatLayerNorm((bins, after)))
             before = after
         self.dropout = Dropout(dropout_rate)
         self.out = Linear(bins * before, output_size)

@@ -6,8 +6,10 @@ from espnet2.asr.ctc import CTC
 from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from espnet2.optimizers.optim_groups import configure_optimizer
 from espnet2.torch_utils.initialize import initialize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from espnet_mlma.encoder import ConformerCnn4Encoder, ConMambaEncoder
+from espnet_mlma.encoder.frontend import FlatLayerNorm
 from espnet_mlma.encoder.linear import Linear
 
 VOCABULARY = 31  # the paper's: 26 letters, apostrophe, word boundary, blank, bos, eos
@@ -74,6 +76,48 @@ def test_alone_equals_in_a_batch_with_garbage(bimamba, input_layer):
     for name, parameter in encoder.named_parameters():
         scale = max(1.0, together[name].abs().max().item())
         assert (parameter.grad - together[name]).abs().max() <= 1e-5 * scale, name
+
+
+class LayerNormAxes(TorchDispatchMode):
+    """Records over how many axes each LayerNorm goes."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.__name__.startswith(("native_layer_norm.", "layer_norm.")):
+            self.seen.append(len(args[1]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("input_layer", ["cnn4", "cnn8", "linear", "conv2d", "conformer_cnn4"])
+def test_every_layer_norm_goes_over_one_axis(input_layer):
+    """Over two, PyTorch's CUDA backward corrupts memory from 65,537 rows on (pytorch#192016)."""
+    if input_layer == "conformer_cnn4":
+        encoder = ConformerCnn4Encoder(40, output_size=16, num_blocks=1, linear_units=16)
+    else:
+        encoder = tiny(input_layer=input_layer)
+    with LayerNormAxes() as norms:
+        encoder(*batch())
+    assert norms.seen and set(norms.seen) == {1}
+
+
+def test_flat_layer_norm_equals_torch():
+    torch.manual_seed(0)
+    theirs, ours = torch.nn.LayerNorm((5, 7)), FlatLayerNorm((5, 7))
+    torch.nn.init.normal_(theirs.weight)
+    torch.nn.init.normal_(theirs.bias)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 3, 5, 7, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    weights = torch.randn(2, 3, 5, 7)
+    (theirs(x) * weights).sum().backward()
+    (ours(y) * weights).sum().backward()
+    torch.testing.assert_close(ours(y), theirs(x))
+    torch.testing.assert_close(y.grad, x.grad)
+    for name, parameter in theirs.named_parameters():
+        torch.testing.assert_close(getattr(ours, name).grad, parameter.grad)
 
 
 def test_conformer_cnn4_alone_equals_in_a_batch():
