@@ -1,24 +1,40 @@
-"""Files and folders that appear whole or not at all, and YAML that is what it should be."""
+"""Files and folders that appear whole or not at all, and text and YAML that people wrote."""
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import os
 import shutil
+import socket
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from espnet_mlma import claims
 from espnet_mlma.errors import MlmaError
+
+_WRITERS = 100  # processes that may write one output at once, each to a place of its own
+_HEAD = 2**16  # bytes that the kind of line ends is found in
+# Byte order marks of other encodings.
+_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A file to write in the place of another; when the context ends well, it takes that place.
 
-    A link stays, and what it points at is replaced. Into a device or a pipe is written as it is.
+    Each process writes to a place of its own; of several, the last one to end is there. A link
+    stays, and what it points at is replaced. A device or a pipe is written to directly.
 
     Args:
         path: the place; its folder is made.
@@ -35,17 +51,16 @@ def whole(path: Path) -> Iterator[Path]:
         except OSError as error:
             raise _cannot_write(path, error) from None
         return
-    path = Path(os.path.realpath(path)) if os.path.islink(path) else path
-    new = path.with_name(f".{path.name}.new")
+    path = _target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield new
-        os.replace(new, path)
+        with _own_place(path) as new:
+            os.truncate(new, 0)  # a process that was killed may have left it
+            yield new
+            _sync(new)
+            os.replace(new, path)
     except OSError as error:
         raise _cannot_write(path, error) from None
-    finally:
-        with suppress(OSError):
-            new.unlink()
 
 
 def write(path: Path, contents: str) -> None:
@@ -56,6 +71,55 @@ def write(path: Path, contents: str) -> None:
     """
     with whole(path) as new:
         new.write_text(contents, encoding="utf-8", newline="\n")
+
+
+def read_text(path: Path, remedy: str) -> str:
+    """Read a text that people may have written, in UTF-8 with or without a byte order mark.
+
+    Args:
+        path: the file.
+        remedy: what to do where it cannot be read, for the error.
+
+    Raises:
+        MlmaError: it cannot be read, or is in another encoding.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise MlmaError(f"{path.absolute()}: {error.strerror}; {remedy}") from None
+    return _decoded(path, data, 1)
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text that people may have written, without their ends.
+
+    UTF-8 with or without a byte order mark. Lines end in LF, CR LF or, in a file without LF, CR.
+    No other character ends a line. A file whose name ends in `.gz` is decompressed.
+
+    Raises:
+        OSError, EOFError, zlib.error: it cannot be read.
+        MlmaError: it is in another encoding.
+    """
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        head = file.peek(_HEAD)
+        only_cr = b"\r" in head and b"\n" not in head
+        lines = file.read().removesuffix(b"\r").split(b"\r") if only_cr else file
+        for number, line in enumerate(lines, 1):
+            yield _decoded(path, line, number).rstrip("\r\n")
+
+
+def _decoded(path: Path, data: bytes, first_line: int) -> str:
+    if first_line == 1:
+        encoding = next((name for bom, name in _ENCODINGS.items() if data.startswith(bom)), None)
+        if encoding:
+            raise MlmaError(f"{path}: text in {encoding}; save it as UTF-8")
+        data = data.removeprefix(codecs.BOM_UTF8)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = f"{path}:{first_line + data.count(b'\n', 0, error.start)}"
+        byte = f"0x{data[error.start]:02x}"
+        raise MlmaError(f"{place}: byte {byte} is not UTF-8; save the file as UTF-8") from None
 
 
 def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
@@ -69,10 +133,8 @@ def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
         MlmaError: it cannot be read, or holds something else.
     """
     try:
-        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MlmaError(f"{path.absolute()}: {error.strerror}; {remedy}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        contents = yaml.safe_load(read_text(path, remedy))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise MlmaError(f"{path}: not a readable YAML file ({reason}); {remedy}") from None
     if not isinstance(contents, dict | None):
@@ -83,36 +145,109 @@ def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
 def replace_folder(folder: Path, fill: Callable[[Path], object]) -> None:
     """Fill a new folder and put it in the place of the old one.
 
+    Each process fills a folder of its own; of several, the last one to end is there.
+
     Args:
-        folder: the place.
+        folder: the place; a link stays, and what it points at is replaced.
         fill: writes the contents into the folder that it is given.
 
     Raises:
         MlmaError: the disk is full or not writable; the old folder is then untouched.
     """
-    new = folder.with_name(f".{folder.name}.new")
-    old = folder.with_name(f".{folder.name}.old")
+    folder = _target(folder)
+    if folder.is_file():
+        raise MlmaError(f"cannot write {folder}: a file; move it away or name a folder")
     try:
-        _put_back(old, folder)
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        fill(new)
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _swap(None, folder)  # what a kill left half-done
+        with _own_place(folder, is_folder=True) as new:
+            for left in new.iterdir():  # by a process that was killed
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            fill(new)
+            for file in new.iterdir():
+                if file.is_file():
+                    _sync(file)
+            _swap(new, folder)
     except OSError as error:
         raise _cannot_write(folder, error) from None
+
+
+def _swap(new: Path | None, folder: Path) -> None:
+    """Put a new folder in the place of the old one; without a new one, end a swap cut short."""
+    old = claims.beside(folder, "old")
+    if new is None and not old.exists():
+        return
+    lock = claims.beside(folder, "swap")
+    descriptor = claims.open_locked(lock, wait=True)
+    try:
+        if old.exists() and folder.exists():  # a kill came before the old one was removed
+            shutil.rmtree(old)
+        elif old.exists():  # a kill came before the new one was there
+            old.rename(folder)
+        if new is not None:
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+            _remove(old)
     finally:
-        _put_back(old, folder)
-        shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+        _remove(lock)
+        os.close(descriptor)
 
 
-def _put_back(old: Path, folder: Path) -> None:
-    """What was moved aside for a new folder that never came."""
-    if old.exists() and not folder.exists():
-        old.rename(folder)
+@contextmanager
+def _own_place(path: Path, is_folder: bool = False) -> Iterator[Path]:
+    """A file or folder beside a path that no other process writes to; gone afterwards.
+
+    It is locked while it is written. What a killed process left is not, and is used again. The
+    host is in the name because locks of folders do not reach over a network.
+    """
+    host = socket.gethostname()[:64]
+    for number in range(_WRITERS):
+        new = claims.beside(path, f"new.{host}" + (f".{number}" if number else ""))
+        try:
+            descriptor = claims.open_locked(new, folder=is_folder)
+        except BlockingIOError:
+            continue
+        break
+    else:
+        raise MlmaError(f"cannot write {path}: {_WRITERS} processes write it already; end them")
+    made = os.fstat(descriptor)
+    try:
+        yield new
+    finally:
+        # In its place by now, unless something failed.
+        if new.exists() and os.path.samestat(made, new.stat()):
+            _remove(new)
+        os.close(descriptor)
+
+
+def _target(path: Path) -> Path:
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
+
+
+def _sync(file: Path) -> None:
+    """Write a file through to the disk, so that a power cut after a renaming leaves no empty one."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder that is of no use any more; say so if that cannot be done."""
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        print(f"note: cannot remove {path}: {error.strerror}; remove it by hand", file=sys.stderr)
 
 
 def _cannot_write(path: Path, error: OSError) -> MlmaError:

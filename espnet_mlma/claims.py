@@ -1,0 +1,121 @@
+"""Locks that say who writes an output. The kernel releases them when the writer ends or is killed.
+
+They are `flock` locks. On file systems without them (some of NFS and Lustre) nothing is locked.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from espnet_mlma.errors import MlmaError
+
+_NOT_SUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+_LONGEST_NAME = 120  # bytes; the file system's limit is 255
+
+
+@contextmanager
+def claim(path: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
+    """Be the only process that does something to an output.
+
+    The lock is the hidden file `.<name>.claim` beside the output, with host and process in it.
+
+    Args:
+        path: the output, which need not exist; the folder that it lies in is made.
+        doing: what the holder does, for the error, such as `speaks it`.
+        wait: wait for a process that holds the claim.
+
+    Raises:
+        MlmaError: another process holds the claim and `wait` is false, or the lock cannot be
+            written.
+    """
+    lock = beside(path, "claim")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = open_locked(lock, wait=wait)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    except BlockingIOError:
+        raise MlmaError(
+            f"{path}: {_holder(lock)} {doing} already; wait for it or end it, then run this again"
+        ) from None
+    except OSError as error:
+        raise MlmaError(f"cannot write {lock}: {error.strerror}; choose another place") from None
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            lock.unlink()  # before it is released: nobody else holds it yet
+        os.close(descriptor)
+
+
+def open_locked(path: Path, *, folder: bool = False, wait: bool = False) -> int:
+    """Make a file or folder unless it is there, and lock it.
+
+    Args:
+        path: where it is; links are not followed.
+        folder: make a folder.
+        wait: wait for a process that has locked it.
+
+    Returns:
+        A file descriptor; closing it releases the lock.
+
+    Raises:
+        BlockingIOError: another process, or this one, has locked it and `wait` is false.
+        OSError: it cannot be made or opened.
+    """
+    while True:
+        if folder:
+            path.mkdir(exist_ok=True)
+        kind = os.O_RDONLY | os.O_DIRECTORY if folder else os.O_RDWR | os.O_CREAT
+        try:
+            descriptor = os.open(path, kind | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:
+            if not path.parent.is_dir():
+                raise
+            continue  # another process has just moved the folder away
+        try:
+            _lock(descriptor, wait)
+            if _lies_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # renamed or removed by the process that had it: try what is there now
+
+
+def beside(path: Path, purpose: str) -> Path:
+    """A hidden name beside a path, for a purpose; long names are shortened to a digest."""
+    name = path.name
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+    return path.with_name(f".{name}.{purpose}")
+
+
+def _lock(descriptor: int, wait: bool) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+
+
+def _lies_at(descriptor: int, path: Path) -> bool:
+    ours = os.fstat(descriptor)
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _holder(lock: Path) -> str:
+    with suppress(OSError):
+        return lock.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+    return "another process"
