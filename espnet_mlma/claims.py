@@ -18,6 +18,7 @@ from espnet_mlma.errors import MlmaError
 
 _NOT_SUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _LONGEST_NAME = 120  # bytes; the file system's limit is 255
+_held: set[int] = set()  # descriptors of claims
 
 
 @contextmanager
@@ -47,12 +48,24 @@ def claim(path: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise MlmaError(f"cannot write {lock}: {error.strerror}; choose another place") from None
+    _held.add(descriptor)
     try:
         yield
     finally:
-        with suppress(FileNotFoundError):
-            lock.unlink()  # before it is released: nobody else holds it yet
-        os.close(descriptor)
+        if descriptor in _held:  # it is not in a forked child
+            _held.remove(descriptor)
+            with suppress(FileNotFoundError):
+                lock.unlink()  # before it is released: nobody else holds it yet
+            os.close(descriptor)
+
+
+def _leave_to_parent() -> None:
+    """Close the claims in a forked child, which could outlive a killed parent for seconds."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def open_locked(path: Path, *, folder: bool = False, wait: bool = False) -> int:

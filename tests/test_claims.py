@@ -64,3 +64,27 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(MlmaError, match="cannot write"), claim(tmp_path / "x/y", "writes it"):
         pass
+
+
+FORKING = """
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+from espnet_mlma.claims import claim
+with claim(Path(sys.argv[1]), "writes it"):
+    get_context("fork").Process(target=sys.stdin.read).start()
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_forked_child_that_outlives_a_killed_process_holds_no_claim(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKING, tmp_path / "x"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as holder:
+        assert holder.stdout.readline() == "claimed\n"
+        holder.kill()
+        holder.wait()
+        with claim(tmp_path / "x", "writes it"):
+            pass
+        holder.stdin.close()  # ends the child
