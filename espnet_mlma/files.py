@@ -70,7 +70,8 @@ def write(path: Path, contents: str) -> None:
         MlmaError: it cannot be written.
     """
     with whole(path) as new:
-        new.write_text(contents, encoding="utf-8", newline="\n")
+        # The name of a file need not be text, and must not cost what it stands in.
+        new.write_text(contents, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def read_text(path: Path, remedy: str) -> str:

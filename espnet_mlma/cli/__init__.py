@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
 
 from espnet_mlma.cli import align, bench, compare, demo, info, report, stream, transcribe
-from espnet_mlma.cli.parser import BROKEN_PIPE, Parser, UsageError
-from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.cli.parser import Parser, UsageError
+from espnet_mlma.errors import run_cli
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.version import __version__
 
@@ -29,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: 1 on an error, 2 on wrong usage, 130 on Ctrl-C, 141 on a
             broken pipe.
     """
-    parsed = build_parser().parse_args(arguments)
-    run_cli(lambda: run_command(parsed))
+    run_cli(lambda: run_command(build_parser().parse_args(arguments)))
 
 
 def build_parser() -> Parser:
@@ -54,8 +51,8 @@ def run_command(arguments: argparse.Namespace) -> None:
         arguments: with `run` and `parser`.
 
     Raises:
-        MlmaError: the command failed, or there is no room for its output.
-        SystemExit: 2 on wrong usage, 141 where nobody reads the output any more.
+        MlmaError: the command failed.
+        SystemExit: 2 on wrong usage.
     """
     keep_freed_memory()
     # What ESPnet and its imports log and warn of, a user of a command can do nothing about.
@@ -64,15 +61,5 @@ def run_command(arguments: argparse.Namespace) -> None:
         warnings.simplefilter("ignore")
     try:
         arguments.run(arguments)
-        sys.stdout.flush()
     except UsageError as error:
         arguments.parser.error(str(error))
-    except OSError as error:
-        is_unread = isinstance(error, BrokenPipeError)  # the reader, `head` perhaps, has enough
-        if not is_unread and error.errno != errno.ENOSPC:
-            raise
-        # Nor can Python write what it still holds.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if is_unread:
-            raise SystemExit(BROKEN_PIPE) from None
-        raise MlmaError("cannot write the output: the disk is full; make room") from None

@@ -14,6 +14,7 @@ from espnet_mlma.cli.parser import (
     binary_stdin,
     format_of,
     shown,
+    text_of,
 )
 from espnet_mlma.errors import MlmaError
 
@@ -33,7 +34,7 @@ def add_to(commands) -> None:
     )
     parser.add_argument("file", metavar="FILE", help="sound file, or - for stdin")
     text = parser.add_mutually_exclusive_group(required=True)
-    text.add_argument("--text", help="what was said")
+    text.add_argument("--text", type=text_of, help="what was said")
     text.add_argument("--text-file", type=Path, metavar="FILE", help="holds it, in UTF-8")
     add_model_options(parser)
     parser.add_argument(
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     from espnet_mlma.decode import formats
 
     transcript = recogniser.align(binary_stdin() if is_stdin else arguments.file, text)
-    source = formats.Source("stdin" if is_stdin else shown(arguments.file), name)
+    source = formats.Source("stdin" if is_stdin else shown(arguments.file), shown(name))
     contents = formats.FORMATS[form].render(transcript, source)
     files.print_or_write(contents, arguments.output)
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from espnet_mlma.cli import model
-from espnet_mlma.cli.parser import add_command, add_model_options
+from espnet_mlma.cli.parser import add_command, add_model_options, check_stdout
 from espnet_mlma.host import import_espnet
 from espnet_mlma.values import natural, positive
 
@@ -47,6 +47,7 @@ def add_to(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Load, recognise each length once to warm up and then three times; print medians."""
+    check_stdout()
     start = time.perf_counter()
     model.choose(arguments.model)  # what is missing is said before the imports
     import_espnet()

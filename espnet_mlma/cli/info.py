@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_mlma.cli import model
-from espnet_mlma.cli.parser import UsageError, add_command, add_model
+from espnet_mlma.cli.parser import UsageError, add_command, add_model, check_stdout
 from espnet_mlma.datadir import training_folders, training_tables
 from espnet_mlma.host import import_espnet
 
@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Print a line for each fact."""
     if arguments.positional and arguments.model:
         raise UsageError(f"{arguments.positional} and --model {arguments.model}: give one of both")
+    check_stdout()
     name = model.choose(arguments.positional or arguments.model)
     import_espnet()
 

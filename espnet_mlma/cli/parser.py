@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from espnet_mlma.errors import MlmaError
+from espnet_mlma import streams
+from espnet_mlma.errors import BROKEN_PIPE, MlmaError, one_line
 
 DEFAULT_MODEL = (
     "an experiment folder, a packed zip, or a name on the Hugging Face hub, which is downloaded; "
     "without it $MLMA_MODEL, or the model that `make demo` trained"
 )
-BROKEN_PIPE = 141  # as a shell says of a program that died of SIGPIPE
 EXIT_CODES = {
     0: "all went well",
     1: "an error; it is one line on the standard error",
@@ -35,9 +35,19 @@ def binary_stdin() -> BinaryIO:
     Raises:
         UsageError: the program was started without one.
     """
-    if sys.stdin is None:
+    if not streams.has_stdin():
         raise UsageError("there is no standard input; name a file, or send one through a pipe")
     return sys.stdin.buffer
+
+
+def check_stdout() -> None:
+    """See, before any work, that there is a standard output to print to.
+
+    Raises:
+        UsageError: the program was started without one.
+    """
+    if not streams.has_stdout():
+        raise UsageError("there is no standard output; write to a file with -o, or open one")
 
 
 def shown(path: str | Path) -> str:
@@ -64,9 +74,11 @@ def format_of(output: Path | None, given: str | None, suffixes: Mapping[str, str
         suffixes: of each format; the first is that of what has no suffix.
 
     Raises:
-        UsageError: the name is a folder's, or ends as another format's, or, without --format, as
-            none's.
+        UsageError: there is no standard output; or the name is a folder's, or ends as another
+            format's, or, without --format, as none's.
     """
+    if output is None:
+        check_stdout()
     check_output(output)
     suffix = output.suffix.lower() if output else ""
     by_name = next((name for name, of in suffixes.items() if of.lower() == suffix), None)
@@ -90,7 +102,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str):
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+        self.exit(2, f"error: {one_line(message)}; see {self.prog} --help\n")
 
 
 def add_command(
@@ -122,6 +134,21 @@ def add_command(
     )
     parser.set_defaults(run=run, parser=parser)
     return parser
+
+
+def text_of(argument: str) -> str:
+    """Read an argument that is text; a locale without UTF-8 leaves its bytes escaped."""
+    if argument.isprintable():
+        return argument
+    try:
+        return os.fsencode(argument).decode("utf-8-sig")
+    except UnicodeError:
+        raise argparse.ArgumentTypeError(f"{argument!r} is not UTF-8; convert it") from None
+
+
+def text_list(argument: str) -> tuple[str, ...]:
+    """Texts between commas."""
+    return comma_list(text_of(argument))
 
 
 def comma_list(text: str) -> tuple[str, ...]:

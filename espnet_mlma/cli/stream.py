@@ -15,7 +15,13 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from espnet_mlma.cli import model
-from espnet_mlma.cli.parser import UsageError, add_command, add_model_options, binary_stdin
+from espnet_mlma.cli.parser import (
+    UsageError,
+    add_command,
+    add_model_options,
+    binary_stdin,
+    check_stdout,
+)
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.values import natural, not_negative, positive
 
@@ -73,6 +79,7 @@ def add_to(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what is heard until the sound ends, then figures on the standard error."""
+    check_stdout()
     if not arguments.microphone and binary_stdin().isatty():
         raise UsageError("stdin is a terminal; send samples through a pipe, or give --microphone")
     _, recogniser = model.load(arguments)

@@ -17,11 +17,13 @@ from espnet_mlma.cli.parser import (
     add_model_options,
     add_output,
     binary_stdin,
+    check_stdout,
     comma_list,
     shown,
+    text_list,
 )
 from espnet_mlma.cli.progress import Progress
-from espnet_mlma.errors import MlmaError
+from espnet_mlma.errors import MlmaError, one_line
 from espnet_mlma.files import write
 from espnet_mlma.values import finite, natural, positive
 
@@ -90,7 +92,7 @@ def add_to(commands) -> None:
     search.add_argument("--lm-weight", type=finite, metavar="W", help="of its log-probabilities")
     search.add_argument(
         "--hotwords",
-        type=comma_list,
+        type=text_list,
         default=(),
         metavar="WORD,...",
         help="words or phrases to expect",
@@ -126,11 +128,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("-o is for files, and no --format says which to write")
     if arguments.lm_weight is not None and arguments.lm is None:
         raise UsageError("--lm-weight is for a language model, and no --lm names one")
+    if not formats:
+        check_stdout()
     if STDIN in arguments.files:
         binary_stdin()  # where there is none, said before a model is loaded
     sounds, wrong = find_sounds(arguments.files)
     for path, reason in wrong.items():
-        print(f"error: {shown(path)}: {reason}", file=sys.stderr)
+        print(f"error: {one_line(shown(path))}: {reason}", file=sys.stderr)
     jobs = plan_outputs(sounds, formats, arguments.folder)
     if not jobs:
         raise SystemExit(1)
@@ -145,17 +149,17 @@ def run(arguments: argparse.Namespace) -> None:
     is_several = len(arguments.files) > 1 or len(jobs) > 1
     start, seconds, failed = time.perf_counter(), 0.0, 0
     for number, (sound, files) in enumerate(jobs, start=1):
-        label = f"{number}/{len(jobs)} {sound.name}"
+        label = f"{number}/{len(jobs)} {one_line(shown(sound.name))}"
         try:
             if formats:
                 seconds += write_files(recogniser, name, sound, files, arguments.vad, label)
             else:
-                prefix = f"{shown(sound)}: " if is_several else ""
+                prefix = f"{one_line(shown(sound))}: " if is_several else ""
                 seconds += print_text(recogniser, sound, arguments.vad, label, prefix)
         except MlmaError as error:
             failed += 1
             where = "" if sound == STDIN or str(sound) in str(error) else f"{sound}: "
-            print(f"error: {where}{error}", file=sys.stderr)
+            print(f"error: {one_line(f'{where}{error}')}", file=sys.stderr)
     failed += len(wrong)
     total = len(jobs) + len(wrong)
     print(summary(total, failed, seconds, time.perf_counter() - start), file=sys.stderr)
@@ -184,7 +188,7 @@ def write_files(
 
     with Progress(label, length_of(sound), True) as progress:
         transcript = recogniser.transcribe(audio_of(sound), vad=vad, progress=progress)
-    source = formats.Source("stdin" if sound == STDIN else shown(sound), model_name)
+    source = formats.Source("stdin" if sound == STDIN else shown(sound), shown(model_name))
     for name, file in files.items():
         write(file, formats.FORMATS[name].render(transcript, source))
     return transcript.duration

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from espnet_mlma import streams
 from espnet_mlma.audio import audio_blocks, pcm_blocks
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.host import check_device
@@ -77,6 +78,8 @@ def add_translator_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Translate, one talk after the other, and write the log of all."""
     keep_freed_memory()
+    if args.live and not streams.has_stdin():
+        raise MlmaError("there is no standard input; send samples through a pipe")
     for path in args.wav or ():
         if not path.exists():  # before the model is loaded; a pipe will do
             raise MlmaError(f"{path}: no such file; give talks that are there")

@@ -259,7 +259,11 @@ class CommandTranslator:
             given = "".join(f"{line}\n" for line in lines)
             try:
                 done = subprocess.run(
-                    shlex.split(self.command), input=given, capture_output=True, text=True
+                    shlex.split(self.command),
+                    input=given,
+                    capture_output=True,
+                    encoding="utf-8",
+                    errors="replace",
                 )
             except OSError as error:
                 raise MlmaError(f"--command {self.command}: {error.strerror}") from None
