@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -17,11 +18,29 @@ class MlmaError(Exception):
     """What is wrong, where (file and line, or utterance id), and what to do, in one line."""
 
 
+class MlmaWarning(UserWarning):
+    """What makes a result worse than it could be, where, and what to do, in one line."""
+
+
+def show_warnings() -> None:
+    """Have each `MlmaWarning` printed, as one line on the standard error."""
+
+    def show(message, category, *place, **more) -> None:
+        if issubclass(category, MlmaWarning):
+            print(f"warning: {one_line(str(message))}", file=sys.stderr)
+        else:
+            others(message, category, *place, **more)
+
+    others = warnings.showwarning
+    warnings.showwarning = show
+    warnings.simplefilter("always", MlmaWarning)
+
+
 def run_cli(main: Callable[[], object], is_own: bool = True) -> None:
     """Run a command-line entry point; print an `MlmaError` as one line and exit with 1.
 
     Ctrl-C exits with 130, as the shell would have it, and a standard output that nobody reads any
-    more with 141. Prepares the standard streams.
+    more with 141. Prepares the standard streams, and prints an `MlmaWarning` as one line.
 
     Args:
         main: the entry point; reads its own arguments.
@@ -33,7 +52,9 @@ def run_cli(main: Callable[[], object], is_own: bool = True) -> None:
     """
     streams.prepare()
     try:
-        main()
+        with warnings.catch_warnings():
+            show_warnings()
+            main()
     except MlmaError as error:
         # That of a data loader's process comes with its traceback, and at the end of that.
         _fail(str(error).rpartition(f"{__name__}.{MlmaError.__name__}: ")[2].rstrip())

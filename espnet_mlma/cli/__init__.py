@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from espnet_mlma.cli import align, bench, compare, demo, info, report, stream, transcribe
 from espnet_mlma.cli.parser import Parser, UsageError
-from espnet_mlma.errors import run_cli
+from espnet_mlma.errors import MlmaWarning, run_cli
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.version import __version__
 
@@ -59,6 +59,7 @@ def run_command(arguments: argparse.Namespace) -> None:
     logging.disable(logging.WARNING)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+        warnings.simplefilter("always", MlmaWarning)
     try:
         arguments.run(arguments)
     except UsageError as error:

@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,8 +33,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from espnet_mlma.decode.lm_words import check_encoding, complaint
 from espnet_mlma.decode.words import space_of
-from espnet_mlma.errors import MlmaError
+from espnet_mlma.errors import MlmaError, MlmaWarning
 from espnet_mlma.text import normalise
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 # would cost no more than the shortest.
 LETTER = -1.5
 UNKNOWN_WORD = -8.0
+# Of the words of results a language model has to know this share; a weak acoustic model, whose
+# words are often none, comes to a half.
+_LEAST_KNOWN, _ENOUGH_WORDS = 1 / 3, 6
 
 
 class NgramModel:
@@ -68,23 +73,28 @@ class NgramModel:
             ) from None
         if not Path(path).is_file():
             raise MlmaError(f"{path}: no such file; give an ARPA or KenLM binary file")
+        check_encoding(Path(path))
         config = kenlm.Config()
         config.show_progress = False
         config.arpa_complain = kenlm.ARPALoadComplain.NONE
         try:
             self._model = kenlm.Model(str(path), config)
-        except (OSError, MemoryError) as error:
+        except (OSError, MemoryError, UnicodeDecodeError) as error:  # not UTF-8 in its message
             raise MlmaError(
                 f"{path}: KenLM cannot read it: {_reason(error)}; give an ARPA or "
                 "KenLM file of order 2 or more"
             ) from None
         self._new_state = kenlm.State
+        self.path = path
 
     def start(self) -> kenlm.State:
         """Before the first word."""
         state = self._new_state()
         self._model.BeginSentenceWrite(state)
         return state
+
+    def __contains__(self, word: str) -> bool:
+        return word in self._model
 
     def word(self, state: kenlm.State, word: str) -> tuple[float, kenlm.State]:
         """ln p of a word after `state`, and the state after it."""
@@ -217,6 +227,8 @@ class Fusion:
         self._lm_weight = lm_weight
         self._word_bonus = word_bonus
         self._letter = 0.0 if ngram is None else lm_weight * LETTER
+        self._words = self._known = 0
+        self._has_warned = False
 
     @classmethod
     def from_options(
@@ -236,6 +248,8 @@ class Fusion:
 
         Raises:
             MlmaError: the language model cannot be read, or a hotword cannot be written.
+
+        Warns of a language model whose words the symbols do not write.
         """
         if decoding.lm is None and not decoding.hotwords:
             return None
@@ -246,7 +260,28 @@ class Fusion:
         phrases = {_spelled(phrase, texts) for phrase in decoding.hotwords}
         hotwords = Hotwords(phrases, texts, decoding.hotword_weight)
         ngram = None if decoding.lm is None else NgramModel(decoding.lm)
+        if decoding.lm is not None and (wrong := complaint(Path(decoding.lm), _letters(texts))):
+            warnings.warn(wrong, MlmaWarning, stacklevel=2)
         return cls(texts, hotwords, ngram, decoding.lm_weight, decoding.word_bonus)
+
+    def hear(self, words: Iterable[str]) -> None:
+        """Count the words of a result; warn once, if the language model knows few of them.
+
+        It may be of another language, or not of words at all.
+        """
+        if self._ngram is None or self._has_warned:
+            return
+        for word in words:
+            self._words += 1
+            self._known += word in self._ngram
+        if self._words >= _ENOUGH_WORDS and self._known < _LEAST_KNOWN * self._words:
+            self._has_warned = True
+            warnings.warn(
+                f"{self._ngram.path}: the language model knows {self._known} of the {self._words} "
+                "words recognised with it; give one of this language and this spelling",
+                MlmaWarning,
+                stacklevel=2,
+            )
 
     def start(self) -> State:
         """The empty prefix."""
@@ -310,12 +345,17 @@ def _spelled(phrase: str, texts: Sequence[str]) -> str:
     given, plain = " ".join(phrase.split()), normalise(phrase, "en")
     if not plain:
         raise MlmaError(f"hotword {phrase!r} has no letters; leave it out")
-    letters = {char for text in texts if not _is_tag(text) for char in text}
+    letters = _letters(texts)
     for form in (given, plain, plain.upper()):
         if letters.issuperset(form):
             return form
     unknown = next(char for char in plain if char not in letters)
     raise MlmaError(f"hotword {phrase!r}: the model never writes {unknown!r}; leave it out")
+
+
+def _letters(texts: Sequence[str]) -> set[str]:
+    """All that symbols write, given what each of them writes."""
+    return {char for text in texts if not _is_tag(text) for char in text}
 
 
 def _is_tag(text: str) -> bool:

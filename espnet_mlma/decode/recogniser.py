@@ -187,6 +187,8 @@ class Recogniser:
         tokens = timed_tokens(path, acoustic.tokens, first_frame, self._frame_seconds)
         groups = token_groups(tokens, acoustic.token_type, acoustic.special_ids)
         words = timed_words(groups, acoustic.token_type, end, self.calibration)
+        if self._fusion is not None:
+            self._fusion.hear(word.text for word in words)
         text = " ".join(word.text for word in words)
         duration = end - first_frame * self._frame_seconds
         language = self._language(tokens, text)

@@ -90,6 +90,19 @@ def test_a_search_is_passed_on(mlma, experiment, sounds):
     assert len({out, hot, recogniser.transcribe(sounds / "a.flac").text}) > 1
 
 
+def test_a_language_model_in_capitals_is_told_of_in_one_line(mlma, experiment, sounds, tmp_path):
+    pytest.importorskip("kenlm")
+    arpa = tmp_path / "CAPITALS.arpa"
+    grams = "\\1-grams:\n-4\t<unk>\n-99\t<s>\t-0.3\n-1\t</s>\n-1\tABC\t-0.2\n-1\tDE\t-0.2\n"
+    arpa.write_text(
+        f"\\data\\\nngram 1=5\nngram 2=1\n\n{grams}\n\\2-grams:\n-0.3\tABC DE\n\n\\end\\\n"
+    )
+    code, out, err = mlma("transcribe", sounds / "a.flac", "--model", experiment, "--lm", arpa)
+    assert code == 0 and out
+    first, _summary = err.splitlines()
+    assert first.startswith(f"warning: {arpa}: ") and "case" in first
+
+
 def test_two_sounds_for_one_file_are_refused_before_anything_is_loaded(mlma, sounds, tmp_path):
     for name in ("talk.mp3", "talk.wav"):
         (tmp_path / name).write_bytes(b"")

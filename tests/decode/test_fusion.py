@@ -254,6 +254,7 @@ def test_loading_a_language_model_prints_nothing(arpa, capfd):
         ARPA.encode()[:130],
         ARPA.replace("a cat", "a dog").encode(),
         b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(100),
+        ARPA.replace("cat", "caf\xe9").encode("latin-1")[:190],
     ],
 )
 def test_a_file_that_is_no_language_model(tmp_path, content, capfd):
