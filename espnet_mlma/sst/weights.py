@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from espnet_mlma import tensors
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.extras import require
 from espnet_mlma.sst.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
@@ -83,16 +81,20 @@ def load_wav2vec2(path: Path, **options: Any) -> tuple[ChunkWav2Vec2, list[str]]
         config, source, state = _read_config(path), _HUGGING_FACE, _read_hugging_face(path)
     else:
         config, source, state = Wav2Vec2Config(), _FAIRSEQ, _read_fairseq(path)
-    state = {_PREFIX.sub("", name): tensor for name, tensor in state.items()}
-    with torch.device("meta"):
-        model = ChunkWav2Vec2(replace(config, **options))
-    shapes = {ours: parameter.shape for ours, parameter in model.state_dict().items()}
-    wanted = {_their_name(ours, source): ours for ours in shapes}
+    if not isinstance(state, dict):
+        raise MlmaError(f"{path}: its weights are no dictionary of tensors; {_GET_ONE}")
+    state = {_PREFIX.sub("", str(name)): tensor for name, tensor in state.items()}
+    try:
+        with torch.device("meta"):
+            model = ChunkWav2Vec2(replace(config, **options))
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        raise MlmaError(f"{path}: sizes that make no wav2vec 2.0 ({error}); {_GET_ONE}") from None
+    parameters = model.state_dict()
+    wanted = {_their_name(ours, source): ours for ours in parameters}
     dropped = sorted(name for name in state if name.startswith(_DROPPED))
-    _refuse(path, "lacks", wanted.keys() - state.keys())
-    _refuse(path, "has unknown", state.keys() - wanted.keys() - set(dropped))
-    other = [name for name, ours in wanted.items() if state[name].shape != shapes[ours]]
-    _refuse(path, "has other shapes of", other)
+    expected = {name: parameters[ours] for name, ours in wanted.items()}
+    sizes = f"a wav2vec 2.0 of the sizes that were asked for; {_GET_ONE}"
+    tensors.check(state, expected, path, sizes, dropped)
     # Assigned, so that 300 million parameters are not in memory twice.
     parameters = {ours: state[name].float() for name, ours in wanted.items()}
     model.load_state_dict(parameters, assign=True)
@@ -107,16 +109,6 @@ def _their_name(ours: str, source: int) -> str:
         return f"{_MODULES[module][source]}.{kind}"
     pattern = module.replace(number[0], "#", 1)
     return f"{_MODULES[pattern][source]}.{kind}".replace("#", number[0])
-
-
-def _refuse(path: Path, what: str, names: Iterable[str]) -> None:
-    names = sorted(names)
-    if names:
-        shown = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
-        raise MlmaError(
-            f"{path}: the checkpoint {what} {len(names)} parameters: {shown}; it is no wav2vec 2.0 "
-            f"of the sizes that were asked for; {_GET_ONE}"
-        )
 
 
 def _read_config(folder: Path) -> Wav2Vec2Config:
@@ -149,7 +141,7 @@ def _read_config(folder: Path) -> Wav2Vec2Config:
             linear_units=found["intermediate_size"],
             layer_norm_eps=found["layer_norm_eps"],
         )
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise MlmaError(
             f"{file}: not a configuration of wav2vec 2.0 ({error!r}); {_GET_ONE}"
         ) from None
@@ -158,7 +150,7 @@ def _read_config(folder: Path) -> Wav2Vec2Config:
 def _read_hugging_face(folder: Path) -> dict[str, Tensor]:
     file = folder / "model.safetensors"
     if not file.is_file():
-        return _read(folder / "pytorch_model.bin", weights_only=True)
+        return _read(folder / "pytorch_model.bin")
     safetensors = require("safetensors.torch")
     try:
         return safetensors.load_file(file)
@@ -167,60 +159,17 @@ def _read_hugging_face(folder: Path) -> dict[str, Tensor]:
 
 
 def _read_fairseq(file: Path) -> dict[str, Tensor]:
-    """The parameters of a fairseq checkpoint; neither needs fairseq nor runs what is pickled."""
-    checkpoint = _read(file, weights_only=False, pickle_module=_PARAMETERS_ONLY)
+    """Read the parameters of a fairseq checkpoint, without fairseq."""
+    checkpoint = _read(file, foreign=True)
     state = checkpoint.get("model") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise MlmaError(f"{file}: holds no `model`, so it is no fairseq checkpoint; {_GET_ONE}")
-    if any(name.endswith("feature_extractor.conv_layers.0.2.weight") for name in state):
+    if any(str(name).endswith("feature_extractor.conv_layers.0.2.weight") for name in state):
         raise MlmaError(f"{file}: {_GROUP_NORM}")
     return state
 
 
-def _read(file: Path, **how: Any) -> Any:
+def _read(file: Path, foreign: bool = False) -> Any:
     if not file.is_file():
         raise MlmaError(f"{file}: no such file; {_GET_ONE}")
-    try:
-        return torch.load(file, map_location="cpu", **how)
-    except Exception as error:  # a damaged pickle may raise any
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MlmaError(f"{file}: not a whole PyTorch checkpoint ({reason})") from None
-
-
-class _Ignored:
-    """Stands for an object of fairseq's: options, meters, an optimizer's state."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, item: Any) -> None:
-        """Part of a list is ignored as well."""
-
-    def extend(self, items: Any) -> None:
-        """Part of a list is ignored as well."""
-
-
-class _ParametersOnly(pickle.Unpickler):
-    """Makes tensors and dictionaries; of everything else, which may be code, makes nothing."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What a pickle asks for by its name."""
-        is_tensor = module in ("torch", "torch._utils", "torch.storage", "torch._tensor")
-        is_tensor &= name.startswith("_rebuild") or name.endswith("Storage") or name == "Size"
-        is_type = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
-        if is_tensor or is_type or (module, name) == ("collections", "OrderedDict"):
-            return super().find_class(module, name)
-        return _Ignored
-
-
-_PARAMETERS_ONLY = SimpleNamespace(
-    __name__="parameters_only",
-    Unpickler=_ParametersOnly,
-    load=lambda file, **options: _ParametersOnly(file, **options).load(),
-)
+    return tensors.read(file, foreign)

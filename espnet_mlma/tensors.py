@@ -1,0 +1,186 @@
+"""Files of parameters: read without running what is in them, and checked against a model."""
+
+from __future__ import annotations
+
+import os
+import pickletools
+import tarfile
+import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espnet_mlma.errors import MlmaError
+
+# Each is a pickle: magic number, version, system, contents.
+_LEGACY_PICKLES = 4
+
+
+def read(file: Path, foreign: bool = False) -> Any:
+    """Read what `torch.save` wrote: tensors and plain data, on the CPU.
+
+    PyTorch's own restricted unpickler reads it: nothing in the file is imported or called. Files
+    that PyTorch reads otherwise (TorchScript, the tar format of 2016) are refused.
+
+    Args:
+        file: a zip of `torch.save`, mapped into memory, or a file of PyTorch before 1.6.
+        foreign: the file may name classes of other packages; empty lists stand for their objects.
+
+    Raises:
+        MlmaError: it cannot be read, or holds something else.
+    """
+    if not os.path.isfile(file):
+        what = "a folder" if os.path.isdir(file) else "no such file"
+        raise MlmaError(f"{file}: {what}; give a checkpoint")
+    try:
+        _check_stored(file)
+        stand_ins = _stand_ins(file) if foreign else []
+        with torch.serialization.safe_globals(stand_ins):
+            # Mapped, a billion parameters are not in memory twice.
+            is_mapped = zipfile.is_zipfile(file)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_mapped)
+    except Exception as error:  # a damaged pickle may raise any
+        raise MlmaError(
+            f"{file}: not a whole checkpoint, or more than tensors ({_reason(error)}); copy it "
+            "again, or ask who made it"
+        ) from None
+
+
+def check(
+    found: Any,
+    expected: Mapping[str, Tensor],
+    file: Path,
+    owner: object,
+    ignored: Collection[str] = (),
+) -> None:
+    """See that a file's parameters are those of a model, and finite.
+
+    Args:
+        found: what the file holds.
+        expected: the model's parameters by the names that the file is to have; values are not
+            looked at.
+        file: where they are from.
+        owner: what the parameters are to belong to, for errors.
+        ignored: names in `found` that are not looked at.
+
+    Raises:
+        MlmaError: a parameter is missing, unknown, of another shape or kind of number, or has NaN
+            or Inf; the message names the first.
+    """
+    if not isinstance(found, Mapping):
+        raise MlmaError(
+            f"{file}: holds a {type(found).__name__}, not parameters by name; give a state dict"
+        )
+    remedy = f"the checkpoint does not belong to {owner}"
+    wanted, there = set(expected), set(found) - set(ignored)
+    for what, names in (("lacks", wanted - there), ("has unknown", there - wanted)):
+        if names:
+            first = min(map(str, names))
+            raise MlmaError(f"{file}: {what} {len(names)} parameters, first {first!r}; {remedy}")
+    for name, parameter in expected.items():
+        tensor = found[name]
+        if not _is_plain(tensor):
+            raise MlmaError(f"{file}: {name!r} is not a plain tensor; {remedy}")
+        if tensor.shape != parameter.shape:
+            raise MlmaError(
+                f"{file}: {name!r} is {list(tensor.shape)}, the model's is "
+                f"{list(parameter.shape)}; {remedy}"
+            )
+        if _kind(tensor) != _kind(parameter):
+            raise MlmaError(
+                f"{file}: {name!r} is of {tensor.dtype}, the model's of {parameter.dtype}; {remedy}"
+            )
+    check_finite({name: found[name] for name in expected}, file)
+
+
+def check_finite(parameters: Mapping[str, Tensor], source: object) -> None:
+    """Refuse NaN and Inf.
+
+    Args:
+        parameters: by name.
+        source: where they are from, for the error.
+
+    Raises:
+        MlmaError: a parameter is not finite; the message names the first.
+    """
+    for name, tensor in parameters.items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        # One pass without a copy; both are NaN where one value is.
+        least, most = torch.aminmax(tensor.detach())
+        if not (least.isfinite() and most.isfinite()):
+            raise MlmaError(
+                f"{source}: {name!r} has NaN or Inf; training diverged or the file is damaged: "
+                "copy it again, or take an earlier checkpoint"
+            )
+
+
+def _is_plain(tensor: Any) -> bool:
+    is_tensor = type(tensor) in (Tensor, torch.nn.Parameter)
+    return is_tensor and tensor.layout is torch.strided and tensor.device.type == "cpu"
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.is_complex():
+        return "complex"
+    return "float" if tensor.is_floating_point() else "integer"
+
+
+def _check_stored(file: Path) -> None:
+    """Refuse a tar, and a zip that could unpack to more than its size: neither is of today's
+    `torch.save`."""
+    if tarfile.is_tarfile(file):
+        raise ValueError("a tar archive")
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise ValueError("a compressed archive")
+
+
+class _StandIn(list):
+    """Stands for an object of another package: options, meters, an optimizer's state."""
+
+    def __init__(self, *args: Any):
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignore the object's attributes."""
+
+
+def _stand_ins(file: Path) -> list[tuple[Any, str]]:
+    """For each name in a file that PyTorch does not know: what is called in its place."""
+    if zipfile.is_zipfile(file):
+        names = set(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+    else:
+        with open(file, "rb") as stream:
+            ops = [op for _ in range(_LEGACY_PICKLES) for op in pickletools.genops(stream)]
+        names = {_modern(argument) for op, argument, _ in ops if op.name == "GLOBAL"}
+    others = [(_StandIn, name) for name in names - {"collections.defaultdict"}]
+    return [(_new_dict, "collections.defaultdict"), *others]
+
+
+def _modern(name: str) -> str:
+    """The name that PyTorch looks up for one in a pickle, which has those of Python 2."""
+    module, _, attribute = name.partition(" ")
+    if (module, attribute) in NAME_MAPPING:
+        module, attribute = NAME_MAPPING[module, attribute]
+    return f"{IMPORT_MAPPING.get(module, module)}.{attribute}"
+
+
+def _new_dict(*args: Any) -> dict[Any, Any]:
+    return {}
+
+
+def _reason(error: Exception) -> str:
+    """One line of PyTorch's message, without its advice to switch the check off."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((line for line in lines if "Unsupported" in line or "unsupported" in line), None)
+    text = said or (lines[0] if lines else type(error).__name__)
+    text = text.removeprefix("WeightsUnpickler error: ").partition(" was not an allowed")[0]
+    return text.partition(" In PyTorch 2.6")[0][:200].rstrip(".")
