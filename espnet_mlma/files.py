@@ -133,10 +133,11 @@ def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
     Raises:
         MlmaError: it cannot be read, or holds something else.
     """
+    text = read_text(path, remedy)
     try:
-        contents = yaml.safe_load(read_text(path, remedy))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        contents = yaml.safe_load(text)
+    except Exception as error:  # PyYAML lets others through, as of a date that is none
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise MlmaError(f"{path}: not a readable YAML file ({reason}); {remedy}") from None
     if not isinstance(contents, dict | None):
         raise MlmaError(f"{path}: holds a {type(contents).__name__}, no mapping; {remedy}")

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import pickle
+import os
 import re
 import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
-from zipfile import BadZipFile, is_zipfile
+from typing import Any
 
-import numpy as np
 import torch
-import yaml
 
-from espnet_mlma import hub
-from espnet_mlma.datadir import seen_from
+from espnet_mlma import hub, tensors
+from espnet_mlma.decode import configuration
+from espnet_mlma.decode.configuration import Task, task_of
+from espnet_mlma.decode.packed import META, named_files, unpack
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.files import read_yaml
 
 # Tried in this order in an experiment folder; asr.sh makes the first.
 AVERAGES = (
@@ -31,13 +28,11 @@ AVERAGES = (
     "valid.total_count.ave.pth",
     "latest.pth",
 )
-Task = Literal["asr", "s2t_ctc"]
 
+_GIVE_ONE = "give an experiment folder, a packed zip or a hub id user/name"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 # What a packed model needs; the rest of a hub repository is pictures and logs.
 _HUB_FILES = ("*.yaml", "*.pth", "*.npz", "*.model")
-# Keys that only the configurations of ESPnet's other tasks have.
-_OF_OTHER_TASKS = ("src_token_list", "transcript_token_list", "subtask_series")
 
 
 def build(path: Path, model_file: Path | None = None) -> tuple[torch.nn.Module, dict[str, Any]]:
@@ -51,27 +46,27 @@ def build(path: Path, model_file: Path | None = None) -> tuple[torch.nn.Module, 
             beside it.
 
     Raises:
-        MlmaError: a file is missing, the model was trained by a task without CTC, the checkpoint's
-            keys are not the model's, or the hub cannot be reached.
+        MlmaError: a file is missing or damaged, the model was trained by a task without CTC, the
+            checkpoint's parameters are not the model's or not finite, or the hub cannot be reached.
     """
     with located(path, model_file) as (config, checkpoint):
         return from_files(config, checkpoint)
 
 
 def check_path(path: Path) -> None:
-    """See that a model's files are there; of a hub id nothing is asked.
+    """See that a model's files are there; a hub id is not looked up.
 
-    Nothing of ESPnet's is imported for it, so that a slip of the pen is said at once.
+    Nothing of ESPnet's is imported for it, so that typos fail before the slow import.
 
     Args:
         path: as of `build`.
 
     Raises:
-        MlmaError: a file is missing.
+        MlmaError: a file is missing or may not be looked at.
     """
-    if _is_zip(path):
+    if _kind(path) == "zip":
         _check_zip(path)
-    elif not _is_hub_id(path):
+    elif _kind(path) == "folder":
         config, packed = _in_folder(path)
         packed or _averaged(config.parent)
 
@@ -84,14 +79,16 @@ def located(path: Path, model_file: Path | None = None) -> Iterator[tuple[Path, 
         path, model_file: as of `build`.
 
     Raises:
-        MlmaError: a file is missing, or the hub cannot be reached.
+        MlmaError: a file is missing or may not be looked at, or the hub cannot be reached.
     """
-    if _is_zip(path):
+    kind = _kind(path)
+    if kind == "zip":
+        _check_zip(path)
         with tempfile.TemporaryDirectory() as folder:
-            config, packed = _unpacked(path, folder)
+            config, packed = unpack(path, Path(folder))
             yield config, model_file or packed
         return
-    if _is_hub_id(path):
+    if kind == "hub":
         path = _snapshot(path.as_posix())
     config, packed = _in_folder(path)
     yield config, model_file or packed or _averaged(config.parent)
@@ -103,23 +100,22 @@ def fingerprint(model_file: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def task_of(config: dict[str, Any]) -> Task | None:
-    """Which of ESPnet's tasks a configuration belongs to; None: one that is not read here.
+def _kind(path: Path) -> str:
+    """Whether a path is meant as a zip, a hub id or a folder (or its configuration).
 
-    Args:
-        config: a config.yaml that training wrote.
+    It can only be meant as `user/name` if nothing is there, nor its first folder.
     """
-    if config.get("model") == "espnet_ctc":
-        return "s2t_ctc"
-    is_other = config.get("preprocessor") == "s2t" or any(key in config for key in _OF_OTHER_TASKS)
-    return None if is_other or not {"encoder", "ctc_conf", "token_list"} <= set(config) else "asr"
-
-
-def _is_hub_id(path: Path) -> bool:
-    """Whether a path can only be meant as `user/name`: nothing is there, nor its first folder."""
-    is_file = path.suffix in (".yaml", ".yml")
-    names_nothing = not path.exists() and not path.parent.is_dir()
-    return names_nothing and not is_file and bool(_HUB_ID.fullmatch(path.as_posix()))
+    if not path.parts:
+        raise MlmaError(f"the model's name is empty; {_GIVE_ONE}")
+    try:
+        if path.suffix == ".zip" and not path.is_dir():
+            return "zip"
+        is_there = path.exists() or path.parent.is_dir()
+    except (OSError, ValueError) as error:  # no permission, a name too long, NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise MlmaError(f"{path}: cannot be looked at ({reason}); {_GIVE_ONE}") from None
+    is_hub = not is_there and path.suffix not in (".yaml", ".yml")
+    return "hub" if is_hub and _HUB_ID.fullmatch(path.as_posix()) else "folder"
 
 
 def _snapshot(hub_id: str) -> Path:
@@ -140,59 +136,26 @@ def _cache_folder(repository: str) -> Path:
 
 def _in_folder(path: Path) -> tuple[Path, Path | None]:
     """The configuration, and the checkpoint if a meta.yaml names one."""
-    config, meta = path / "config.yaml", path / "meta.yaml"
-    if path.is_dir() and meta.is_file() and not config.is_file():
-        names = read_yaml(meta, "unpack the model again")
-        files = (names.get("yaml_files") or {}) | (names.get("files") or {})
-        return _packed({key: path / name for key, name in files.items()}, meta)
+    config, meta = path / "config.yaml", path / META
+    if path.is_dir() and os.path.isfile(meta) and not os.path.isfile(config):
+        return named_files(meta, path)
     config = config if path.is_dir() else path
     is_yaml = config.suffix in (".yaml", ".yml")
-    if not config.is_file() or not is_yaml:
-        what = "not a model" if config.is_file() else "no such file"
-        raise MlmaError(
-            f"{config}: {what}; give an experiment folder, a packed zip or a hub id user/name"
-        )
+    if not os.path.isfile(config) or not is_yaml:
+        what = "not a model" if os.path.exists(config) else "no such file"
+        raise MlmaError(f"{config}: {what}; {_GIVE_ONE}")
     return config, None
 
 
-def _unpacked(path: Path, folder: str) -> tuple[Path, Path]:
-    """Configuration and checkpoint of a zip, in a folder."""
-    _check_zip(path)
-    from espnet2.main_funcs.pack_funcs import unpack
-
-    try:
-        files = unpack(path, folder, use_cache=False)
-    except (BadZipFile, KeyError, OSError, RuntimeError, AssertionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise MlmaError(f"{path}: not a whole packed model ({reason}); copy it anew") from None
-    config, model = _packed(files, path)
-    for file in (config, model):
-        if not file.is_file():
-            raise MlmaError(f"{path}: {file.name} is not in it; copy it anew")
-    return config, model
-
-
-def _is_zip(path: Path) -> bool:
-    return path.suffix == ".zip" and not path.is_dir()
-
-
 def _check_zip(path: Path) -> None:
-    if not path.is_file():
-        raise MlmaError(f"{path}: no such file; stage 14 of the recipe packs one")
-
-
-def _packed(files: dict[str, Any], where: Path) -> tuple[Path, Path]:
-    """Configuration and checkpoint among the files of a pack, by the names ESPnet gives them."""
-    for task in ("asr", "s2t"):
-        config, model = files.get(f"{task}_train_config"), files.get(f"{task}_model_file")
-        if config is not None and model is not None:
-            return Path(config), Path(model)
-    raise MlmaError(f"{where}: packs {sorted(files)}; give a model of ESPnet's asr or s2t task")
+    if not os.path.isfile(path):
+        what = "not a file" if os.path.exists(path) else "no such file"
+        raise MlmaError(f"{path}: {what}; stage 14 of the recipe packs one")
 
 
 def _averaged(folder: Path) -> Path:
     for name in AVERAGES:
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             return folder / name
     raise MlmaError(f"{folder}: none of {', '.join(AVERAGES)}; train first, or name a checkpoint")
 
@@ -204,24 +167,20 @@ def from_files(config: Path, model_file: Path) -> tuple[torch.nn.Module, dict[st
         MlmaError: as of `build`.
     """
     for file in (config, model_file):
-        if not file.is_file():
-            raise MlmaError(f"{file}: no such file; the model was not copied or downloaded whole")
-    arguments = read_yaml(config, "give a config.yaml that training wrote")
-    task = task_of(arguments)
-    if task is None:
-        raise MlmaError(
-            f"{config}: not of a CTC model; give one that ESPnet's asr or s2t_ctc task trained"
-        )
-    statistics = (arguments.get("normalize_conf") or {}).get("stats_file")
-    if statistics is not None:
-        arguments["normalize_conf"]["stats_file"] = str(_statistics(config, statistics))
-    arguments["init"] = None  # every parameter comes from the checkpoint
+        if not os.path.isfile(file):
+            what = "not a file" if os.path.exists(file) else "no such file"
+            raise MlmaError(f"{file}: {what}; the model was not copied or downloaded whole")
+    arguments = configuration.read(config)
     try:
-        model = _task_class(task).build_model(argparse.Namespace(**arguments))
-    # As of an encoder that is not installed, or an option of another version.
-    except (ValueError, TypeError) as error:
-        raise MlmaError(f"{config}: {' '.join(str(error).split())}") from None
-    _load_parameters(model, model_file, config)
+        model = _task_class(task_of(arguments)).build_model(argparse.Namespace(**arguments))
+    except Exception as error:  # an option of another version or a wrong value may raise any
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = f"no option {reason}" if isinstance(error, KeyError) else reason
+        raise MlmaError(f"{config}: no model can be built from it: {reason}") from error
+    expected = model.state_dict()
+    state = tensors.read(model_file)
+    tensors.check(state, expected, model_file, config)
+    model.load_state_dict(state)
     for module in model.modules():
         if hasattr(module, "use_flash_attn"):
             module.use_flash_attn = False  # written by training; needs a GPU and half precision
@@ -236,51 +195,3 @@ def _task_class(task: Task):
     from espnet2.tasks.s2t_ctc import S2TTask
 
     return S2TTask
-
-
-def _load_parameters(model: torch.nn.Module, model_file: Path, config: Path) -> None:
-    # Mapped, a billion parameters are not in memory twice; files of PyTorch before 1.6 cannot be.
-    is_mapped = is_zipfile(model_file)
-    try:
-        state = torch.load(model_file, map_location="cpu", weights_only=True, mmap=is_mapped)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
-        raise MlmaError(f"{model_file}: not a whole checkpoint; copy it anew") from None
-    expected = model.state_dict()
-    for key, parameter in expected.items():
-        if key in state and state[key].shape != parameter.shape:
-            raise MlmaError(
-                f"{model_file}: {key!r} is {list(state[key].shape)}, the model's is "
-                f"{list(parameter.shape)}; the checkpoint does not belong to {config}"
-            )
-    result = model.load_state_dict(state, strict=False)
-    for kind, keys in (("lacks", result.missing_keys), ("has unknown", result.unexpected_keys)):
-        if keys:
-            raise MlmaError(
-                f"{model_file}: the checkpoint {kind} {len(keys)} keys, the first {keys[0]!r}; "
-                f"it does not belong to {config}"
-            )
-
-
-def _statistics(config: Path, relative: str) -> Path:
-    """Where a file of the features' statistics lies, once it could be read."""
-    path = _beside(config, relative)
-    try:
-        found = np.load(path)
-        for key in getattr(found, "files", ()):
-            found[key]  # a zip's members are read, and their sums compared, only now
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
-        raise MlmaError(f"{path}: not whole statistics of features; copy it anew") from None
-    return path
-
-
-def _beside(config: Path, relative: str) -> Path:
-    """A path of the configuration: as written, or below one of the folders above the config.
-
-    Training writes paths relative to the recipe; a model may be loaded from anywhere. A link is
-    looked at where it lies, as in the hub's cache, and where it points.
-    """
-    if Path(relative).exists():
-        return Path(relative)
-    if found := seen_from(config, Path(relative)):
-        return found
-    raise MlmaError(f"{config}: {relative} is not there, nor below a folder above the config")

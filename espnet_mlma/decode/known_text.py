@@ -13,7 +13,10 @@ _ANY_LANGUAGE = "en"
 
 
 def known_words(
-    text: str, tokens: Sequence[str], token_type: str, bpemodel: str | None
+    text: str,
+    tokens: Sequence[str],
+    token_type: str,
+    pieces: Callable[[str], list[str]] | None = None,
 ) -> list[tuple[str, list[int]]]:
     """The words of a text with the symbols that write each.
 
@@ -24,13 +27,18 @@ def known_words(
         text: as people write it.
         tokens: the token list.
         token_type: `char` or `bpe`.
-        bpemodel: the SentencePiece model of `bpe`.
+        pieces: splits text for `bpe`.
 
     Raises:
-        MlmaError: the text has no words, a word has a character that no symbol writes, or the
-            SentencePiece model is not there.
+        MlmaError: the text has no words, a word has a character that no symbol writes, or
+            `pieces` is missing.
     """
-    spell = _characters if token_type == "char" else _pieces(bpemodel)
+    if token_type != "char" and pieces is None:
+        raise MlmaError(
+            "aligning text to a bpe model needs the SentencePiece model of its training; copy the "
+            "file that config.yaml names as bpemodel to where it says, or pack the model again"
+        )
+    spell = _characters if token_type == "char" else pieces
     ids = {token: i for i, token in enumerate(tokens)}
     words = []
     for word in text.split():
@@ -52,16 +60,3 @@ def known_words(
 
 def _characters(text: str) -> list[str]:
     return [CHAR_SPACE if character == " " else character for character in text]
-
-
-def _pieces(bpemodel: str | None) -> Callable[[str], list[str]]:
-    from sentencepiece import SentencePieceProcessor
-
-    try:
-        processor = SentencePieceProcessor(model_file=str(bpemodel))
-    except (OSError, RuntimeError):
-        raise MlmaError(
-            f"{bpemodel}: no SentencePiece model; aligning text to a bpe model needs the one it "
-            "was trained with"
-        ) from None
-    return lambda text: processor.encode(text, out_type=str)

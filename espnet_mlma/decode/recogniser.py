@@ -17,6 +17,7 @@ from espnet_mlma.decode import checkpoint
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.best_path import Path as TokenPath
 from espnet_mlma.decode.best_path import best_path, forced_path
+from espnet_mlma.decode.configuration import pieces_of
 from espnet_mlma.decode.fusion import Fusion
 from espnet_mlma.decode.known_text import known_words
 from espnet_mlma.decode.language import guess_language
@@ -53,6 +54,7 @@ class Recogniser:
         batch_seconds: most audio of a long recording encoded at once.
         language: what is spoken, if that is known; None: transcripts say what is recognised or
             guessed.
+        pieces: splits text into symbols, for a `bpe` model; needed by `align` alone.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Recogniser:
         calibration: Calibration | None = None,
         batch_seconds: float = 60.0,
         language: str | None = None,
+        pieces: Callable[[str], list[str]] | None = None,
     ):
         self.acoustic = acoustic
         self.config = config
@@ -70,6 +73,7 @@ class Recogniser:
         self.calibration = calibration
         self.batch_seconds = batch_seconds
         self.language = language
+        self._pieces = pieces
         self._fusion = Fusion.from_options(
             acoustic.tokens, acoustic.token_type, self.decoding, acoustic.special_ids
         )
@@ -152,7 +156,7 @@ class Recogniser:
                 not write, or more symbols than the audio has frames.
         """
         acoustic, clock = self.acoustic, _Clock()
-        words = known_words(text, acoustic.tokens, acoustic.token_type, self.config.get("bpemodel"))
+        words = known_words(text, acoustic.tokens, acoustic.token_type, self._pieces)
         token_ids = [id_ for _, ids in words for id_ in ids]
         blocks = clock.through(_blocks(audio))
         heard = [piece.log_probs for piece in pieces(acoustic, blocks, self.batch_seconds)]
@@ -301,8 +305,9 @@ def load(
     with checkpoint.located(Path(path), model_file) as (config_file, found):
         model, config = checkpoint.from_files(config_file, found)
         calibration = Calibration.read(config_file.with_name("calibration.yaml"), found)
+        pieces = pieces_of(config)  # here, for the files of a zip are gone afterwards
     if torch.device(device).type == "cpu":
         prepare_linear_layers(model.encoder, precision)
     acoustic = acoustic_model(model, config, device, language, task)
     said = language if type(acoustic) is AcousticModel else None
-    return Recogniser(acoustic, config, decoding, calibration, batch_seconds, said)
+    return Recogniser(acoustic, config, decoding, calibration, batch_seconds, said, pieces)

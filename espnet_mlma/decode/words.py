@@ -65,6 +65,8 @@ class Calibration:
             calibration = cls(**{name: float(value) for name, value in options.items()})
         except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError):
             raise MlmaError(f"{path}: not a calibration; delete it") from None
+        if not all(map(math.isfinite, (calibration.total, calibration.mean, calibration.bias))):
+            raise MlmaError(f"{path}: has NaN or Inf; delete it")
         return calibration if fitted_to == fingerprint(model_file) else None
 
 

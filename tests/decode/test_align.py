@@ -80,7 +80,6 @@ def test_bpe_models_align_too(s2t_experiment, audio):
     assert written.replace("▁", " ").split() == ["the", "book", "a", "cat"]
 
 
-def test_a_bpe_model_wants_its_sentencepiece_model(tmp_path):
-    for bpemodel in (str(tmp_path / "none.model"), None):
-        with pytest.raises(MlmaError, match="aligning text to a bpe model needs"):
-            known_words("a", ("<blank>", "▁a"), "bpe", bpemodel)
+def test_a_bpe_model_wants_its_sentencepiece_model():
+    with pytest.raises(MlmaError, match="aligning text to a bpe model needs"):
+        known_words("a", ("<blank>", "▁a"), "bpe")
