@@ -39,10 +39,12 @@ def read(file: Path, foreign: bool = False) -> Any:
     try:
         _check_stored(file)
         stand_ins = _stand_ins(file) if foreign else []
-        with torch.serialization.safe_globals(stand_ins):
-            # Mapped, a billion parameters are not in memory twice.
-            is_mapped = zipfile.is_zipfile(file)
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_mapped)
+        with open(file, "rb") as stream, torch.serialization.safe_globals(stand_ins):
+            # Mapped, a billion parameters are not in memory twice; PyTorch then wants a path, and
+            # of UTF-8.
+            is_mapped = zipfile.is_zipfile(file) and _is_utf8(file)
+            source = file if is_mapped else stream
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=is_mapped)
     except Exception as error:  # a damaged pickle may raise any
         raise MlmaError(
             f"{file}: not a whole checkpoint, or more than tensors ({_reason(error)}); copy it "
@@ -143,6 +145,14 @@ def _check_stored(file: Path) -> None:
                 raise ValueError("a compressed archive")
 
 
+def _is_utf8(file: Path) -> bool:
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class _StandIn(list):
     """Stands for an object of another package: options, meters, an optimizer's state."""
 
@@ -156,7 +166,8 @@ class _StandIn(list):
 def _stand_ins(file: Path) -> list[tuple[Any, str]]:
     """For each name in a file that PyTorch does not know: what is called in its place."""
     if zipfile.is_zipfile(file):
-        names = set(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+        with open(file, "rb") as stream:
+            names = set(torch.serialization.get_unsafe_globals_in_checkpoint(stream))
     else:
         with open(file, "rb") as stream:
             ops = [op for _ in range(_LEGACY_PICKLES) for op in pickletools.genops(stream)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_mlma.cli import model
-from espnet_mlma.cli.parser import UsageError, add_command, add_model, check_stdout
+from espnet_mlma.cli.parser import UsageError, add_command, add_model, check_stdout, shown
 from espnet_mlma.datadir import training_folders, training_tables
 from espnet_mlma.host import import_espnet
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     from espnet_mlma.decode import checkpoint
 
     network, config = checkpoint.build(Path(name))
-    for what, value in facts(name, network, config):
+    for what, value in list(facts(name, network, config)):  # all of them, or an error alone
         print(f"{what + ':':<14}{value}")
 
 
@@ -60,7 +60,7 @@ def facts(name: str, network: nn.Module, config: dict[str, Any]) -> Iterator[tup
     """
     folders = training_folders(config)
     tables = training_tables(Path(name), config, "utt2lang")
-    yield "model", name
+    yield "model", shown(name)
     yield "encoder", encoder(network.encoder, config["encoder"])
     yield "parameters", parameters(network)
     yield "vocabulary", vocabulary(config["token_list"], config["token_type"])
@@ -103,7 +103,7 @@ def languages(tables: Sequence[Path], tokens: Sequence[str]) -> str:
     counts: Counter[str] = Counter()
     for table in tables:
         lines = table.read_text(encoding="utf-8").splitlines()
-        counts.update(line.split()[1] for line in lines)
+        counts.update(row[1] for row in map(str.split, lines) if len(row) > 1)
     if counts:
         return (
             ", ".join(f"{language} {n}" for language, n in sorted(counts.items())) + " utterances"

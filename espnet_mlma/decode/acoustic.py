@@ -69,6 +69,7 @@ class AcousticModel:
         for row, samples in zip(speech, utterances, strict=True):
             row[: len(samples)] = torch.from_numpy(np.ascontiguousarray(samples, np.float32))
         log_probs, frames = self._encode(speech.to(self.device), lengths.to(self.device))
+        check_emissions(log_probs)
         return [row[:n] for row, n in zip(log_probs, frames.tolist(), strict=True)]
 
     def _encode(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,9 +87,35 @@ class AcousticModel:
         frames of 10, 20, 30, 40, 60 or 80 ms.
         """
         step = round(1.92 * SAMPLE_RATE)
-        short, long = self.emissions([np.zeros(step)])[0], self.emissions([np.zeros(2 * step)])[0]
-        return step // (len(long) - len(short))
+        try:
+            return step // (self._frames_of(2 * step) - self._frames_of(step))
+        except (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise MlmaError(
+                f"the model cannot encode audio ({reason}); its config.yaml is damaged or of "
+                "another model"
+            ) from error
+
+    def _frames_of(self, samples: int) -> int:
+        """Encoder frames of so much silence."""
+        return len(self.emissions([np.zeros(samples)])[0])
 
     def language_of(self, token_ids: Sequence[int]) -> str | None:
         """The language that the symbols name first, ISO 639-1; None: they name none."""
         return next((self._languages[i] for i in token_ids if i in self._languages), None)
+
+
+def check_emissions(log_probs: Tensor) -> None:
+    """Refuse NaN and Inf, of which a search would make a text all the same.
+
+    Args:
+        log_probs: (..., vocabulary).
+
+    Raises:
+        MlmaError: a frame has no finite maximum, or a NaN.
+    """
+    if not log_probs.amax(-1).isfinite().all():  # NaN is the maximum of its frame
+        raise MlmaError(
+            "the model's output is NaN or Inf; its checkpoint is damaged or diverged in training: "
+            "take another"
+        )

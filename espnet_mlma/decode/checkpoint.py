@@ -120,9 +120,13 @@ def _kind(path: Path) -> str:
 
 def _snapshot(hub_id: str) -> Path:
     repository = hub_id.partition("@")[0]
+    try:
+        cached = _cache_folder(repository)
+    except ValueError:
+        raise MlmaError(f"{hub_id}: not there, and no name on the hub; {_GIVE_ONE}") from None
     remedy = (
         f"where there is a network run `hf download {repository} --local-dir FOLDER` and give "
-        f"FOLDER, or copy {_cache_folder(repository)} from there"
+        f"FOLDER, or copy {cached} from there"
     )
     return hub.snapshot(hub_id, _HUB_FILES, "file or folder", remedy)
 

@@ -108,6 +108,7 @@ def read(config: Path) -> dict[str, Any]:
     statistics = (arguments.get("normalize_conf") or {}).get("stats_file")
     if statistics is not None:
         arguments["normalize_conf"]["stats_file"] = str(_statistics(config, str(statistics)))
+    pieces_of(arguments)  # damage is found when a model is loaded, not when it is first used
     return arguments
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.decode import checkpoint
-from espnet_mlma.decode.acoustic import AcousticModel
+from espnet_mlma.decode.acoustic import AcousticModel, check_emissions
 from espnet_mlma.decode.best_path import BLANK
 from espnet_mlma.decode.words import CHAR_SPACE
 from espnet_mlma.errors import MlmaError
@@ -144,15 +143,13 @@ class SpeechToTextModel(AcousticModel):
         encoded, _ = self.model.encode(speech.to(self.device), lengths, **inputs)
         if isinstance(encoded, tuple):  # with intermediate CTC: (frames, intermediate frames)
             encoded = encoded[0]
-        return self.model.ctc.log_softmax(encoded)
+        log_probs = self.model.ctc.log_softmax(encoded)
+        check_emissions(log_probs)
+        return log_probs
 
-    @cached_property
-    def frame_samples(self) -> int:
-        """Samples from one encoder frame to the next, measured as `AcousticModel` does."""
-        step = round(1.92 * SAMPLE_RATE)
-        with torch.inference_mode():
-            short, long = (self._log_probs(torch.zeros(1, n)).shape[1] for n in (step, 2 * step))
-        return step // (long - short)
+    @torch.inference_mode()
+    def _frames_of(self, samples: int) -> int:
+        return self._log_probs(torch.zeros(1, samples)).shape[1]
 
     def language_of(self, token_ids: Sequence[int]) -> str | None:
         """The language of the text: that asked for, else the first one among the symbols.

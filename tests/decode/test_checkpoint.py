@@ -138,9 +138,7 @@ def test_an_encoder_that_is_not_installed_is_named(s2t_experiment, tmp_path):
     config = yaml.safe_load((s2t_experiment / "config.yaml").read_text())
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | {"encoder": "other"}))
     shutil.copy(s2t_experiment / "valid.cer_ctc.ave.pth", tmp_path)
-    with pytest.raises(
-        MlmaError, match="config.yaml: encoder is 'other'; loaded here are branchformer"
-    ):
+    with pytest.raises(MlmaError, match="encoder is 'other'; loaded here are"):
         checkpoint.build(tmp_path)
 
 
