@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 _ASR = frozenset(["espnet2.tasks.asr", "espnet3.systems.esp2_asr.task"])
@@ -37,36 +38,55 @@ def register(task: ModuleType) -> None:
         task.preprocessor_choices.classes["espeak"] = SpeakingPreprocessor
 
 
-class _RegisteringLoader(importlib.abc.Loader):
-    """Loads a task module as before, then registers."""
+class _ThenLoader(importlib.abc.Loader):
+    """Loads a module as before, then does something to it."""
 
-    def __init__(self, loader: importlib.abc.Loader):
+    def __init__(self, loader: importlib.abc.Loader, then: Callable[[ModuleType], object]):
         self._loader = loader
+        self._then = then
 
     def create_module(self, spec):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
-        register(module)
+        self._then(module)
 
 
-class _TaskFinder(importlib.abc.MetaPathFinder):
-    """Finds the task modules where they are and hands them to `_RegisteringLoader`."""
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds some modules where they are and hands them to `_ThenLoader`."""
+
+    def __init__(self) -> None:
+        self.then: dict[str, Callable[[ModuleType], object]] = {}
 
     def find_spec(self, name, path, target=None):
-        if name not in TASKS:
+        if name not in self.then:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _RegisteringLoader(spec.loader)
+            spec.loader = _ThenLoader(spec.loader, self.then[name])
         return spec
+
+
+def after_import(name: str, then: Callable[[ModuleType], object]) -> None:
+    """Do something to a module once it is imported; now, if it is.
+
+    Args:
+        name: of the module. What is given first for it is done.
+        then: called with the module.
+    """
+    finder = next((found for found in sys.meta_path if isinstance(found, _Finder)), None)
+    if finder is None:
+        finder = _Finder()
+        sys.meta_path.insert(0, finder)
+    if name in finder.then:
+        return
+    finder.then[name] = then
+    if name in sys.modules:
+        then(sys.modules[name])
 
 
 def install() -> None:
     """Register in the tasks already imported and in those imported from now on; once is enough."""
-    if any(isinstance(finder, _TaskFinder) for finder in sys.meta_path):
-        return
-    sys.meta_path.insert(0, _TaskFinder())
-    for name in TASKS & sys.modules.keys():
-        register(sys.modules[name])
+    for name in TASKS:
+        after_import(name, register)

@@ -6,6 +6,9 @@
 
 The module that started the process stays `espnet_mlma.run`. Processes that multiprocessing spawns
 import that module again before anything else, and so have the encoder too.
+
+A training is guarded (`recipe/guard.py`): its files are written whole, and it goes on only with the
+data and options that it was begun with.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ import runpy
 import sys
 from pathlib import Path
 
+from espnet_mlma import plugin
 from espnet_mlma.errors import run_cli
 from espnet_mlma.memory import keep_freed_memory
+from espnet_mlma.recipe import guard
 
 USAGE = "usage: python -m espnet_mlma.run (-m MODULE | -c CODE | SCRIPT) [arguments]"
 
@@ -49,6 +54,10 @@ def main(arguments: list[str]) -> None:
     # process would then import the script without the plugin.
     exec(compile(code, name, "exec"), {"__name__": "__main__", "__file__": name})
 
+
+if __name__ in ("__main__", "__mp_main__"):
+    for name, then in guard.HOOKS.items():
+        plugin.after_import(name, then)
 
 if __name__ == "__main__":
     run_cli(lambda: main(sys.argv[1:]), is_own=False)

@@ -181,12 +181,25 @@ failed() {
     die "stage ${now} failed with exit status $2; the whole log is in $1"
 }
 
+# claim FOLDER: be the only run that writes it, until this one ends. Processes that may outlive it
+# are started with 9>&-, and claim what they write themselves.
+claim() {
+    local lock
+    lock=$(dirname "$1")/.$(basename "$1").run
+    mkdir -p "$(dirname "$1")"
+    exec 9>>"${lock}"
+    if command -v flock >/dev/null && ! flock -n 9; then
+        die "stage ${now}: $1: $(cat "${lock}") writes it already; wait for it or end it, then run this again"
+    fi
+    echo "process $$ on ${HOSTNAME}" >"${lock}"
+}
+
 # run_jobs COUNT LOG COMMAND...: run copies of a command side by side; JOB becomes their number.
 run_jobs() {
     local count=$1 log=$2 job status pids=()
     shift 2
     for job in $(seq "${count}"); do
-        "${@//JOB/${job}}" >"${log/JOB/${job}}" 2>&1 &
+        "${@//JOB/${job}}" >"${log/JOB/${job}}" 2>&1 9>&- &
         pids+=($!)
     done
     for job in $(seq "${count}"); do
@@ -288,7 +301,9 @@ train_options() {
 }
 
 stage_10() {
-    local logs=${asr_stats_dir}/logdir jobs=${nj} part lines inputs=() job size
+    # A folder of its own: jobs of a killed run may still write into theirs.
+    local new=${asr_stats_dir}/new.$$ jobs=${nj} part lines inputs=() job size
+    local logs=${new}/logdir
     need "${token_list}" "stage 5"
     for part in train valid; do
         local set=${part}_set
@@ -296,8 +311,9 @@ stage_10() {
         lines=$(wc -l <"${data_feats}/${!set}/wav.scp")
         jobs=$((lines < jobs ? lines : jobs))
     done
+    claim "${asr_stats_dir}"
     resume_script "${asr_stats_dir}" 10
-    rm -rf "${logs}" "${asr_stats_dir}/new"
+    rm -rf "${asr_stats_dir}"/new "${asr_stats_dir}"/new.*
     mkdir -p "${logs}"
     for part in train valid; do
         local set=${part}_set
@@ -316,15 +332,19 @@ stage_10() {
     for job in $(seq "${jobs}"); do
         inputs+=(--input_dir "${logs}/stats.${job}")
     done
-    ${python} -m espnet2.bin.aggregate_stats_dirs "${inputs[@]}" --output_dir "${asr_stats_dir}/new"
+    ${python} -m espnet2.bin.aggregate_stats_dirs "${inputs[@]}" --output_dir "${new}"
     size=$(wc -l <"${token_list}")
     for part in train valid; do
-        sed "s/\$/,${size}/" "${asr_stats_dir}/new/${part}/text_shape" \
-            >"${asr_stats_dir}/new/${part}/text_shape.${token_type}"
-        rm -rf "${asr_stats_dir:?}/${part}"
-        mv "${asr_stats_dir}/new/${part}" "${asr_stats_dir}/${part}"
+        sed "s/\$/,${size}/" "${new}/${part}/text_shape" >"${new}/${part}/text_shape.${token_type}"
     done
-    rmdir "${asr_stats_dir}/new"
+    # Stage 11 looks for valid: it goes first and comes last. logdir says what all was collected from.
+    for part in valid train logdir; do
+        rm -rf "${asr_stats_dir:?}/${part}"
+    done
+    for part in logdir train valid; do
+        mv "${new}/${part}" "${asr_stats_dir}/${part}"
+    done
+    rmdir "${new}"
 }
 
 show_mix() {
@@ -354,11 +374,8 @@ stage_11() {
             "stats_file=${asr_stats_dir}/train/feats_stats.npz")
     fi
     [ -z "${pretrained_model}" ] || shapes+=(--init_param "${pretrained_model}")
-    same_experiment
+    claim "${asr_exp}"
     resume_script "${asr_exp}" 11
-    cp "${asr_config}" "${asr_exp}/conf.yaml"
-    experiment_options >"${asr_exp}/options"
-    python3 -m espnet_mlma.recipe.resume "${asr_exp}"
     train_options
     echo "  log in ${log}"
     # shellcheck disable=SC2086
@@ -366,43 +383,18 @@ stage_11() {
         --ngpu "${ngpu}" --multiprocessing_distributed true "${distributed[@]}" \
         --ignore_init_mismatch "${ignore_init_mismatch}" "${model_options[@]}" "${shapes[@]}" \
         --valid_shape_file "${asr_stats_dir}/valid/speech_shape" \
-        --valid_shape_file "${asr_stats_dir}/valid/text_shape.${token_type}" ${asr_args} 2>&1 |
+        --valid_shape_file "${asr_stats_dir}/valid/text_shape.${token_type}" ${asr_args} 2>&1 9>&- |
         tee -a "${log}" | epochs "$(conf_value max_epoch 40)" ||
         failed "${log}" "${PIPESTATUS[0]}"
 }
 
-# A training that was begun goes on with what it was begun with, or its figures are not of one run.
-same_experiment() {
-    local other=""
-    [ -e "${asr_exp}/checkpoint.pth" ] && [ -e "${asr_exp}/conf.yaml" ] || return 0
-    if ! diff -q <(settings "${asr_exp}/conf.yaml") <(settings "${asr_config}") >/dev/null; then
-        other=${asr_config}
-    elif [ -e "${asr_exp}/options" ]; then
-        other=$(experiment_options | diff "${asr_exp}/options" - |
-            sed -n '/^>/{s/^> \([a-z_]*\)=.*/--\1/p;q}') || true
-    fi
-    [ -z "${other}" ] ||
-        die "${asr_exp} was begun with another ${other}; remove it, or give another --asr_tag or --asr_exp"
-}
-
-# settings FILE: a configuration without its comments, and without what a run may be prolonged by.
-settings() { sed -e 's/[[:space:]]*#.*//' -e '/^$/d' -e '/^max_epoch:/d' "$1"; }
-
-# The options beside the configuration that make an experiment what it is, likewise.
-experiment_options() {
-    local name
-    for name in train_set valid_set token_type nbpe bpemode lang_tokens bpe_train_text \
-        speed_perturb_factors feats_normalize pretrained_model asr_args; do
-        echo "${name}=${!name}"
-    done | sed -E '/^asr_args=/{s/--max_epoch[ =]+[0-9]+//g; s/ +/ /g; s/= /=/; s/ $//}'
-}
-
-# epochs LAST: of a training log, one short line per epoch.
+# epochs LAST: of a training log, one short line per epoch, and what was mended before.
 epochs() {
     awk -v last="$1" '
         function value(part, name) {
             return match(part, "[ ]" name "=[^,]*") ? substr(part, RSTART, RLENGTH) : ""
         }
+        sub(/^training: /, "  ") { print; fflush() }
         /epoch results: / {
             split($0, parts, /\[valid\]/)
             match($0, /[0-9]+epoch results/)
@@ -423,6 +415,7 @@ stage_12() {
         need "${ngram_exp}/${ngram_num}gram.arpa" "stage 9"
         lm=(--lm "${ngram_exp}/${ngram_num}gram.arpa")
     fi
+    claim "${folder}"
     resume_script "${folder}" 12
     mkdir -p "${folder}/logdir"
     rm -f "${folder}"/logdir/{sets,decode}.*
@@ -441,7 +434,7 @@ stage_12() {
         mapfile -t sets <"${folder}/logdir/sets.$1"
         ${prefix} python3 -m espnet_mlma.decode --asr_train_config "${asr_exp}/config.yaml" \
             --asr_model_file "${model}" --config "${inference_config}" --ngpu "${gpu}" \
-            --output_dir "${folder}" --data_dir "${sets[@]}" "${lm[@]}"
+            --output_dir "${folder}" --data_dir "${sets[@]}" "${lm[@]}" 9>&-
     }
     if [ "${jobs}" -eq 1 ]; then
         decode 1

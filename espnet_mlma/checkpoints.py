@@ -1,0 +1,74 @@
+"""Checkpoints of trainings: written whole, with the previous one kept, and checked before use."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from espnet_mlma import claims, files
+from espnet_mlma.errors import MlmaError
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the newest one lies."""
+    return path.with_name(f"{path.name}.prev")
+
+
+def save(write: Callable[[BinaryIO], object], path: Path, *, keep_previous: bool = False) -> None:
+    """Write a file of PyTorch's whole or not at all.
+
+    Args:
+        write: writes into the file that it is given, with `torch.save`.
+        path: the place.
+        keep_previous: keep what is there now, at `previous(path)`.
+
+    Raises:
+        MlmaError: the disk is full or not writable; the old file is then untouched.
+    """
+    try:
+        with files.whole(path) as new:
+            # Into an open file, because torch.save writes a path's name into the file.
+            with open(new, "wb") as file:
+                write(file)
+            if keep_previous and path.is_file():
+                _link(path, previous(path))
+    except RuntimeError as error:  # torch's own word for a full disk
+        raise MlmaError(f"cannot write {path}: {error}; make room") from None
+
+
+def read(path: Path) -> Any:
+    """Map a checkpoint into memory; None: it is not whole.
+
+    Raises:
+        MlmaError: it may not be read.
+    """
+    import torch  # takes a second
+
+    if path.is_file() and not os.access(path, os.R_OK):
+        raise MlmaError(f"{path}: permission denied; make it readable")
+    try:
+        is_zip = zipfile.is_zipfile(path)  # PyTorch before 1.6 wrote another format
+        if is_zip:
+            # A power cut can leave zeros in a file of the right length.
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    return None
+        # A writer that Ctrl-C stopped ends its zip file in order, but members are missing.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except Exception:  # a damaged pickle may raise any
+        return None
+
+
+def _link(path: Path, other: Path) -> None:
+    """Give a file another name; where the file system has no links, move it."""
+    new = claims.beside(other, "new")
+    try:
+        new.unlink(missing_ok=True)
+        os.link(path, new)
+    except OSError:
+        os.replace(path, other)
+    else:
+        os.replace(new, other)
