@@ -5,7 +5,7 @@ epochs are done, none; with another token list it fails. Here `trained_on.json` 
 holds digests of the data and the token list, and the options. `collected_from.json` is the same of
 the statistics of stage 10.
 
-Options that `MAY_CHANGE` matches may differ when training goes on. With some of them (`ngpu`, `num_workers`)
+Options that `MAY_CHANGE` matches may differ when training goes on. With `ngpu` and `num_workers`
 the result is as good and not the same to the last bit.
 """
 
