@@ -40,8 +40,6 @@ def claim(path: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = open_locked(lock, wait=wait)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     except BlockingIOError:
         raise MlmaError(
             f"{path}: {_holder(lock)} {doing} already; wait for it or end it, then run this again"
@@ -49,6 +47,9 @@ def claim(path: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
     except OSError as error:
         raise MlmaError(f"cannot write {lock}: {error.strerror}; choose another place") from None
     _held.add(descriptor)
+    with suppress(OSError):  # a full disk: the claim holds, only its holder is not known
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     try:
         yield
     finally:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from espnet_mlma import files
 from espnet_mlma.errors import MlmaError
 
 _OTHER_SPEED = re.compile(r"^sp[\d.]+-")
@@ -20,7 +21,7 @@ def read(path: Path, made_by: str) -> dict[str, str]:
     """Read a table: a key, blanks or a tab, and the value; a key alone has the empty value.
 
     Args:
-        path: the table.
+        path: the table, in UTF-8 with or without a byte order mark.
         made_by: the stage that writes it, for the error.
 
     Raises:
@@ -28,31 +29,107 @@ def read(path: Path, made_by: str) -> dict[str, str]:
     """
     table: dict[str, str] = {}
     try:
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    raise MlmaError(f"{path}:{number}: an empty line; take it out")
-                key, *value = line.rstrip("\n").split(maxsplit=1)
-                if key in table:
-                    raise MlmaError(f"{path}:{number}: {key} is there twice; run {made_by} again")
-                table[key] = value[0] if value else ""
+        for number, line in enumerate(files.read_lines(path), 1):
+            key, *value = line.split(maxsplit=1) or [""]
+            if not key:
+                raise MlmaError(f"{path}:{number}: an empty line; take it out")
+            if "\0" in line:
+                raise MlmaError(f"{path}:{number}: a NUL character; run {made_by} again")
+            if key in table:
+                raise MlmaError(f"{path}:{number}: {key} is there twice; run {made_by} again")
+            table[key] = value[0] if value else ""
     except FileNotFoundError:
         raise MlmaError(f"{path.absolute()}: no such file; run {made_by} first") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise MlmaError(f"{path}: not a readable table ({error}); run {made_by} again") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise MlmaError(f"{path}: not a readable table ({reason}); run {made_by} again") from None
     return table
+
+
+def read_for(path: Path, ids: Iterable[str], made_by: str) -> dict[str, str]:
+    """Read what a table has about a choice of keys, in the order given.
+
+    Args:
+        path: the table.
+        ids: the keys.
+        made_by: the stage that writes it, for the error.
+
+    Raises:
+        MlmaError: see `read`; or it has nothing about a key.
+    """
+    table = read(path, made_by)
+    chosen = {}
+    for id_ in ids:
+        if id_ not in table:
+            raise MlmaError(f"{path}: nothing about {id_}; run {made_by} again")
+        chosen[id_] = table[id_]
+    return chosen
+
+
+def read_alike(folder: Path, names: Iterable[str], made_by: str) -> dict[str, dict[str, str]]:
+    """Read tables of a data folder that have to be about the same keys.
+
+    Args:
+        folder: the data folder.
+        names: of the tables.
+        made_by: the stage that writes them, for the error.
+
+    Returns:
+        The tables by name.
+
+    Raises:
+        MlmaError: see `read`; or a table is empty, or has nothing about a key of another one.
+    """
+    tables = {name: read(folder / name, made_by) for name in names}
+    keys = dict.fromkeys(key for table in tables.values() for key in table)
+    for name, table in tables.items():
+        missing = next((key for key in keys if key not in table), None)
+        if missing or not table:
+            what = f"nothing about {missing}" if missing else "empty"
+            raise MlmaError(f"{folder / name}: {what}; run {made_by} again")
+    return tables
+
+
+def numbers(
+    path: Path, table: Mapping[str, str], kind: Callable[[str], float], made_by: str
+) -> dict[str, float]:
+    """The values of a table as numbers above 0.
+
+    Args:
+        path: the table, for the error.
+        table: what was read from it.
+        kind: `int` or `float`.
+        made_by: the stage that writes it, for the error.
+
+    Raises:
+        MlmaError: a value is no such number.
+    """
+    found = {}
+    for key, value in table.items():
+        try:
+            found[key] = kind(value)
+        except ValueError:
+            found[key] = 0
+        if not 0 < found[key] < math.inf:
+            raise row_error(path, key, f"'{value}' is not a number above 0; run {made_by} again")
+    return found
+
+
+def row_error(path: Path, key: str, problem: str) -> MlmaError:
+    """An error about the row of a table that has a key, with its line."""
+    lines = enumerate(files.read_lines(path), 1)
+    number = next((number for number, line in lines if line.split(maxsplit=1)[:1] == [key]), 1)
+    return MlmaError(f"{path}:{number}: {problem}")
 
 
 def write(path: Path, rows: Iterable[tuple[str, object]]) -> None:
     """Write a table whole or not at all.
 
     Raises:
-        OSError: the disk is full or not writable.
+        MlmaError: the disk is full or not writable.
     """
-    new = path.with_name(f".{path.name}.new")
-    with open(new, "w", encoding="utf-8") as file:
+    with files.whole(path) as new, open(new, "w", encoding="utf-8") as file:
         file.writelines(f"{key} {value}".rstrip() + "\n" for key, value in rows)
-    os.replace(new, path)
 
 
 def write_utterance_tables(source: Path, target: Path, ids: Collection[str], made_by: str) -> None:
@@ -68,13 +145,10 @@ def write_utterance_tables(source: Path, target: Path, ids: Collection[str], mad
         MlmaError: a table is missing or says nothing about an utterance.
     """
     for name in PER_UTTERANCE:
-        table = read(source / name, made_by)
-        missing = next((id_ for id_ in ids if id_ not in table), None)
-        if missing:
-            raise MlmaError(f"{source / name}: nothing about {missing}; run {made_by} again")
-        write(target / name, ((id_, table[id_]) for id_ in ids))
+        table = read_for(source / name, ids, made_by)
+        write(target / name, table.items())
         if name == "utt2spk":
-            write(target / "spk2utt", spk2utt({id_: table[id_] for id_ in ids}))
+            write(target / "spk2utt", spk2utt(table))
 
 
 def training_folders(config: dict[str, Any]) -> list[Path]:
@@ -123,10 +197,13 @@ def spk2utt(utt2spk: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def write_dropped(path: Path, dropped: Iterable[tuple[str, str, str]]) -> None:
-    """Write `dropped.tsv`: id, reason and detail of each utterance that was left out."""
-    new = path.with_name(f".{path.name}.new")
-    with open(new, "w", encoding="utf-8") as file:
-        file.write("id\treason\tdetail\n")
-        for id_, reason, detail in sorted(dropped):
-            file.write(f"{id_}\t{reason}\t{' '.join(detail.split())}\n")
-    os.replace(new, path)
+    """Write `dropped.tsv`: id, reason and detail of each utterance that was left out.
+
+    Raises:
+        MlmaError: the disk is full or not writable.
+    """
+    # A name that is not UTF-8 may be why it was dropped.
+    with files.whole(path) as new, open(new, "w", encoding="utf-8", errors="backslashreplace") as f:
+        f.write("id\treason\tdetail\n")
+        for row in sorted(dropped):
+            f.write("\t".join(" ".join(cell.replace("\0", "\\0").split()) for cell in row) + "\n")

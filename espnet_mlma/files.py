@@ -233,7 +233,7 @@ def _target(path: Path) -> Path:
 
 
 def _sync(file: Path) -> None:
-    """Write a file through to the disk, so that a power cut after a renaming leaves no empty one."""
+    """Write a file through to the disk: a power cut after it is renamed leaves no empty one."""
     descriptor = os.open(file, os.O_RDONLY)
     try:
         os.fsync(descriptor)

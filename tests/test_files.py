@@ -105,6 +105,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from espnet_mlma import files
+place = Path(sys.argv[1]) / "x"
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -128,10 +129,10 @@ def test_of_two_processes_that_write_at_once_one_is_there_and_never_a_mix(tmp_pa
 @pytest.mark.parametrize(
     "killed",
     [
-        "files.replace_folder(Path(sys.argv[1]) / 'x', lambda new: (new / 'half').touch() or die())",
-        "files._remove = die; files.replace_folder(Path(sys.argv[1]) / 'x', lambda new: None)",
+        "files.replace_folder(place, lambda new: (new / 'half').touch() or die())",
+        "files._remove = die; files.replace_folder(place, lambda new: None)",
         "Path.rename = lambda a, b: (os.rename(a, b), die());"
-        "files.replace_folder(Path(sys.argv[1]) / 'x', lambda new: None)",
+        "files.replace_folder(place, lambda new: None)",
     ],
     ids=["while it is filled", "before the old one is removed", "between the two renamings"],
 )
@@ -145,7 +146,7 @@ def test_a_killed_process_leaves_nothing_that_the_next_one_does_not_mend(tmp_pat
 
 
 def test_a_file_that_a_killed_process_left_does_not_lengthen_the_next(tmp_path):
-    killed = "with files.whole(Path(sys.argv[1]) / 'x') as new: new.write_text('a' * 99); die()"
+    killed = "with files.whole(place) as new: new.write_text('a' * 99); die()"
     assert run_python(KILLED + killed, tmp_path).wait() == -signal.SIGKILL
     with whole(tmp_path / "x") as new, open(new, "r+") as file:
         file.write("b")

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 
+from espnet_mlma.claims import claim
 from espnet_mlma.corpora.filters import HeldOut
 from espnet_mlma.corpora.mixtures import CORPORA, Mixture, Source, load
-from espnet_mlma.corpora.utterance import Utterance
+from espnet_mlma.corpora.utterance import Drop, Utterance
 from espnet_mlma.corpora.writer import write_set
 from espnet_mlma.errors import MlmaError, run_cli
 
@@ -26,14 +27,13 @@ def main() -> None:
         names = {"train": [mixture.train_set], "valid": [mixture.valid_set]}
         print(*names.get(args.list, mixture.test_sets))
         return
-    if args.db_root is None:
-        raise MlmaError("--db_root is needed: the folder that the corpora lie in")
-    roots = _roots(args.db_root, args.root)
+    roots = _roots(args.db_root, args.root, mixture.corpora)
     for corpus in mixture.corpora:
         generate = getattr(import_module(f"espnet_mlma.corpora.{corpus}"), "generate", None)
         if generate is not None:  # a corpus that is made here
             generate(roots[corpus], nj=args.nj)
-    make_sets(mixture, roots, args.out, args.nj)
+    with claim(args.out / mixture.train_set, "makes it"):
+        make_sets(mixture, roots, args.out, args.nj)
 
 
 def make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -> None:
@@ -72,25 +72,32 @@ def make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -
         print(f"note: {line}", flush=True)
 
 
-def _held(utterances: Iterable[Utterance], held_out: HeldOut) -> Iterator[Utterance]:
+def _held(utterances: Iterable[Utterance | Drop], held_out: HeldOut) -> Iterator[Utterance | Drop]:
     """Pass utterances on, and note each as one that training may not hear."""
     for utterance in utterances:
         held_out.add(utterance)
         yield utterance
 
 
-def _read(sources: Iterable[Source], roots: Mapping[str, Path]) -> Iterator[Utterance]:
+def _read(sources: Iterable[Source], roots: Mapping[str, Path]) -> Iterator[Utterance | Drop]:
     for source in sources:
         yield from source.utterances(roots)
 
 
-def _roots(db_root: Path, named: list[str]) -> dict[str, Path]:
-    roots = {corpus: db_root / folder for corpus, (_, folder) in CORPORA.items()}
+def _roots(db_root: Path | None, named: list[str], corpora: list[str]) -> dict[str, Path]:
+    """The folder of each corpus that a mixture needs."""
+    roots = {} if db_root is None else {name: db_root / of for name, (_, of) in CORPORA.items()}
     for assignment in named:
         corpus, _, path = assignment.partition("=")
         if corpus not in CORPORA or not path:
             raise MlmaError(f"--root {assignment}: not CORPUS=DIR with one of {' '.join(CORPORA)}")
         roots[corpus] = Path(path)
+    missing = [corpus for corpus in corpora if corpus not in roots]
+    if missing:
+        raise MlmaError(
+            f"where are {', '.join(missing)}? give --db_root, the folder that corpora lie in, or "
+            f"--root {missing[0]}=DIR"
+        )
     return roots
 
 

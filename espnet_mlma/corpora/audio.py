@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
-import re
+import shlex
 import tarfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -24,8 +24,6 @@ __all__ = [
     "read_audio",
     "scp_value",
 ]
-
-_PIPE = re.compile(r"tar -xzOf '([^']+)' '([^']+)' \|")
 
 
 def iter_archive(archive: Path, members: Collection[str]) -> Iterator[tuple[str, BinaryIO]]:
@@ -76,20 +74,28 @@ def scp_value(audio: AudioFile | ArchiveMember) -> str:
     """The second column of a `wav.scp`: an absolute path, or a pipe that any Kaldi tool can run."""
     if isinstance(audio, AudioFile):
         return str(audio.path.absolute())
-    if "'" in f"{audio.archive.absolute()}{audio.member}":
-        raise MlmaError(f"{audio}: a quote in the name of an archive or member; rename it")
-    return f"tar -xzOf '{audio.archive.absolute()}' '{audio.member}' |"
+    return f"tar -xzOf {_quoted(str(audio.archive.absolute()))} {_quoted(audio.member)} |"
+
+
+def _quoted(word: str) -> str:
+    """A word as a shell takes it; always in quotes, so that the table looks alike everywhere."""
+    return "'" + word.replace("'", "'\"'\"'") + "'"
 
 
 def parse_scp_value(value: str) -> AudioFile | ArchiveMember:
     """The inverse of `scp_value`.
 
     Raises:
-        MlmaError: the value is a pipe of another form.
+        MlmaError: the value is empty, or a pipe of another form.
     """
-    pipe = _PIPE.fullmatch(value)
-    if pipe:
-        return ArchiveMember(Path(pipe[1]), pipe[2])
-    if value.endswith("|"):
-        raise MlmaError(f"wav.scp: a pipe that this recipe does not write: {value}")
-    return AudioFile(Path(value))
+    if not value.endswith("|"):
+        if not value:
+            raise MlmaError("no path of a sound file")
+        return AudioFile(Path(value))
+    try:
+        command = shlex.split(value.removesuffix("|"))
+    except ValueError:  # quotes that do not close
+        command = []
+    if len(command) != 4 or command[:2] != ["tar", "-xzOf"]:
+        raise MlmaError(f"a pipe that this recipe does not write: {value}")
+    return ArchiveMember(Path(command[2]), command[3])

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from espnet_mlma.corpora.tables import read_table, require
-from espnet_mlma.corpora.utterance import AudioFile, Utterance, speaker_id
+from espnet_mlma.corpora.tables import checked, read_table, require
+from espnet_mlma.corpora.utterance import AudioFile, Drop, Utterance, speaker_id, utterance_id
 from espnet_mlma.errors import MlmaError
 
 TAG = "cv"
@@ -25,7 +25,7 @@ _COLUMNS = ("client_id", "path", "sentence")
 _CLIENT_ID_CHARS = 32  # of 128: enough to tell people apart, short enough to read
 
 
-def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
+def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
     """Read one official split of Common Voice in one language.
 
     Args:
@@ -39,17 +39,25 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
     folder = _release(root, lang) / lang
     table = require(folder / f"{split}.tsv", "Common Voice", HOME)
     for row in read_table(table, _COLUMNS, key=["path"]):
+        if isinstance(row, Drop):
+            yield row
+            continue
         speaker = speaker_id(TAG, lang, row["client_id"][:_CLIENT_ID_CHARS])
-        number = Path(row["path"]).stem.rpartition("_")[2]
+        id_ = utterance_id(speaker, Path(row["path"]).stem.rpartition("_")[2])
         audio = AudioFile(folder / "clips" / row["path"])
-        yield Utterance(f"{speaker}-{number}", audio, row["sentence"], speaker, lang)
+        utterance = Utterance(id_, audio, row["sentence"], speaker, lang)
+        yield checked(utterance, row["path"], table)
 
 
 def _release(root: Path, lang: str) -> Path:
     if (root / lang).is_dir():
         return root
-    releases = sorted(root.glob("cv-corpus-*"))
+    # The archives that releases come in may lie beside them.
+    releases = sorted(folder for folder in root.glob("cv-corpus-*") if folder.is_dir())
     if len(releases) > 1:
         names = ", ".join(release.name for release in releases)
-        raise MlmaError(f"Common Voice: several releases in {root.absolute()} ({names}); keep one")
+        raise MlmaError(
+            f"Common Voice: several releases in {root.absolute()} ({names}); keep one, or name "
+            f"it with --root commonvoice={releases[0].absolute()}"
+        )
     return releases[0] if releases else root / "cv-corpus-20.0-2024-12-06"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import json
-import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,15 @@ import numpy as np
 import soundfile
 import soxr
 
-from espnet_mlma import datadir
+from espnet_mlma import datadir, files, workers
 from espnet_mlma.audio import SAMPLE_RATE
-from espnet_mlma.corpora.utterance import AudioFile, Utterance
+from espnet_mlma.claims import claim
+from espnet_mlma.corpora.tables import checked, read_table
+from espnet_mlma.corpora.utterance import AudioFile, Drop, Utterance, table_key
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.files import replace_folder
 
 _TABLE, _MARKER = "transcripts.tsv", "complete.json"
+_COLUMNS = ("id", "speaker", "text")
 SPLITS = ("train", "dev", "test")
 BASE_VOICES = {"en": "en-us", "it": "it", "fr": "fr", "es": "es", "de": "de", "nl": "nl"}
 _FORMAT = 3  # raise it when the sound or the layout changes, so that old copies are made anew
@@ -69,20 +71,28 @@ def speak(root: Path, name: str, jobs: Mapping[str, Job], nj: int) -> None:
         nj: languages rendered at once.
 
     Raises:
-        MlmaError: a folder of a language is there and was not made here, a plan cannot be made, or
-            a file cannot be written.
+        MlmaError: a folder of a language is there and was not made here, another process makes one,
+            a plan cannot be made, or a file cannot be written.
     """
     for folder in (root / lang for lang in jobs):
         made = (folder / _MARKER, *(folder / split / _TABLE for split in SPLITS))
         if folder.exists() and not any(path.is_file() for path in made):
             raise MlmaError(f"{folder}: not made here, and the speech goes there; move it away")
-    todo = {lang: job for lang, job in jobs.items() if _made_with(root, lang) != _marker(job)}
-    if not todo:
-        print(f"{name}: complete in {root}")
-        return
+    with ExitStack() as claims:
+        for lang in jobs:
+            if not _is_made(root, lang, jobs[lang]):
+                claims.enter_context(claim(root / lang, "speaks it"))
+        # Another process may have made one before it was claimed.
+        todo = {lang: job for lang, job in jobs.items() if not _is_made(root, lang, job)}
+        if not todo:
+            print(f"{name}: complete in {root}")
+            return
+        _speak(root, name, todo, nj)
+
+
+def _speak(root: Path, name: str, todo: Mapping[str, Job], nj: int) -> None:
     # eSpeak's sound depends on all it said before in the process, so each language gets a fresh one
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(nj, mp_context=context, max_tasks_per_child=1) as pool:
+    with workers.pool(nj, "speaks", max_tasks_per_child=1) as pool:
         running = {lang: pool.submit(_make_language, root, lang, job) for lang, job in todo.items()}
         for lang, job in running.items():
             try:
@@ -92,7 +102,7 @@ def speak(root: Path, name: str, jobs: Mapping[str, Job], nj: int) -> None:
             print(f"{name}: {lang}: {sentences} sentences, {seconds / 3600:.2f} h", flush=True)
 
 
-def read(name: str, root: Path, lang: str, split: str) -> Iterator[Utterance]:
+def read(name: str, root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
     """Read one split of one language.
 
     Args:
@@ -108,12 +118,18 @@ def read(name: str, root: Path, lang: str, split: str) -> Iterator[Utterance]:
     table = folder / _TABLE
     if not table.is_file():
         raise MlmaError(f"{name}: no {table}; stage 1 makes it, run that again")
-    with table.open(encoding="utf-8") as lines:
-        header = next(lines).rstrip("\n").split("\t")
-        for line in lines:
-            row = dict(zip(header, line.rstrip("\n").split("\t"), strict=True))
-            audio = AudioFile(folder / "audio" / f"{row['id']}.flac")
-            yield Utterance(row["id"], audio, row["text"], row["speaker"], lang)
+    for row in read_table(table, _COLUMNS, key=["id"]):
+        if isinstance(row, Drop):
+            yield row
+            continue
+        clip = _clip(folder, row["id"])
+        id_ = table_key(row["id"])
+        utterance = Utterance(id_, AudioFile(clip), row["text"], row["speaker"], lang)
+        yield checked(utterance, clip.name, table)
+
+
+def _clip(split: Path, id_: str) -> Path:
+    return split / "audio" / f"{id_}.flac"
 
 
 def told(data: Path) -> dict[str, tuple[str, str] | None]:
@@ -135,7 +151,7 @@ def told(data: Path) -> dict[str, tuple[str, str] | None]:
         if (folder / _TABLE).is_file():
             root, lang = folder.parents[1], folder.parent.name
             said = read(root.name, root, lang, folder.name)
-            found.update((utterance.id, (utterance.text, lang)) for utterance in said)
+            found.update((u.id, (u.text, lang)) for u in said if isinstance(u, Utterance))
     if not clips.keys() & found:
         raise MlmaError(f"{table}: eSpeak NG made none of these where they lie; {remedy}")
     return {id_: found.get(id_) for id_ in clips}
@@ -145,17 +161,28 @@ def _marker(job: Job) -> dict[str, object]:
     return {"format": _FORMAT, **job.parameters}
 
 
-def _made_with(root: Path, lang: str) -> dict[str, object] | None:
+def _is_made(root: Path, lang: str, job: Job) -> bool:
+    """Whether a language was made with the same parameters and is whole."""
+    folder = root / lang
     try:
-        return json.loads((root / lang / _MARKER).read_text())
-    except (OSError, ValueError):  # not there, or cut off
-        return None
+        made_with = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
+        return made_with == _marker(job) and not any(_missing(folder, split) for split in SPLITS)
+    except (OSError, ValueError, RecursionError, MlmaError):  # not there, or cut off
+        return False
+
+
+def _missing(folder: Path, split: str) -> list[str]:
+    """The sentences of a split's table whose clips are not there, or empty."""
+    ids = [line.partition("\t")[0] for line in files.read_lines(folder / split / _TABLE)][1:]
+    with os.scandir(folder / split / "audio") as clips:
+        there = {clip.name for clip in clips if clip.stat().st_size}
+    return [id_ for id_ in ids if _clip(folder / split, id_).name not in there]
 
 
 def _make_language(root: Path, lang: str, job: Job) -> tuple[int, float]:
     """Write one language, its folder whole or not at all; sentences and seconds of it."""
     spoken: list[float] = []
-    replace_folder(root / lang, lambda new: spoken.extend(_fill(new, job)))
+    files.replace_folder(root / lang, lambda new: spoken.extend(_fill(new, job)))
     return len(spoken), sum(spoken)
 
 
@@ -172,6 +199,9 @@ def _fill(folder: Path, job: Job) -> Iterator[float]:
         rows = ["id\tspeaker\ttext", *(f"{u.id}\t{u.speaker}\t{u.text}" for u in lines)]
         table = folder / split / _TABLE
         table.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    for split in SPLITS:
+        if missing := _missing(folder, split):
+            raise MlmaError(f"{folder}: {missing[0]} of {split} is gone; run this again")
     (folder / _MARKER).write_text(json.dumps(_marker(job)) + "\n")
 
 

@@ -1,7 +1,8 @@
 """What is kept out of a set, and why.
 
-Reasons: `broken_audio`, `empty_text`, `digits`, `out_of_alphabet`, `too_short`, `too_long`,
-`too_many_symbols`, and for training `id_in_test` and `speaker_in_test`.
+Reasons: `bad_row`, `bad_span`, `unsafe_name`, `broken_audio`, `empty_text`, `digits`,
+`out_of_alphabet`, `too_short`, `too_long`, `too_many_symbols`, and for training `id_in_test` and
+`speaker_in_test`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from espnet_mlma.audio import AudioInfo
-from espnet_mlma.corpora.utterance import Utterance
+from espnet_mlma.corpora.utterance import AudioFile, Drop, Utterance, corpus_of, path_problem
 from espnet_mlma.text import check, normalise
 
 _FRAMES_PER_SECOND = 25  # 10 ms frames, subsampled by 4
@@ -47,15 +48,6 @@ class Limits:
         return None
 
 
-@dataclass(frozen=True)
-class Drop:
-    """One utterance that is left out."""
-
-    id: str
-    reason: str
-    detail: str
-
-
 @dataclass
 class HeldOut:
     """The utterances of dev and test, none of which training may hear."""
@@ -63,9 +55,10 @@ class HeldOut:
     _ids: set[str] = field(default_factory=set)
     _speakers: set[str] = field(default_factory=set)
 
-    def add(self, utterance: Utterance) -> None:
+    def add(self, utterance: Utterance | Drop) -> None:
+        """Note an utterance of dev or test, also one that is left out there."""
         self._ids.add(utterance.id)
-        if utterance.corpus in _SPEAKER_DISJOINT:
+        if corpus_of(utterance.speaker) in _SPEAKER_DISJOINT:
             self._speakers.add(utterance.speaker)
 
     def drop(self, utterance: Utterance) -> Drop | None:
@@ -75,6 +68,15 @@ class HeldOut:
         if utterance.speaker in self._speakers:
             return Drop(utterance.id, "speaker_in_test", utterance.speaker)
         return None
+
+
+def drop_by_path(utterance: Utterance) -> Drop | None:
+    """Look at where the sound lies, which has to fit into a `wav.scp`."""
+    audio = utterance.audio
+    is_file = isinstance(audio, AudioFile)
+    paths = [audio.path.absolute()] if is_file else [audio.archive.absolute(), audio.member]
+    problem = next(filter(None, (path_problem(str(path)) for path in paths)), None)
+    return problem and Drop(utterance.id, "unsafe_name", problem, utterance.speaker)
 
 
 def drop_by_text(utterance: Utterance, scored: bool) -> Drop | None:
@@ -91,7 +93,7 @@ def drop_by_sound(utterance: Utterance, info: AudioInfo | Exception, scored: boo
         return Drop(utterance.id, "broken_audio", str(info))
     start, end = span(utterance, info)
     whole = info.seconds
-    if end <= start or (utterance.end or 0.0) > whole + _SPAN_TOLERANCE:
+    if not 0 <= start < end or (utterance.end or 0.0) > whole + _SPAN_TOLERANCE:
         detail = f"{utterance.audio}: span {utterance.start}-{utterance.end} s of {whole:.2f} s"
         return Drop(utterance.id, "broken_audio", detail)
     if scored:

@@ -5,7 +5,7 @@
 learning evaluation of universal representations of speech", SLT 2022.
 
     <root>/data/<lang_region>/<split>.tsv          (no header)
-    <root>/data/<lang_region>/audio/<split>.tar.gz
+    <root>/data/<lang_region>/audio/<split>.tar.gz (or unpacked there, as <split>/)
 
 The corpus names no speakers, so each clip is a speaker of its own.
 """
@@ -15,8 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from espnet_mlma.corpora.tables import read_lines, require
-from espnet_mlma.corpora.utterance import ArchiveMember, Utterance, speaker_id
+from espnet_mlma.corpora.tables import checked, read_lines, require
+from espnet_mlma.corpora.utterance import (
+    ArchiveMember,
+    AudioFile,
+    Drop,
+    Utterance,
+    speaker_id,
+    utterance_id,
+)
 from espnet_mlma.errors import MlmaError
 
 TAG = "fl"
@@ -32,7 +39,7 @@ _FOLDERS = {
 _FIELDS = 7  # sentence, file, raw transcription, transcription, characters, samples, gender
 
 
-def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
+def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
     """Read one split of FLEURS in one language.
 
     Args:
@@ -47,8 +54,18 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
         raise MlmaError(f"FLEURS: no folder known for language '{lang}'")
     folder = root / "data" / _FOLDERS[lang]
     table = require(folder / f"{split}.tsv", "FLEURS", HOME)
-    archive = require(folder / "audio" / f"{split}.tar.gz", "FLEURS", HOME)
-    for sentence, name, raw, *_ in read_lines(table, _FIELDS, "\t", key=1):
+    archive, unpacked = folder / "audio" / f"{split}.tar.gz", folder / "audio" / split
+    is_packed = archive.exists() or not unpacked.is_dir()
+    if is_packed:
+        require(archive, "FLEURS", HOME)
+    for row in read_lines(table, _FIELDS, "\t", key=1):
+        if isinstance(row, Drop):
+            yield row
+            continue
+        sentence, name, raw, *_ = row
         speaker = speaker_id(TAG, lang, Path(name).stem)
-        audio = ArchiveMember(archive, f"{split}/{name}")
-        yield Utterance(f"{speaker}-{sentence}", audio, raw, speaker, lang)
+        audio = (
+            ArchiveMember(archive, f"{split}/{name}") if is_packed else AudioFile(unpacked / name)
+        )
+        id_ = utterance_id(speaker, sentence)
+        yield checked(Utterance(id_, audio, raw, speaker, lang), name, table)

@@ -14,15 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from espnet_mlma.corpora.tables import read_lines, require
-from espnet_mlma.corpora.utterance import AudioFile, Utterance, speaker_id
+from espnet_mlma.corpora.tables import checked, read_lines, require
+from espnet_mlma.corpora.utterance import AudioFile, Drop, Utterance, speaker_id, utterance_id
 from espnet_mlma.errors import MlmaError
 
 TAG = "ls"
 HOME = "https://www.openslr.org/12"
 
 
-def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
+def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
     """Read one part of LibriSpeech.
 
     Args:
@@ -36,12 +36,18 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
     if lang != "en":
         raise MlmaError(f"LibriSpeech: it is in English, not in '{lang}'")
     part = require(root / split, "LibriSpeech", HOME)
-    transcripts = sorted(part.glob("*/*/*.trans.txt"))
+    # Copies by macOS bring files `._*` along.
+    transcripts = sorted(t for t in part.glob("*/*/*.trans.txt") if not t.name.startswith("."))
     if not transcripts:
         raise MlmaError(f"LibriSpeech: no *.trans.txt under {part.absolute()}; unpack it again")
     for transcript in transcripts:
-        for name, text in read_lines(transcript, 2, " "):
+        for row in read_lines(transcript, 2, " "):
+            if isinstance(row, Drop):
+                yield row
+                continue
+            name, text = row
             reader, _, rest = name.partition("-")
             speaker = speaker_id(TAG, lang, reader)
             audio = AudioFile(transcript.parent / f"{name}.flac")
-            yield Utterance(f"{speaker}-{rest}", audio, text, speaker, lang)
+            utterance = Utterance(utterance_id(speaker, rest), audio, text, speaker, lang)
+            yield checked(utterance, f"{name}.flac", transcript)

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from espnet_mlma import files
+from espnet_mlma import datadir, files
 from espnet_mlma.audio import SAMPLE_RATE
-from espnet_mlma.corpora.tables import read_lines, require
 from espnet_mlma.errors import MlmaError, run_cli
 
+_MADE_BY = "stages 3 and 4"
 _ONE_BATCH = 2**62  # more samples than any set has, so that the draw comes out in one piece
 
 
@@ -46,14 +46,11 @@ def write_sampler_files(dump: Path) -> None:
     Raises:
         MlmaError: a file is missing, or an utterance is not in it.
     """
-    ids = list(_read_map(dump / "wav.scp"))
+    ids = datadir.read_alike(dump, ["wav.scp"], _MADE_BY)["wav.scp"]
     for name in ("category", "dataset"):
-        kinds = _read_map(dump / f"utt2{name}")
         utterances: dict[str, list[str]] = defaultdict(list)
-        for id_ in ids:
-            if id_ not in kinds:
-                raise MlmaError(f"{dump / f'utt2{name}'}: nothing for '{id_}' of wav.scp")
-            utterances[kinds[id_]].append(id_)
+        for id_, kind in datadir.read_for(dump / f"utt2{name}", ids, _MADE_BY).items():
+            utterances[kind].append(id_)
         lines = (f"{kind} {' '.join(of)}\n" for kind, of in sorted(utterances.items()))
         files.write(dump / f"{name}2utt", "".join(lines))
 
@@ -84,8 +81,9 @@ def draw(
 
     if scaling < 1:
         raise MlmaError(f"--scaling {scaling}: ESPnet's sampler wants 1 or more")
-    for name in ("utt2num_samples", "category2utt", "dataset2utt", "utt2dataset"):
-        require(dump / name, "training set", "stages 3 and 4 of the recipe")
+    lengths = _lengths(dump)
+    for name in ("category2utt", "dataset2utt", "utt2dataset"):
+        datadir.read_for(dump / name, lengths if name == "utt2dataset" else (), _MADE_BY)
     sampler = CategoryDatasetPowerSampler(
         batch_bins=_ONE_BATCH,
         shape_files=[str(dump / "utt2num_samples")],
@@ -107,9 +105,9 @@ def shares(dump: Path, drawn: Iterable[str]) -> list[Share]:
         dump: folder of the training set.
         drawn: utterance ids.
     """
-    samples = {id_: int(number) for id_, number in _read_map(dump / "utt2num_samples").items()}
-    langs = _read_map(dump / "utt2dataset")
-    corpora = _read_map(dump / "utt2category")
+    samples = _lengths(dump)
+    langs = datadir.read_for(dump / "utt2dataset", samples, _MADE_BY)
+    corpora = datadir.read_for(dump / "utt2category", samples, _MADE_BY)
     totals: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for column, ids in enumerate((samples, drawn)):
         for id_ in ids:
@@ -138,9 +136,10 @@ def table(rows: list[Share]) -> str:
     return "\n".join([*lines, line("all", rows)])
 
 
-def _read_map(path: Path) -> dict[str, str]:
-    require(path, "training set", "stages 1 to 4 of the recipe")
-    return dict(read_lines(path, 2, " "))
+def _lengths(dump: Path) -> dict[str, float]:
+    """Samples of each utterance."""
+    path = dump / "utt2num_samples"
+    return datadir.numbers(path, datadir.read(path, _MADE_BY), int, _MADE_BY)
 
 
 def main() -> None:

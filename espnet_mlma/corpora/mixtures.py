@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from espnet_mlma.corpora.utterance import Utterance
+from espnet_mlma.corpora.utterance import Drop, Utterance
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml
 from espnet_mlma.text import LANGUAGES
@@ -23,7 +23,7 @@ CORPORA = {
     "mini_en": ("minien", "mini_en"),
     "synthetic": ("syn", "synthetic"),
 }
-Reader = Callable[[Path, str, str], Iterator[Utterance]]
+Reader = Callable[[Path, str, str], Iterator[Utterance | Drop]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Source:
         other = "other" if self.split.endswith("-other") else ""
         return f"test_{CORPORA[self.corpus][0]}{other}_{self.lang}"
 
-    def utterances(self, roots: Mapping[str, Path]) -> Iterator[Utterance]:
+    def utterances(self, roots: Mapping[str, Path]) -> Iterator[Utterance | Drop]:
         """Read the split; `roots` has the folder of each corpus."""
         reader: Reader = import_module(f"espnet_mlma.corpora.{self.corpus}").prepare
         return reader(roots[self.corpus], self.lang, self.split)

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from espnet_mlma.corpora.tables import read_lines, require
-from espnet_mlma.corpora.utterance import AudioFile, Utterance, speaker_id
+from espnet_mlma.corpora.tables import checked, read_lines, require
+from espnet_mlma.corpora.utterance import AudioFile, Drop, Utterance, speaker_id, utterance_id
 from espnet_mlma.errors import MlmaError
 
 TAG = "mls"
@@ -30,7 +30,7 @@ _NAMES = {
 }
 
 
-def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
+def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
     """Read one split of MLS in one language; the FLAC edition where both are there.
 
     Args:
@@ -47,11 +47,18 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
     opus = root / f"mls_{_NAMES[lang]}_opus"
     edition, suffix = (opus, "opus") if opus.is_dir() and not flac.is_dir() else (flac, "flac")
     transcripts = require(edition / split / "transcripts.txt", "MLS", HOME)
-    for name, text in read_lines(transcripts, 2, "\t"):
-        parts = name.split("_")
-        if len(parts) != 3:
-            raise MlmaError(f"{transcripts}: '{name}' is not <speaker>_<book>_<number>")
-        reader, book, number = parts
-        speaker = speaker_id(TAG, lang, reader)
-        audio = AudioFile(transcripts.parent / "audio" / reader / book / f"{name}.{suffix}")
-        yield Utterance(f"{speaker}-{book}_{number}", audio, text, speaker, lang)
+    for row in read_lines(transcripts, 2, "\t"):
+        if isinstance(row, Drop):
+            yield row
+            continue
+        name, text = row
+        reader, _, rest = name.partition("_")
+        speaker, book = speaker_id(TAG, lang, reader), rest.partition("_")[0]
+        id_ = utterance_id(speaker, rest)
+        if name.count("_") != 2:
+            problem = f"{transcripts}: '{name}' is not <speaker>_<book>_<number>"
+            yield Drop(id_, "bad_row", problem, speaker)
+            continue
+        file = f"{reader}/{book}/{name}.{suffix}"
+        audio = AudioFile(transcripts.parent / "audio" / file)
+        yield checked(Utterance(id_, audio, text, speaker, lang), file, transcripts)

@@ -57,6 +57,8 @@ def _probe_file(audio: AudioFile) -> AudioInfo | MlmaError:
         return probe(audio.path)
     except MlmaError as error:
         return error
+    except (OSError, ValueError) as error:  # a path that the system does not take
+        return MlmaError(f"{audio}: {error}")
 
 
 def _probe_archive(archive: Path, members: list[ArchiveMember]) -> Found:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from espnet_mlma import files
 from espnet_mlma.corpora import espeak
 from espnet_mlma.corpora.espeak import BASE_VOICES, Line
 from espnet_mlma.errors import MlmaError
@@ -77,7 +78,7 @@ def sentences(text: str, lang: str) -> tuple[list[str], Counter[str]]:
     """
     kept: dict[str, str] = {}
     dropped: Counter[str] = Counter()
-    for line in text.splitlines():
+    for line in re.split(r"[\r\n]+", text):  # splitlines would break at U+2028 too
         for sentence in re.split(r"(?<=[.!?…:;])\s+", " ".join(line.split())):
             reason = check(sentence, lang) or _unfit(sentence)
             if reason is None:
@@ -108,10 +109,7 @@ def plan(file: Path, lang: str, seed: int) -> dict[str, list[Line]]:
     Raises:
         MlmaError: too few sentences can be spoken, or the file is not UTF-8.
     """
-    try:
-        found, dropped = sentences(file.read_text(encoding="utf-8"), lang)
-    except UnicodeDecodeError as error:
-        raise MlmaError(f"{file}: not UTF-8 at byte {error.start}; convert it") from None
+    found, dropped = sentences(files.read_text(file, "put sentences there"), lang)
     reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(dropped.items()))
     reasons = reasons or "nothing"
     if len(found) < _HELD_OUT:

@@ -21,23 +21,32 @@ Utterance ids are the same for both layouts.
 
 from __future__ import annotations
 
+import math
 import re
-from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
 
-from espnet_mlma.corpora.tables import read_table, require
-from espnet_mlma.corpora.utterance import AudioFile, Utterance, speaker_id
-from espnet_mlma.errors import MlmaError
+from espnet_mlma.corpora.tables import checked, read_table, require
+from espnet_mlma.corpora.utterance import (
+    AudioFile,
+    Drop,
+    Utterance,
+    speaker_id,
+    table_key,
+    utterance_id,
+)
 
 TAG = "vp"
 HOME = "https://github.com/facebookresearch/voxpopuli"
 _SESSION_COLUMNS = ("session_id", "id_", "normed_text", "speaker_id", "split", "vad")
 _SESSION = re.compile(r".+?(?=-\d{8}-)")  # of a name as the script makes it; ids begin with a date
+# `[(1.5, 2.0), (3.0, 4.5)]`, also with square brackets alone.
+_PIECE = re.compile(r"[(\[]([^()\[\],]+),([^()\[\],]+)[)\]]")
+_PIECES = re.compile(rf"\s*\[\s*({_PIECE.pattern}\s*(?:,\s*)?)+\]\s*")
 _CUT_COLUMNS = ("id", "normalized_text", "speaker_id", "split")
 
 
-def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
+def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
     """Read one split of the transcribed part of VoxPopuli in one language.
 
     Args:
@@ -57,41 +66,59 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance]:
     return _spans(table, sessions, lang, split)
 
 
-def _cut(table: Path, lang: str) -> Iterator[Utterance]:
+def _cut(table: Path, lang: str) -> Iterator[Utterance | Drop]:
     for row in read_table(table, _CUT_COLUMNS, key=["id"]):
+        if isinstance(row, Drop):
+            yield row
+            continue
         name = row["id"]
         session = _SESSION.match(name)
         speaker = _speaker(row["speaker_id"], session[0] if session else name, lang)
-        audio = AudioFile(table.parent / name[:4] / f"{name}.ogg")
-        yield Utterance(f"{speaker}-{name}", audio, row["normalized_text"], speaker, lang)
+        file = f"{name[:4]}/{name}.ogg"
+        audio, text = AudioFile(table.parent / file), row["normalized_text"]
+        yield checked(
+            Utterance(utterance_id(speaker, name), audio, text, speaker, lang), file, table
+        )
 
 
-def _spans(table: Path, sessions: Path, lang: str, split: str) -> Iterator[Utterance]:
+def _spans(table: Path, sessions: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
     for row in read_table(table, _SESSION_COLUMNS, key=["session_id", "id_"], delimiter="|"):
+        if isinstance(row, Drop):
+            yield row
+            continue
         if row["split"] != split:
             continue
         session = row["session_id"]
         name = f"{session}-{row['id_']}"
         speaker = _speaker(row["speaker_id"], session, lang)
-        start, end = _span(row["vad"], table, name)
-        yield Utterance(
-            id=f"{speaker}-{name}",
-            audio=AudioFile(sessions / session[:4] / f"{session}_original.ogg"),
+        id_, span, file = utterance_id(speaker, name), _span(row["vad"]), f"{session[:4]}/{session}"
+        if span is None:
+            problem = f"{table}: '{name}' has no spans in column 'vad': {row['vad'][:40]}"
+            yield Drop(id_, "bad_span", problem, speaker)
+            continue
+        utterance = Utterance(
+            id=id_,
+            audio=AudioFile(sessions / f"{file}_original.ogg"),
             text=row["normed_text"],
             speaker=speaker,
             lang=lang,
-            start=start,
-            end=end,
-            recording=f"{TAG}_{lang}_{session}",
+            start=span[0],
+            end=span[1],
+            recording=f"{TAG}_{lang}_{table_key(session)}",
         )
+        yield checked(utterance, f"{file}_original.ogg", table)
 
 
-def _span(vad: str, table: Path, name: str) -> tuple[float, float]:
+def _span(vad: str) -> tuple[float, float] | None:
+    """From the first piece's start to the last one's end, in seconds; None: they are no pieces."""
+    if not _PIECES.fullmatch(vad):
+        return None
     try:
-        pieces = [(float(start), float(end)) for start, end in literal_eval(vad)]
-        return pieces[0][0], pieces[-1][1]
-    except (ValueError, TypeError, SyntaxError, IndexError):
-        raise MlmaError(f"{table}: '{name}' has no spans in column 'vad': {vad[:40]}") from None
+        pieces = [(float(start), float(end)) for start, end in _PIECE.findall(vad)]
+    except ValueError:
+        return None
+    start, end = pieces[0][0], pieces[-1][1]
+    return (start, end) if 0 <= start < end < math.inf else None
 
 
 def _speaker(name: str, session: str, lang: str) -> str:

@@ -10,9 +10,15 @@ from pathlib import Path
 from espnet_mlma import datadir
 from espnet_mlma.audio import AudioInfo
 from espnet_mlma.corpora.audio import scp_value
-from espnet_mlma.corpora.filters import Drop, HeldOut, drop_by_sound, drop_by_text, span
+from espnet_mlma.corpora.filters import (
+    HeldOut,
+    drop_by_path,
+    drop_by_sound,
+    drop_by_text,
+    span,
+)
 from espnet_mlma.corpora.probing import Audio, probe_all
-from espnet_mlma.corpora.utterance import Utterance
+from espnet_mlma.corpora.utterance import Drop, Utterance
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
 from espnet_mlma.text import normalise
@@ -65,7 +71,7 @@ class SetReport:
 
 def write_set(
     folder: Path,
-    utterances: Iterable[Utterance],
+    utterances: Iterable[Utterance | Drop],
     *,
     nj: int,
     scored: bool = False,
@@ -75,7 +81,7 @@ def write_set(
 
     Args:
         folder: the data folder; one that exists is replaced once the new one is whole.
-        utterances: what the readers yield.
+        utterances: what the readers yield; what they drop is counted with the rest.
         nj: threads that read the lengths of the sound files.
         scored: a test set, from which only what cannot be scored is dropped.
         held_out: what training may not hear; None for a set that is not trained on.
@@ -86,8 +92,11 @@ def write_set(
     drops: list[Drop] = []
     wanted = []
     for utterance in _unique(utterances):
+        if isinstance(utterance, Drop):
+            drops.append(utterance)
+            continue
         drop = held_out.drop(utterance) if held_out else None
-        drop = drop or drop_by_text(utterance, scored)
+        drop = drop or drop_by_path(utterance) or drop_by_text(utterance, scored)
         if drop:
             drops.append(drop)
         else:
@@ -109,9 +118,12 @@ def write_set(
     return SetReport(folder, speakers, _seconds(kept, infos), reasons)
 
 
-def _unique(utterances: Iterable[Utterance]) -> Iterable[Utterance]:
+def _unique(utterances: Iterable[Utterance | Drop]) -> Iterable[Utterance | Drop]:
     places: dict[str, Audio] = {}
     for utterance in utterances:
+        if isinstance(utterance, Drop):
+            yield utterance
+            continue
         if utterance.id in places:
             raise MlmaError(
                 f"{utterance.id}: two utterances have this id: {places[utterance.id]} and "

@@ -10,7 +10,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from espnet_mlma import datadir
+from espnet_mlma import datadir, files
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.corpora.filters import Limits
 from espnet_mlma.errors import MlmaError, run_cli
@@ -36,11 +36,12 @@ def filter_folder(data: Path, out: Path, limits: Limits) -> Counter[str]:
     Raises:
         MlmaError: stage 3 has not finished, or nothing is left.
     """
-    sound = datadir.read(data / "wav.scp", _MADE_BY)
-    text = datadir.read(data / "text", _MADE_BY)
-    language = datadir.read(data / "utt2lang", _MADE_BY)
-    samples = datadir.read(data / "utt2num_samples", _MADE_BY)
-    reasons = {id_: limits.reason(int(samples[id_]) / SAMPLE_RATE, text[id_]) for id_ in sound}
+    names = ("wav.scp", "utt2num_samples", *datadir.PER_UTTERANCE)
+    tables = datadir.read_alike(data, names, _MADE_BY)
+    sound, text, language = (tables[name] for name in ("wav.scp", "text", "utt2lang"))
+    lengths = tables["utt2num_samples"]
+    samples = datadir.numbers(data / "utt2num_samples", lengths, int, _MADE_BY)
+    reasons = {id_: limits.reason(samples[id_] / SAMPLE_RATE, text[id_]) for id_ in sound}
     kept = [id_ for id_, reason in reasons.items() if reason is None]
     dropped = [(id_, *reason) for id_, reason in reasons.items() if reason]
     counts = Counter(reason for _, reason, _ in dropped)
@@ -49,9 +50,9 @@ def filter_folder(data: Path, out: Path, limits: Limits) -> Counter[str]:
 
     def fill(new: Path) -> None:
         datadir.write_utterance_tables(data, new, kept, _MADE_BY)
-        datadir.write(new / "utt2num_samples", ((id_, samples[id_]) for id_ in kept))
+        datadir.write(new / "utt2num_samples", ((id_, lengths[id_]) for id_ in kept))
         for name in ("feats_type", "audio_format"):
-            (new / name).write_text((data / name).read_text(encoding="utf-8"), encoding="utf-8")
+            files.write(new / name, files.read_text(data / name, f"run {_MADE_BY} again"))
         datadir.write_dropped(new / "dropped.tsv", dropped)
         datadir.write(
             new / "text_lang", ((id_, with_language(text[id_], language[id_])) for id_ in kept)

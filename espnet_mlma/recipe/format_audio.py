@@ -2,7 +2,8 @@
 
 The set is cut into shards that are made in parallel, each an archive and a record of what is in it,
 written last. A run that was stopped goes on with the shards that have no record yet, or a record of
-other audio. The tables of the set, `wav.scp` last of all, are written when every shard is there.
+other audio; `--verify` also makes those again that are no longer as they were written. The tables
+of the set, `wav.scp` last of all, are written when every shard is there.
 
     python -m espnet_mlma.recipe.format_audio --data data/train --out dump/raw/org/train --nj 4
 """
@@ -10,19 +11,16 @@ other audio. The tables of the set, `wav.scp` last of all, are written when ever
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import threading
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from itertools import groupby
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 
-from espnet_mlma import datadir
+from espnet_mlma import datadir, files, workers
+from espnet_mlma.claims import claim
 from espnet_mlma.corpora.audio import parse_scp_value
 from espnet_mlma.corpora.utterance import ArchiveMember
 from espnet_mlma.errors import MlmaError, run_cli
@@ -42,22 +40,32 @@ def read_items(data: Path) -> list[Item]:
     Raises:
         MlmaError: a table is missing, or does not fit another.
     """
-    sound = datadir.read(data / "wav.scp", _MADE_BY)
+    scp, table = data / "wav.scp", data / "segments"
+    sound = datadir.read(scp, _MADE_BY)
+    segments = datadir.read(table, _MADE_BY) if table.exists() else {id_: id_ for id_ in sound}
+    names = (*datadir.PER_UTTERANCE, table.name if table.exists() else scp.name)
+    datadir.read_alike(data, names, _MADE_BY)  # now, not after hours of work
     speeds = {}
-    if (data / "utt2speed").is_file():
-        speeds = datadir.read(data / "utt2speed", _MADE_BY)
-    if (data / "segments").is_file():
-        segments = datadir.read(data / "segments", _MADE_BY)
-    else:
-        segments = {id_: id_ for id_ in sound}
+    if (data / "utt2speed").exists():
+        speeds = datadir.read_for(data / "utt2speed", segments, _MADE_BY)
+        speeds = datadir.numbers(data / "utt2speed", speeds, float, _MADE_BY)
+    audio = {}
+    for recording, value in sound.items():
+        try:
+            audio[recording] = parse_scp_value(value)
+        except MlmaError as error:
+            raise datadir.row_error(scp, recording, f"{error}; run {_MADE_BY} again") from None
     items = []
     for id_, segment in segments.items():
-        recording, *span = segment.split()
-        if recording not in sound or len(span) not in (0, 2):
-            raise MlmaError(f"{data / 'segments'}: no such recording, or no span, for {id_}")
-        start, end = (float(second) for second in span) if span else (None, None)
-        audio = parse_scp_value(sound[recording])
-        items.append(Item(id_, audio, start, end, float(speeds.get(id_, 1))))
+        recording, *span = segment.split() or [""]
+        try:
+            start, end = map(float, span) if span else (None, None)
+        except ValueError:  # no numbers, or not two
+            start = end = math.nan
+        if recording not in sound or (span and not 0 <= start < end < math.inf):
+            problem = f"no such recording, or no span, for {id_}; run {_MADE_BY} again"
+            raise datadir.row_error(table, id_, problem)
+        items.append(Item(id_, audio[recording], start, end, speeds.get(id_, 1.0)))
     return sorted(items, key=lambda item: item.id)
 
 
@@ -79,21 +87,27 @@ def cut(items: Sequence[Item], folder: Path) -> list[Shard]:
     ]
 
 
-def make_all(shards: Sequence[Shard], nj: int, label: str) -> list[Record]:
+def make_all(shards: Sequence[Shard], nj: int, label: str, verify: bool = False) -> list[Record]:
     """Make the shards that are not there yet, in parallel, and show how far it is.
 
     Args:
         shards: all shards of a set.
         nj: processes.
         label: what to call this work when reporting progress.
+        verify: make those again whose checksum is not that of their record.
 
     Returns:
         The records of all shards, in their order.
 
     Raises:
-        MlmaError: an archive is damaged, the disk is full, or a process was killed.
+        MlmaError: a source archive is damaged, the disk is full, or a process was killed.
     """
     records = {shard.path: finished(shard) for shard in shards}
+    if verify:
+        for shard in shards:
+            if records[shard.path] and not finished(shard, verify=True):
+                records[shard.path] = None
+                print(f"{label}: {shard.path} is damaged and is made again", flush=True)
     todo = [shard for shard in shards if records[shard.path] is None]
     if len(todo) < len(shards):
         print(f"{label}: {len(shards) - len(todo)} of {len(shards)} shards are there", flush=True)
@@ -110,81 +124,69 @@ def _run(shards: Sequence[Shard], nj: int) -> Iterator[tuple[Shard, Record]]:
     if min(nj, len(shards)) <= 1:
         yield from ((shard, make(shard)) for shard in shards)
         return
-    pool = ProcessPoolExecutor(nj, mp_context=get_context("spawn"), initializer=_end_with_parent)
-    try:
+    with workers.pool(nj, "formats audio") as pool:
         futures = {pool.submit(make, shard): shard for shard in shards}
         yield from ((futures[future], future.result()) for future in as_completed(futures))
-    except BrokenProcessPool:
-        raise MlmaError(
-            "a process that formats audio was killed, perhaps for want of memory; "
-            "give a smaller --nj: the same command goes on from here"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """End a worker on Ctrl-C, which reaches every process, or with the main one."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    def watch() -> None:
-        parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def format_folder(data: Path, out: Path, nj: int) -> Counter[str]:
+def format_folder(data: Path, out: Path, nj: int, verify: bool = False) -> Counter[str]:
     """Write the formatted set.
 
     Args:
         data: data folder of stage 1 or 2.
         out: `dump/raw/org/<set>`, or `dump/raw/<set>` for a test set.
         nj: processes.
+        verify: read the archives of an earlier run, and make those again that are damaged.
 
     Returns:
         How many utterances were kept (`kept`) and dropped, by reason.
 
     Raises:
-        MlmaError: see `make_all`; or no utterance is left.
+        MlmaError: see `make_all`; no utterance is left; or another process formats the set.
     """
     items = read_items(data)
-    scp = out / "wav.scp"
     try:
-        (out / "data").mkdir(parents=True, exist_ok=True)
-        scp.unlink(missing_ok=True)  # until it is back, no later stage takes the set for whole
-        shards = cut(items, out / "data")
-        records = make_all(shards, nj, out.name)
-        kept = sorted(
-            (id_, f"{shard.path}:{offset}", samples)
-            for shard, record in zip(shards, records, strict=True)
-            for id_, offset, samples in record.kept
-        )
-        dropped = [tuple(drop) for record in records for drop in record.dropped]
-        if not kept:
-            first = dropped[0] if dropped else ("", "", "no utterances")
-            raise MlmaError(f"{data}: no sound could be read; for one {first[0]}: {first[2]}")
-        _remove_others(out / "data", shards)
-        datadir.write_utterance_tables(data, out, [id_ for id_, *_ in kept], _MADE_BY)
-        datadir.write(out / "utt2num_samples", ((id_, samples) for id_, _, samples in kept))
-        datadir.write_dropped(out / "dropped.tsv", dropped)
-        (out / "feats_type").write_text("raw\n", encoding="utf-8")
-        (out / "audio_format").write_text("flac.ark\n", encoding="utf-8")
-        datadir.write(scp, ((id_, where) for id_, where, _ in kept))
+        with claim(out / "data", "formats it"):
+            return _format(data, items, out, nj, verify)
     except OSError as error:
         raise MlmaError(
             f"cannot write {out}: {error.strerror}; make room or choose another --dumpdir, "
             "and the same command goes on from here"
         ) from None
+
+
+def _format(data: Path, items: Sequence[Item], out: Path, nj: int, verify: bool) -> Counter[str]:
+    scp = out / "wav.scp"
+    (out / "data").mkdir(parents=True, exist_ok=True)
+    scp.unlink(missing_ok=True)  # until it is back, no later stage takes the set for whole
+    shards = cut(items, out / "data")
+    records = make_all(shards, nj, out.name, verify)
+    kept = sorted(
+        (id_, f"{shard.path}:{offset}", samples)
+        for shard, record in zip(shards, records, strict=True)
+        for id_, offset, samples in record.kept
+    )
+    dropped = [tuple(drop) for record in records for drop in record.dropped]
+    if not kept:
+        first = dropped[0] if dropped else ("", "", "no utterances")
+        raise MlmaError(f"{data}: no sound could be read; for one {first[0]}: {first[2]}")
+    _remove_others(out / "data", shards)
+    datadir.write_utterance_tables(data, out, [id_ for id_, *_ in kept], _MADE_BY)
+    datadir.write(out / "utt2num_samples", ((id_, samples) for id_, _, samples in kept))
+    datadir.write_dropped(out / "dropped.tsv", dropped)
+    files.write(out / "feats_type", "raw\n")
+    files.write(out / "audio_format", "flac.ark\n")
+    datadir.write(scp, ((id_, where) for id_, where, _ in kept))
     return Counter(reason for _, reason, _ in dropped) + Counter(kept=len(kept))
 
 
 def _remove_others(folder: Path, shards: Sequence[Shard]) -> None:
     """Remove what an earlier run with other utterances left."""
     wanted = {path for shard in shards for path in (shard.path, shard.record_path)}
-    for path in folder.iterdir():
-        if path not in wanted:
-            path.unlink()
+    for pattern in ("shard.*", ".shard.*"):  # finished ones, and those of runs that were killed
+        for path in folder.glob(pattern):
+            if path not in wanted:
+                path.unlink()
 
 
 def main() -> None:
@@ -193,8 +195,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1 or 2")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--nj", type=int, default=4, help="processes")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare what is there with its checksums first"
+    )
     args = parser.parse_args()
-    counts = format_folder(args.data, args.out, args.nj)
+    counts = format_folder(args.data, args.out, args.nj, args.verify)
     kept = counts.pop("kept")
     dropped = ", ".join(f"{reason} {n}" for reason, n in sorted(counts.items())) or "none"
     print(f"{args.out}: {kept} utterances; dropped: {dropped}")

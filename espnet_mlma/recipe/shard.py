@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -16,7 +15,9 @@ import kaldiio
 import numpy as np
 import soxr
 
+from espnet_mlma import files
 from espnet_mlma.audio import SAMPLE_RATE, read_audio
+from espnet_mlma.claims import claim
 from espnet_mlma.corpora.audio import iter_archive
 from espnet_mlma.corpora.utterance import ArchiveMember, AudioFile
 from espnet_mlma.errors import MlmaError
@@ -52,79 +53,93 @@ class Record:
     Args:
         key: says which audio it was made from, see `source_key`.
         size: of the archive in bytes.
+        checksum: of the archive's bytes (BLAKE2b).
         kept: id, offset of its sound in the archive, and number of samples at 16 kHz.
         dropped: id, reason and detail.
     """
 
     key: str
     size: int
+    checksum: str
     kept: list[tuple[str, int, int]]
     dropped: list[tuple[str, str, str]]
 
 
 def source_key(shard: Shard) -> str:
-    """A digest of the shard's utterances, spans, speeds, and of its files' sizes and dates."""
+    """A digest of the shard's utterances, spans and speeds, and of what tells its files apart.
+
+    That is their size, date, inode and date of their inode: a copy that keeps the date of another
+    file of the same size changes the last.
+    """
     digest = hashlib.sha256()
     for item in shard.items:
         place = item.audio.archive if isinstance(item.audio, ArchiveMember) else item.audio.path
         try:
             status = place.stat()
-            stamp = (status.st_size, status.st_mtime_ns)
-        except OSError:
+            stamp = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+        except (OSError, ValueError):
             stamp = None
-        digest.update(repr((item, stamp)).encode())
+        digest.update(repr((item, stamp)).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def finished(shard: Shard) -> Record | None:
-    """The record of a whole shard that was made from the same audio; None if it is to be made."""
+def finished(shard: Shard, verify: bool = False) -> Record | None:
+    """The record of a whole shard that was made from the same audio; None if it is to be made.
+
+    Args:
+        shard: the shard.
+        verify: read the archive and compare its checksum, not its size alone.
+    """
     try:
         record = Record(**json.loads(shard.record_path.read_text(encoding="utf-8")))
         is_whole = shard.path.stat().st_size == record.size
+        if is_whole and verify:
+            with open(shard.path, "rb") as ark:
+                is_whole = hashlib.file_digest(ark, _digest).hexdigest() == record.checksum
     except (OSError, ValueError, TypeError):
         return None
     return record if is_whole and record.key == source_key(shard) else None
 
 
+def _digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)
+
+
 def make(shard: Shard) -> Record:
     """Write the archive, then its record; sound that cannot be read is left out and noted.
+
+    One process at a time makes a shard; another that comes meanwhile waits for it.
 
     Raises:
         MlmaError: a source archive is damaged, or the disk is full or not writable.
     """
-    kept, dropped = [], []
-    key = source_key(shard)
-    new = shard.path.with_suffix(".new")
-    try:
+    with claim(shard.path, "makes it", wait=True):
+        kept, dropped, size, digest = [], [], 0, _digest()
+        key = source_key(shard)
         shard.record_path.unlink(missing_ok=True)
-        with open(new, "wb") as ark:
+        with files.whole(shard.path) as new, open(new, "wb") as ark:
             for item, samples in _read(shard):
                 if isinstance(samples, MlmaError):
                     dropped.append((item.id, "broken_audio", str(samples)))
                     continue
-                offset = ark.tell() + len(item.id.encode()) + 1  # behind `<id> `
-                kept.append((item.id, offset, len(samples)))
-                _append(ark, item.id, samples)
-            size = ark.tell()
-        os.replace(new, shard.path)
-        record = Record(key, size, kept, dropped)
-        new.write_text(json.dumps(asdict(record), ensure_ascii=False), encoding="utf-8")
-        os.replace(new, shard.record_path)
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        raise MlmaError(
-            f"cannot write {shard.path}: {error.strerror}; make room or choose another --dumpdir, "
-            "and the same command goes on from here"
-        ) from None
+                kept.append((item.id, size + len(item.id.encode()) + 1, len(samples)))  # `<id> `
+                entry = _entry(item.id, samples)
+                digest.update(entry)
+                size += ark.write(entry)
+        record = Record(key, size, digest.hexdigest(), kept, dropped)
+        files.write(shard.record_path, json.dumps(asdict(record), ensure_ascii=False))
     return record
 
 
-def _append(ark: BinaryIO, id_: str, samples: np.ndarray) -> None:
+def _entry(id_: str, samples: np.ndarray) -> bytes:
+    """The sound of an utterance as it is in an archive."""
     pcm = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
     options = {"format": "flac", "subtype": "PCM_16"}
+    entry = io.BytesIO()
     kaldiio.save_ark(
-        ark, {id_: (SAMPLE_RATE, pcm)}, write_function="soundfile", write_kwargs=options
+        entry, {id_: (SAMPLE_RATE, pcm)}, write_function="soundfile", write_kwargs=options
     )
+    return entry.getvalue()
 
 
 def _read(shard: Shard) -> Iterator[tuple[Item, np.ndarray | MlmaError]]:

@@ -41,11 +41,12 @@ def perturb(data: Path, out: Path, factors: Sequence[float]) -> int:
         if not _SLOWEST <= factor <= _FASTEST:
             raise MlmaError(f"speed factor {factor}: not within {_SLOWEST} to {_FASTEST}")
     prefixes = {factor: "" if factor == 1 else f"sp{factor:g}-" for factor in factors}
-    ids = datadir.read(data / "text", _MADE_BY)
+    sound = "segments" if (data / "segments").exists() else "wav.scp"
+    tables = datadir.read_alike(data, (*datadir.PER_UTTERANCE, sound), _MADE_BY)
+    ids = tables["text"]
 
     def fill(new: Path) -> None:
-        for name in datadir.PER_UTTERANCE:
-            table = datadir.read(data / name, _MADE_BY)
+        for name, table in tables.items():
             rows = [
                 (prefix + id_, prefix + value if name == "utt2spk" else value)
                 for prefix in prefixes.values()
@@ -54,25 +55,14 @@ def perturb(data: Path, out: Path, factors: Sequence[float]) -> int:
             datadir.write(new / name, sorted(rows))
             if name == "utt2spk":
                 datadir.write(new / "spk2utt", datadir.spk2utt(dict(sorted(rows))))
+        if sound == "segments":  # recordings stay as they are
+            recordings = datadir.read(data / "wav.scp", _MADE_BY)
+            datadir.write(new / "wav.scp", sorted(recordings.items()))
         speeds = ((prefix + id_, f"{f:g}") for f, prefix in prefixes.items() for id_ in ids)
         datadir.write(new / "utt2speed", sorted(speeds))
-        _copy_sound(data, new, list(prefixes.values()))
 
     replace_folder(out, fill)
     return len(ids) * len(factors)
-
-
-def _copy_sound(data: Path, new: Path, prefixes: list[str]) -> None:
-    """Recordings stay as they are where `segments` refers to them; whole files are named anew."""
-    sound = datadir.read(data / "wav.scp", _MADE_BY)
-    if not (data / "segments").is_file():
-        rows = ((prefix + id_, value) for prefix in prefixes for id_, value in sound.items())
-        datadir.write(new / "wav.scp", sorted(rows))
-        return
-    datadir.write(new / "wav.scp", sorted(sound.items()))
-    segments = datadir.read(data / "segments", _MADE_BY)
-    rows = ((prefix + id_, value) for prefix in prefixes for id_, value in segments.items())
-    datadir.write(new / "segments", sorted(rows))
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from espnet_mlma.corpora import librispeech
 from espnet_mlma.corpora.filters import drop_by_sound, span
 from espnet_mlma.corpora.mixtures import CORPORA
 from espnet_mlma.corpora.probing import Audio, probe_all
-from espnet_mlma.corpora.utterance import AudioFile, Utterance
+from espnet_mlma.corpora.utterance import AudioFile, Drop, Utterance
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.records import Sentence
 from espnet_mlma.sst.shards import finished
@@ -84,6 +84,21 @@ def _sentence(utterance: Utterance, info: AudioInfo | MlmaError) -> Sentence:
     )
 
 
+def _left_out(drop: Drop) -> Sentence:
+    """What stands for a row of a corpus's table that could not be read."""
+    return Sentence(
+        id=drop.id,
+        recording=drop.id,
+        audio="",
+        offset=0.0,
+        start=0.0,
+        end=0.0,
+        speaker=drop.speaker,
+        text="",
+        dropped=drop.reason,
+    )
+
+
 def _laid_out(sentences: list[Sentence]) -> Iterator[Sentence]:
     """The sentences of one recording; whole files end to end, spans where they are."""
     if len({sentence.audio for sentence in sentences}) < len(sentences):
@@ -108,11 +123,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the sentences of a corpus, unless that is done."""
     reader = import_module(f"espnet_mlma.corpora.{args.corpus}")
-    utterances = [u for split in args.split for u in reader.prepare(args.root, "en", split)]
-    key = hashlib.sha256(json.dumps(list(map(repr, utterances))).encode()).hexdigest()
+    rows = [row for split in args.split for row in reader.prepare(args.root, "en", split)]
+    utterances = [row for row in rows if isinstance(row, Utterance)]
+    key = hashlib.sha256(json.dumps(list(map(repr, rows))).encode()).hexdigest()
     report = finished(args.out, key)
     if report is None:
         infos = probe_all({u.audio for u in utterances}, args.nj, "recordings")
         sentences = put_together(utterances, infos)
+        sentences += [_left_out(row) for row in rows if isinstance(row, Drop)]
         report = write_sentences(args.out, "recordings", key, sentences)
     print(f"{report}, in {args.out}")

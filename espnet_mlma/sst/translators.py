@@ -24,6 +24,7 @@ from typing import Protocol
 import torch
 
 from espnet_mlma.corpora.tables import read_lines
+from espnet_mlma.corpora.utterance import Drop
 from espnet_mlma.errors import MlmaError
 
 _TIMEOUT = 300.0  # seconds for an answer
@@ -233,7 +234,11 @@ class TableTranslator:
     path: Path
 
     def translate(self, questions: Sequence[Question]) -> Iterator[tuple[str, Answer]]:
-        texts = dict(read_lines(self.path, 2, "\t"))
+        texts: dict[str, str] = {}
+        for row in read_lines(self.path, 2, "\t"):
+            if isinstance(row, Drop):
+                raise MlmaError(row.detail)
+            texts[row[0]] = row[1]
         for question in questions:
             if question.id in texts:
                 yield question.id, Answer(texts[question.id])

@@ -8,7 +8,8 @@ The rules, in order:
 3. Every apostrophe-like mark becomes "'". Doubled ones and those that touch no letter or digit
    are punctuation; an opening one and a later closing one around words are quotation marks. Other
    apostrophes stay ("l'eau", "'s avonds", "un po'", "goin'"). Elisions are not split.
-4. Hyphens and dashes become spaces: "peut-être" is two words, in reference and hypothesis alike.
+4. Hyphens, dashes and slashes become spaces: "peut-être" and "e/o" are two words each, in reference
+   and hypothesis alike.
 5. All other punctuation and symbols become spaces, and runs of spaces become one.
 
 Digits stay: how they are spoken is not known here, so `check` turns such a clip away from training.
@@ -26,7 +27,7 @@ _LIGATURES = str.maketrans(
     {"ĳ": "ij", "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
 )
 _INVISIBLE = {"Cf", "Mn", "Mc", "Me"}
-_SPOKEN_SYMBOLS = frozenset("%‰&@#+=*/\\°§€$£¥<>^~")
+_SPOKEN_SYMBOLS = frozenset("%‰&@#+=*\\°§€$£¥<>^~")
 
 
 def normalise(text: str, lang: str) -> str:

@@ -1,4 +1,9 @@
 import json
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +114,74 @@ def test_a_language_without_its_marker_is_made_anew(tmp_path):
     assert len(texts(tmp_path, "de", "test")) == 1
     assert json.loads((tmp_path / "de" / "complete.json").read_text())["seed"] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(LANGUAGES)
+
+
+MAIN = """
+import sys
+from pathlib import Path
+from espnet_mlma.corpora import mini
+from espnet_mlma.errors import run_cli
+size = {"train": int(sys.argv[2]), "dev": 1, "test": 1, "languages": ["it", "fr"]}
+if __name__ == "__main__":
+    run_cli(lambda: mini.generate(Path(sys.argv[1]), **size))
+"""
+
+
+def generate_elsewhere(script: Path, root: Path, train: int) -> subprocess.Popen:
+    """Make a corpus in a process of its own."""
+    script.write_text(MAIN)
+    command = [sys.executable, script, root, str(train)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_clips(process: subprocess.Popen, root: Path) -> None:
+    while process.poll() is None and not any(root.glob(".it*/train/audio/*.flac")):
+        time.sleep(0.01)
+    assert process.poll() is None
+
+
+def clips(root: Path, lang: str) -> list[str]:
+    """Clips that are there, each once in a table and not empty."""
+    found = [u for split in mini.SPLITS for u in mini.prepare(root, lang, split)]
+    assert all(soundfile.info(utterance.audio.path).frames for utterance in found)
+    assert {u.audio.path for u in found} == set((root / lang).glob("*/audio/*"))
+    return [utterance.id for utterance in found]
+
+
+def test_a_run_after_a_kill_is_whole(tmp_path):
+    """Kill -9 while it speaks; then the same command at once."""
+    root = tmp_path / "db"
+    first = generate_elsewhere(tmp_path / "main.py", root, 40)
+    wait_for_clips(first, root)
+    first.send_signal(signal.SIGKILL)
+    second = generate_elsewhere(tmp_path / "main.py", root, 40)
+    assert second.communicate()[1] == "" and second.returncode == 0
+    first.communicate()
+    for lang in ("it", "fr"):
+        assert len(clips(root, lang)) == 42
+    assert sorted(p.name for p in root.iterdir()) == ["fr", "it"]
+
+
+def test_a_second_run_at_once_is_told_who_speaks(tmp_path):
+    root = tmp_path / "db"
+    first = generate_elsewhere(tmp_path / "main.py", root, 400)
+    wait_for_clips(first, root)
+    said = f"it: process {first.pid} on {socket.gethostname()} speaks it already; wait for it"
+    with pytest.raises(MlmaError, match=said):
+        mini.generate(root, train=400, dev=1, test=1, languages=["it", "fr"])
+    first.kill()
+    first.communicate()
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda clip: clip.write_bytes(b"")])
+def test_complete_is_said_of_what_is_there(tmp_path, damage):
+    size = {"train": 12, "dev": 1, "test": 1, "languages": ["it"]}
+    mini.generate(tmp_path, **size)
+    clip = next(mini.prepare(tmp_path, "it", "dev")).audio.path
+    whole = clip.read_bytes()
+    damage(clip)
+    mini.generate(tmp_path, **size)
+    assert clip.read_bytes() == whole
 
 
 def test_a_split_that_was_not_made_is_named(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import shutil
+import tarfile
 from collections import defaultdict
 from pathlib import Path
 
@@ -154,11 +155,22 @@ def test_voxpopuli_speech_of_several_pieces_spans_them_all(tmp_path: Path) -> No
     assert utterance.speaker == "vp_nl_s1"
 
 
-def test_voxpopuli_without_spans_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "vad",
+    [
+        "", "[]", "[()]", "x", "[(1.5)]", "[(2.0, 1.5)]", "[('nan', 2.0)]", "[(nan, 2.0)]",
+        "[(0.0, inf)]", "[(-1e999, 2.0)]", "[(-1, 2.0)]", "[(1.5, 2.0)",
+        "-" * 100_000 + "1", "(" * 100_000, "[(1, 2)" + " " * 100_000,
+    ],
+    ids=lambda vad: vad[:20],
+)  # fmt: skip
+def test_voxpopuli_without_spans_is_left_out(tmp_path: Path, vad: str) -> None:
     (tmp_path / "raw_audios/original").mkdir(parents=True)
-    write_sessions(tmp_path, ["s1|0|Ja|ja|7|train|[]"])
-    with pytest.raises(MlmaError, match="asr_nl.tsv.gz: 's1-0' has no spans in column 'vad'"):
-        list(voxpopuli.prepare(tmp_path, "nl", "train"))
+    write_sessions(tmp_path, [f"s1|0|Ja|ja|7|train|{vad}"])
+    [drop] = voxpopuli.prepare(tmp_path, "nl", "train")
+    assert (drop.id, drop.reason) == ("vp_nl_7-s1-0", "bad_span")
+    assert "asr_nl.tsv.gz: 's1-0' has no spans in column 'vad'" in drop.detail
+    assert len(drop.detail) < 500
 
 
 def write_sessions(root: Path, rows: list[str]) -> None:
@@ -209,11 +221,56 @@ def test_commonvoice_missing_column_names_file_and_column(
         list(commonvoice.prepare(tmp_path, "nl", "train"))
 
 
-def test_two_releases_of_commonvoice_are_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["21.0-2025-03-14", "20.0-delta-2024-12-06"])
+def test_two_releases_of_commonvoice_are_an_error(tmp_path: Path, other: str) -> None:
     (tmp_path / "cv-corpus-20.0-2024-12-06").mkdir()
-    (tmp_path / "cv-corpus-21.0-2025-03-14").mkdir()
-    with pytest.raises(MlmaError, match="several releases"):
+    (tmp_path / f"cv-corpus-{other}").mkdir()
+    with pytest.raises(MlmaError, match=f"several releases .*cv-corpus-{other}"):
         list(commonvoice.prepare(tmp_path, "nl", "train"))
+
+
+# The archives that corpora come in, beside the folders that they are unpacked to.
+ARCHIVES = {
+    "librispeech": "dev-clean.tar.gz",
+    "commonvoice": "cv-corpus-20.0-2024-12-06-it.tar.gz",
+    "voxpopuli": "it_2019.tar",
+    "mls": "mls_italian_opus.tar.gz",
+    "fleurs": "it_it.tgz",
+}
+
+
+@pytest.mark.parametrize("corpus", READERS)
+def test_an_archive_beside_what_was_unpacked_changes_nothing(
+    shared_corpora: Path, tmp_path: Path, corpus: str
+) -> None:
+    lang, split = LANGS[corpus][0] if corpus == "librispeech" else "it", SPLITS[corpus][-2]
+    source = shared_corpora / CORPORA[corpus][1]
+    for entry in source.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    before = list(READERS[corpus].prepare(tmp_path, lang, split))
+    (tmp_path / ARCHIVES[corpus]).touch()
+    assert list(READERS[corpus].prepare(tmp_path, lang, split)) == before
+
+
+@pytest.mark.parametrize("corpus", READERS)
+def test_an_archive_alone_is_to_be_unpacked(corpus: str, tmp_path: Path) -> None:
+    (tmp_path / ARCHIVES[corpus]).touch()
+    lang = "en" if corpus == "librispeech" else "it"
+    with pytest.raises(MlmaError, match=f"unpack {ARCHIVES[corpus]} in {tmp_path}"):
+        list(READERS[corpus].prepare(tmp_path, lang, SPLITS[corpus][-2]))
+
+
+def test_fleurs_may_be_unpacked(shared_corpora: Path, tmp_path: Path) -> None:
+    source = shared_corpora / "fleurs/data/it_it"
+    folder = tmp_path / "data/it_it"
+    (folder / "audio").mkdir(parents=True)
+    shutil.copy(source / "dev.tsv", folder)
+    with tarfile.open(source / "audio/dev.tar.gz") as archive:
+        archive.extractall(folder / "audio", filter="data")
+    packed = read(shared_corpora, "fleurs", "it", "dev")
+    unpacked = list(fleurs.prepare(tmp_path, "it", "dev"))
+    assert [u.id for u in unpacked] == [u.id for u in packed]
+    assert all(utterance.audio.path.is_file() for utterance in unpacked)
 
 
 def test_an_id_listed_twice_names_both_lines(tmp_path: Path) -> None:

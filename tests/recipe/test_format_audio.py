@@ -1,6 +1,9 @@
 import io
+import os
 import resource
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -47,10 +50,13 @@ def write_utterance(folder: Path, audio: AudioFile | ArchiveMember) -> Path:
     return folder
 
 
-def run_format(code: str, data: Path, out: Path, nj: int = 1, **options) -> subprocess.Popen:
+def run_format(
+    code: str, data: Path, out: Path, nj: int = 1, verify: bool = False, **options
+) -> subprocess.Popen:
     """Run stage 3 in a process of its own, `code` coming before it."""
     command = [sys.executable, "-c", FORMAT + code + "run_cli(f.main)"]
     command += ["--data", str(data), "--out", str(out), "--nj", str(nj)]
+    command += ["--verify"] * verify
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
@@ -237,7 +243,7 @@ def test_a_set_whose_tables_do_not_fit_on_the_disk_is_not_whole(make_data, tmp_p
     process = run_format("", data, dump, preexec_fn=no_room)
     _, errors = process.communicate()
     assert process.returncode == 1
-    assert errors.startswith(f"error: cannot write {dump}: ")
+    assert errors.startswith(f"error: cannot write {dump}/text: ")
     assert not (dump / "wav.scp").exists()
 
 
@@ -276,6 +282,81 @@ def test_an_archive_that_was_cut_off_is_made_anew(make_data, tmp_path: Path) -> 
     ark.write_bytes(whole[:-100])
     format_folder(data, dump, nj=1)
     assert ark.read_bytes() == whole
+
+
+def test_an_archive_of_the_same_size_is_verified(make_data, tmp_path: Path, capsys) -> None:
+    data, dump = make_data(2), tmp_path / "dump"
+    format_folder(data, dump, nj=1)
+    ark = dump / "data" / "shard.00001.ark"
+    whole = ark.read_bytes()
+    ark.write_bytes(whole[:-100] + bytes(100))
+    format_folder(data, dump, nj=1, verify=True)
+    assert ark.read_bytes() == whole
+    assert "shard.00001.ark is damaged and is made again" in capsys.readouterr().out
+    made = ark.stat().st_mtime_ns
+    format_folder(data, dump, nj=1, verify=True)
+    assert ark.stat().st_mtime_ns == made
+
+
+def replace_keeping_date(sound: Path, other: Path) -> None:
+    shutil.copy2(other, sound)
+
+
+def move_keeping_date(sound: Path, other: Path) -> None:
+    shutil.copy2(other, sound.with_suffix(".copy"))
+    sound.with_suffix(".copy").rename(sound)
+
+
+@pytest.mark.parametrize("exchange", [replace_keeping_date, move_keeping_date])
+def test_other_sound_of_the_same_size_and_date_is_taken(tone, tmp_path: Path, exchange) -> None:
+    sound, other = tmp_path / "a.wav", tmp_path / "b.wav"
+    for path, pitch in ((sound, 100), (other, 300)):
+        soundfile.write(path, tone(1.0, pitch=pitch), 16000)
+        os.utime(path, (1e9, 1e9))
+    data = write_utterance(tmp_path / "data", AudioFile(sound))
+    format_folder(data, tmp_path / "dump", nj=1)
+    exchange(sound, other)
+    assert sound.stat().st_mtime == 1e9
+    format_folder(data, tmp_path / "dump", nj=1)
+    (samples,) = load(tmp_path / "dump").values()
+    np.testing.assert_allclose(samples, tone(1.0, pitch=300), atol=1e-4)
+
+
+def test_two_runs_at_once_do_not_mix(make_data, tmp_path: Path) -> None:
+    data, dump = make_data(40), tmp_path / "dump"
+    runs = [run_format("f.SHARD_ITEMS = 2;", data, dump, nj) for nj in (1, 2)]
+    errors = [run.communicate()[1] for run in runs]
+    assert 0 in [run.returncode for run in runs]
+    for run, error, other in zip(runs, errors, reversed(runs), strict=True):
+        if run.returncode:
+            assert error.count("\n") == 1
+            said = f"data: process {other.pid} on {socket.gethostname()} formats it already"
+            assert said in error
+    assert len(load(dump)) == 40
+    made = {path: path.stat().st_mtime_ns for path in (dump / "data").iterdir()}
+    assert len(made) == 40
+    run_format("f.SHARD_ITEMS = 2;", data, dump, verify=True).communicate()
+    assert {path: path.stat().st_mtime_ns for path in (dump / "data").iterdir()} == made
+
+
+def test_blanks_and_quotes_in_names_come_through(tone, tmp_path: Path) -> None:
+    folder = tmp_path / "it's a  folder"
+    folder.mkdir()
+    names = ["it's 1.wav", "$(touch PWNED) 2.wav", 'say "3".wav']
+    for name in names[1:]:
+        soundfile.write(folder / name, tone(1.0), 16000)
+    archive = pack(tone, folder, names[:1])
+    audios = [ArchiveMember(archive, names[0]), *(AudioFile(folder / name) for name in names[1:])]
+    utterances = [
+        Utterance(f"cv_en_a-{number}", audio, "good day", "cv_en_a", "en")
+        for number, audio in enumerate(audios)
+    ]
+    write_set(tmp_path / "data", utterances, nj=1)
+    assert format_folder(tmp_path / "data", tmp_path / "dump", nj=1) == {"kept": 3}
+    pipe = datadir.read(tmp_path / "data/wav.scp", "")["cv_en_a-0"]
+    as_espnet_reads_it = kaldiio.load_mat(pipe)[1]
+    assert len(as_espnet_reads_it) == 16000
+    assert not Path("PWNED").exists()
 
 
 def test_a_set_that_was_moved_is_read_where_it_lies(make_data, tmp_path: Path) -> None:
