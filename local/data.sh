@@ -16,4 +16,7 @@ for corpus in librispeech commonvoice voxpopuli mls fleurs synthetic; do
     fi
 done
 
+# From run.sh, where it has a blank in it.
+[ -z "${MLMA_DB_ROOT:-}" ] || roots+=(--db_root "${MLMA_DB_ROOT}")
+
 python3 -m espnet_mlma.corpora --out data "${roots[@]}" "$@"

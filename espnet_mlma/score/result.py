@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import replace_folder
 from espnet_mlma.score.align import Errors, align, count_pairs, total_errors
 
 _SCORES = re.compile(r"^id: \((.+)\)\nScores: \(#C #S #D #I\) (\d+) (\d+) (\d+) (\d+)$", re.M)
@@ -51,22 +52,22 @@ def score(pairs: Sequence[Pair], folder: Path, sclite: Path | None) -> dict[str,
     Raises:
         MlmaError: sclite fails, or its report does not hold exactly these utterances.
     """
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    _write_trn(new / "ref.trn", {pair.key: pair.reference for pair in pairs})
-    _write_trn(new / "hyp.trn", {pair.key: pair.hypothesis for pair in pairs})
-    report = _run_sclite(sclite, new) if sclite else report_text(pairs)
-    (new / "result.txt").write_text(report, encoding="utf-8")
-    counted = read_scores(report)
-    scores = {pair.id: counted.get(pair.key) for pair in pairs}
-    for pair in pairs:
-        errors = scores[pair.id]
-        if errors is None or errors.reference != len(pair.reference):
-            raise MlmaError(f"{new / 'result.txt'}: {pair.id} is not scored; see hyp.trn beside it")
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
-    return {utterance: errors for utterance, errors in scores.items() if errors is not None}
+    scores: dict[str, Errors] = {}
+
+    def fill(new: Path) -> None:
+        _write_trn(new / "ref.trn", {pair.key: pair.reference for pair in pairs})
+        _write_trn(new / "hyp.trn", {pair.key: pair.hypothesis for pair in pairs})
+        report = _run_sclite(sclite, new) if sclite else report_text(pairs)
+        (new / "result.txt").write_text(report, encoding="utf-8")
+        counted = read_scores(report)
+        for pair in pairs:
+            errors = counted.get(pair.key)
+            if errors is None or errors.reference != len(pair.reference):
+                raise MlmaError(f"{folder}: {pair.id} is not scored by {sclite or 'this program'}")
+            scores[pair.id] = errors
+
+    replace_folder(folder, fill)
+    return scores
 
 
 def read_scores(report: str) -> dict[str, Errors]:

@@ -8,7 +8,6 @@ all sentences are done the shard is written whole, in the order of the input.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import hashlib
 import json
 import sys
@@ -21,6 +20,7 @@ from typing import IO
 from tqdm import tqdm
 
 from espnet_mlma import files
+from espnet_mlma.claims import claim
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.records import Sentence, line_of, sentence_of
 from espnet_mlma.sst.shards import Report, Shard, digest, finished, read_sentences, write_shard
@@ -101,7 +101,7 @@ def run_stage(job: Job, work: Work) -> Report:
     if done_before := finished(job.file, key):
         return done_before
     sentences = [s for s in read_sentences(job.source) if job.shard.has(s.recording)]
-    with Journal(job.file, key) as journal:
+    with claim(job.file, "writes this shard"), Journal(job.file, key) as journal:
         todo = [s for s in sentences if s.dropped is None and s.id not in journal.done]
         if todo:
             _work_off(job, journal, work(todo, sentences), len(todo))
@@ -130,36 +130,23 @@ def write_sentences(path: Path, stage: str, key: str, sentences: Sequence[Senten
 
 
 class Journal:
-    """The sentences that are done, as lines in a file that one process at a time writes.
+    """The sentences that are done, as lines in a file; its writer has claimed the shard.
 
     Args:
         shard: the file that the sentences are for.
         key: of the job; a journal of another job is begun anew.
 
     Raises:
-        MlmaError: another process has it, or it cannot be written.
+        MlmaError: it cannot be written.
     """
 
     def __init__(self, shard: Path, key: str):
         self.path = shard.with_suffix(".journal")
-        self._lock_path = shard.with_suffix(".lock")
         self._key = key
         self.done: dict[str, Sentence] = {}
         self._file: IO[str]
-        self._lock: IO[str]
 
     def __enter__(self) -> Journal:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self._lock_path, "w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise MlmaError(
-                f"{self.path}: another process writes this shard; wait for it or give another "
-                "--shard"
-            ) from None
-        except OSError as error:
-            raise MlmaError(f"cannot write {self.path}: {error.strerror}") from None
         # Written anew, so that a line that a kill left half-written is not continued.
         self.done = {sentence.id: sentence for sentence in self._kept()}
         head = json.dumps({"key": self._key}) + "\n"
@@ -197,5 +184,3 @@ class Journal:
 
     def __exit__(self, *_) -> None:
         self._file.close()
-        self._lock_path.unlink(missing_ok=True)
-        self._lock.close()

@@ -1,6 +1,7 @@
 """Translations, and the stage that was stopped and goes on."""
 
 import json
+import os
 import shutil
 import sys
 import threading
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from espnet_mlma.claims import claim
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst import synthesis, translate
 from espnet_mlma.sst.records import Sentence
@@ -243,13 +245,13 @@ def test_shards_together_are_the_whole(tmp_path, serve):
     assert server.answered == 24
 
 
-def test_two_processes_do_not_write_one_shard(tmp_path):
+def test_two_processes_do_not_write_one_shard(tmp_path, forty):
+    said = rf"de\.jsonl: process {os.getpid()} on .* writes this shard already"
     with (
-        synthesis.Journal(tmp_path / "de.jsonl", "key"),
-        pytest.raises(MlmaError, match="another process writes this shard"),
-        synthesis.Journal(tmp_path / "de.jsonl", "key"),
+        claim(tmp_path / "de.jsonl", "writes this shard"),
+        pytest.raises(MlmaError, match=said),
     ):
-        pass
+        run(tmp_path, "--command", "cat")
 
 
 def test_a_server_of_several_models_wants_a_name(monkeypatch):

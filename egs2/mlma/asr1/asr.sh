@@ -26,6 +26,7 @@ expdir=exp                   # experiments
 python="python3 -m espnet_mlma.run" # starts ESPnet's programs with the plugin registered
 local_data_opts=             # options of local/data.sh
 speed_perturb_factors=       # such as "0.9 1.0 1.1"
+verify_audio=false           # stage 3 compares what is there with its checksums, and makes damaged audio again
 feats_type=raw               # raw is the only one
 audio_format=flac.ark        # flac.ark is the only one
 fs=16k                       # 16k is the only one
@@ -242,14 +243,15 @@ stage_1() { # shellcheck disable=SC2086
 }
 
 stage_3() {
-    local set
+    local set verify=()
+    [ "${verify_audio}" = false ] || verify=(--verify)
     for set in "${train_set}" "${valid_set}" ${test_sets}; do
         case " ${train_set} ${valid_set} " in
             *" ${set} "*) out=${data_feats}/org/${set} ;;
             *) out=${data_feats}/${set} ;;
         esac
         ${train_cmd} python3 -m espnet_mlma.recipe.format_audio \
-            --data "data/${set}" --out "${out}" --nj "${nj}"
+            --data "data/${set}" --out "${out}" --nj "${nj}" "${verify[@]}"
     done
 }
 
@@ -278,8 +280,8 @@ stage_9() {
     mkdir -p "${ngram_exp}"
     local arpa=${ngram_exp}/${ngram_num}gram.arpa
     # shellcheck disable=SC2086
-    cut -s -d ' ' -f 2- ${text} | lmplz --discount_fallback -o "${ngram_num}" >"${arpa}.new"
-    mv "${arpa}.new" "${arpa}"
+    cut -s -d ' ' -f 2- ${text} | lmplz --discount_fallback -o "${ngram_num}" >"${arpa}.$$.new"
+    mv "${arpa}.$$.new" "${arpa}"
     build_binary "${arpa}" "${arpa%.arpa}.bin"
 }
 
@@ -460,8 +462,8 @@ stage_14() {
     done
     ${python} -m espnet2.bin.pack asr --asr_train_config "${asr_exp}/config.yaml" \
         --asr_model_file "${asr_exp}/${inference_asr_model}" "${more[@]}" \
-        --outpath "${packed%.zip}.new.zip"
-    mv "${packed%.zip}.new.zip" "${packed}"
+        --outpath "${packed%.zip}.$$.new.zip"
+    mv "${packed%.zip}.$$.new.zip" "${packed}"
 }
 
 cd "$(dirname "${BASH_SOURCE[0]}")"

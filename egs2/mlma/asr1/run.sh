@@ -33,8 +33,13 @@ done
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 db_root=${db_root:-db}
-# It goes through asr.sh as one of several words, in ESPnet's asr.sh too.
-[[ ${db_root} != *[[:space:]]* ]] || die "--db_root '${db_root}': a path without spaces, please"
+# asr.sh, ESPnet's as well, splits local_data_opts into words and expands their wildcards.
+if [[ ${db_root} =~ [[:space:]*?[] ]]; then
+    export MLMA_DB_ROOT=${db_root} # for local/data.sh
+    of_db_root=
+else
+    of_db_root=" --db_root ${db_root}"
+fi
 
 # shellcheck source-path=SCRIPTDIR
 . ./path.sh
@@ -58,7 +63,7 @@ esac
     --train_set "${train_set}" \
     --valid_set "${valid_set}" \
     --test_sets "${test_sets}" \
-    --local_data_opts "--mixture ${mixture} --db_root ${db_root} --nj ${cores}" \
+    --local_data_opts "--mixture ${mixture}${of_db_root} --nj ${cores}" \
     --asr_config "${asr_config}" \
     --inference_asr_model valid.cer_ctc.ave.pth \
     --token_type char \
