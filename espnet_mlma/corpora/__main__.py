@@ -32,8 +32,7 @@ def main() -> None:
         generate = getattr(import_module(f"espnet_mlma.corpora.{corpus}"), "generate", None)
         if generate is not None:  # a corpus that is made here
             generate(roots[corpus], nj=args.nj)
-    with claim(args.out / mixture.train_set, "makes it"):
-        make_sets(mixture, roots, args.out, args.nj)
+    make_sets(mixture, roots, args.out, args.nj)
 
 
 def make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -> None:
@@ -46,7 +45,8 @@ def make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -
         nj: threads.
 
     Raises:
-        MlmaError: a corpus is missing or damaged, or a set cannot be written.
+        MlmaError: a corpus is missing or damaged, a set cannot be written, or another process makes
+            the mixture.
     """
     for source in mixture.train + mixture.valid + mixture.test:
         # A missing corpus shows before anything is written.
@@ -55,6 +55,11 @@ def make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -
                 f"{source.corpus}: no utterances of {source.lang} {source.split} in "
                 f"{roots[source.corpus].absolute()}; fetch it anew"
             )
+    with claim(out / mixture.train_set, "makes it"):
+        _make_sets(mixture, roots, out, nj)
+
+
+def _make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -> None:
     held_out = HeldOut()
     valid = _held(_read(mixture.valid, roots), held_out)
     others = [write_set(out / mixture.valid_set, valid, nj=nj)]

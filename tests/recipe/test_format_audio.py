@@ -177,7 +177,7 @@ def test_a_damaged_member_of_an_archive_is_called_by_its_name(tone, tmp_path: Pa
 def test_segments_must_fit_the_recordings(make_data, tmp_path: Path) -> None:
     data = make_data(1)
     (data / "segments").write_text("mini_en_s0-0000 nowhere 0 1\n")
-    with pytest.raises(MlmaError, match="segments:1: no such recording, or no span, for mini_en_s0"):
+    with pytest.raises(MlmaError, match="segments:1: no such recording, .* for mini_en_s0"):
         format_folder(data, tmp_path / "dump", nj=1)
 
 
