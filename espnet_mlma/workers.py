@@ -45,17 +45,19 @@ def pool(nj: int, does: str, **options: object) -> Iterator[ProcessPoolExecutor]
 
 
 def end_with_parent() -> None:
-    """End this process on Ctrl-C, which reaches every process, and as soon as its parent ends.
-
-    Linux sends a signal; elsewhere a thread waits for the parent.
-    """
+    """End a worker on Ctrl-C, which reaches every process, and as soon as its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        # The thread alone would wait for library code that does not let go of the interpreter.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    kill_with_parent()
 
     def watch() -> None:
         parent_process().join()  # also if it ended before this began
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def kill_with_parent() -> None:
+    """Have Linux kill this process when the thread that started it ends; nothing elsewhere."""
+    if sys.platform == "linux":
+        # A thread that waits does not get the interpreter from library code that holds it.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))

@@ -26,6 +26,7 @@ from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import write
 from espnet_mlma.host import import_espnet
 from espnet_mlma.values import positive
+from espnet_mlma.workers import kill_with_parent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,6 +128,8 @@ def main() -> None:
             if code:
                 raise SystemExit(code)
         return
+    if args.only:
+        kill_with_parent()
     name = args.only or next(iter(models))
     measure(args, models[name], sets, args.out / name, hours.get(name))
 

@@ -100,8 +100,8 @@ def _roots(db_root: Path | None, named: list[str], corpora: list[str]) -> dict[s
     missing = [corpus for corpus in corpora if corpus not in roots]
     if missing:
         raise MlmaError(
-            f"where are {', '.join(missing)}? give --db_root, the folder that corpora lie in, or "
-            f"--root {missing[0]}=DIR"
+            f"no folder is given for {', '.join(missing)}; give --db_root, where the corpora lie, "
+            f"or --root {missing[0]}=DIR"
         )
     return roots
 

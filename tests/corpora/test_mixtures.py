@@ -149,3 +149,22 @@ def test_one_corpus_elsewhere(shared_corpora: Path, tmp_path: Path) -> None:
     assert result.stderr.startswith("error: Common Voice: nothing at ")
     wrong = run("--mixture", "real", "--db_root", tmp_path, "--root", "libri=/x")
     assert wrong.stderr.startswith("error: --root libri=/x: not CORPUS=DIR")
+
+
+def test_a_root_is_asked_for_where_it_is_used(shared_corpora: Path, tmp_path: Path) -> None:
+    """Without --db_root, as soon as every corpus has its --root."""
+    mixtures = tmp_path / "mixtures.yaml"
+    mixtures.write_text(
+        "\ufefftiny:\n"
+        "  train: [commonvoice nl train]\n  valid: [commonvoice nl dev]\n  test: [mls nl test]\n",
+        encoding="utf-8",
+    )
+    options = ["--mixtures", mixtures, "--mixture", "tiny", "--out", tmp_path / "data", "--nj", 2]
+    options += ["--root", f"commonvoice={shared_corpora / 'commonvoice'}"]
+    without = run(*options)
+    assert without.returncode == 1
+    assert without.stderr.startswith("error: no folder is given for mls; give --db_root")
+    assert without.stderr.count("\n") == 1
+    result = run(*options, "--root", f"mls={shared_corpora / 'mls'}")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "data/test_mls_nl/wav.scp").is_file()

@@ -158,6 +158,29 @@ def test_stages_2_to_5_write_what_espnets_do(recipe: Path) -> None:
         assert line in done.stdout
 
 
+@pytest.mark.parametrize("name", ["plain", "My Drive", "a  b\tc", "it's", "*", "[ab]", "$(exit)"])
+def test_corpora_lie_in_a_folder_of_any_name(recipe: Path, name: str) -> None:
+    db = recipe / "db of" / name
+    db.mkdir(parents=True)
+    stage_1 = shlex.split("--mixture real --stage 1 --stop_stage 1")
+    done = run(recipe, "run.sh", *stage_1, "--db_root", str(db))
+    assert done.returncode == 1
+    assert f"nothing at {db}/LibriSpeech/" in done.stderr.replace("\\t", "\t")
+
+
+def test_stage_3_makes_damaged_audio_again_when_it_is_told_to(recipe: Path) -> None:
+    for name in ("train", "dev", "test"):
+        make_data(recipe, name, 2)
+    stage_3 = [*SETS, *shlex.split("--stage 3 --stop_stage 3 --nj 1")]
+    assert run(recipe, "asr.sh", *stage_3).returncode == 0
+    ark = recipe / "dump/raw/test/data/shard.00001.ark"
+    whole = ark.read_bytes()
+    ark.write_bytes(whole[:-9] + bytes(9))
+    done = run(recipe, "asr.sh", *stage_3, "--verify_audio", "true")
+    assert done.returncode == 0
+    assert ark.read_bytes() == whole
+
+
 def test_a_size_of_bpe_that_the_text_does_not_allow_is_one_line(recipe: Path) -> None:
     make_data(recipe, "train", 4)
     (recipe / "dump/raw").mkdir(parents=True)

@@ -79,6 +79,7 @@ def test_decomposed_and_composed_text_agree(text: str, lang: str) -> None:
         ("es", "Łódź", "out_of_alphabet"),
         ("en", "Привет", "out_of_alphabet"),
         ("en", "fifty %", "out_of_alphabet"),
+        ("it", "bianco/nero e/o grigio", None),
         ("fr", "en 1984", "digits"),
         ("it", "m²", "digits"),
         ("nl", "...", "empty_text"),
