@@ -125,7 +125,7 @@ def read(name: str, root: Path, lang: str, split: str) -> Iterator[Utterance | D
         clip = _clip(folder, row["id"])
         id_ = table_key(row["id"])
         utterance = Utterance(id_, AudioFile(clip), row["text"], row["speaker"], lang)
-        yield checked(utterance, clip.name, table)
+        yield checked(utterance, f"{row['id']}.flac", table)
 
 
 def _clip(split: Path, id_: str) -> Path:
