@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from espnet_mlma.arguments import refuse_inputs
 from espnet_mlma.cli import files, model
 from espnet_mlma.cli.parser import (
     add_command,
@@ -50,6 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
     is_stdin = arguments.file == "-"
     if not is_stdin and not os.path.exists(arguments.file):
         raise MlmaError(f"{shown(arguments.file)}: no such file")
+    inputs = (arguments.file, arguments.text_file, *model.inputs(arguments))
+    refuse_inputs([arguments.output] if arguments.output else [], inputs)
     name, recogniser = model.load(arguments)
 
     from espnet_mlma.decode import formats

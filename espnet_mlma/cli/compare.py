@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from espnet_mlma.arguments import refuse_inputs
 from espnet_mlma.cli.files import print_or_write
 from espnet_mlma.cli.parser import (
     UsageError,
@@ -89,6 +90,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("nothing to compare; name decoding folders or published systems")
     if not names and arguments.sets:
         raise UsageError("--sets is for decoding folders, and none is named")
+    if arguments.output:
+        refuse_inputs([arguments.output], inputs_of(arguments))
 
     from espnet_mlma.compare import published as quoted
     from espnet_mlma.compare import systems
@@ -109,6 +112,15 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"no figure on what was decoded: {', '.join(in_vain)}", file=sys.stderr)
     contents = render(comparison, form)
     print_or_write(contents, arguments.output)
+
+
+def inputs_of(arguments: argparse.Namespace) -> list[Path]:
+    """What is read below the folders that are named."""
+    folders = [folder for _, folder in arguments.systems]
+    below = [folder / "measured.json" for folder in folders]
+    for folder in (*folders, *filter(None, [arguments.dump])):
+        below += [folder, *folder.glob("*/")]
+    return below
 
 
 def render(comparison: Comparison, form: str) -> str:

@@ -29,6 +29,8 @@ def choose(named: str | None) -> str:
     Raises:
         MlmaError: none is named and there is none, or files of the one that is are missing.
     """
+    if named is None and os.environ.get("MLMA_MODEL") == "":
+        raise MlmaError("MLMA_MODEL is empty; name a model, or unset it")
     if name := named or os.environ.get("MLMA_MODEL"):
         from espnet_mlma.decode.checkpoint import check_path
 
@@ -41,6 +43,20 @@ def choose(named: str | None) -> str:
         "no model: give --model or set MLMA_MODEL, or train the demonstration's in ten minutes "
         "with `make demo` in a checkout of espnet-mlma"
     )
+
+
+def inputs(arguments: argparse.Namespace) -> list[str | Path | None]:
+    """What the options of `add_model_options`, and --lm, have read.
+
+    Args:
+        arguments: with `model`, perhaps with `lm`.
+
+    Raises:
+        MlmaError: as of `choose`.
+    """
+    name = choose(arguments.model)
+    folder = Path(name).parent if Path(name).suffix in (".yaml", ".yml") else None
+    return [name, folder, getattr(arguments, "lm", None)]
 
 
 def load(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
 from espnet_mlma import streams
+from espnet_mlma.arguments import ArgumentParser
 from espnet_mlma.errors import BROKEN_PIPE, MlmaError, one_line
 
 DEFAULT_MODEL = (
@@ -23,6 +26,9 @@ EXIT_CODES = {
     130: "ended by Ctrl-C",
     BROKEN_PIPE: "nobody reads the output any more, as behind `| head -1`",
 }
+
+
+_EMPTY_OPTION = re.compile(r"--[\w-]+=")
 
 
 class UsageError(MlmaError):
@@ -98,8 +104,16 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+class Parser(ArgumentParser):
+    """An argument parser whose errors are one line, and that takes no empty argument."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else list(args)
+        for before, argument in pairwise(["", *args]):
+            if not argument or _EMPTY_OPTION.fullmatch(argument):
+                option = argument.rstrip("=") or (before if before.startswith("-") else "")
+                self.error(f"{option or 'an argument'} is empty; name something or leave it out")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str):
         self.exit(2, f"error: {one_line(message)}; see {self.prog} --help\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from espnet_mlma.arguments import refuse_inputs
 from espnet_mlma.cli.parser import UsageError, add_command, add_output, add_sets, check_output
 from espnet_mlma.files import write
 from espnet_mlma.host import import_espnet
@@ -64,6 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"-o {arguments.output}: the page is HTML; name it .html")
     if arguments.sets and not arguments.output:
         raise UsageError("--sets: name a file with -o, for report.html is the page of all sets")
+    if arguments.output:
+        refuse_inputs([arguments.output], inputs_of(arguments))
     import_espnet()
 
     from espnet_mlma.report.data import load
@@ -83,3 +86,11 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"wrote {output}, {size:.1f} MB: {page.listed} of the worst utterances")
     for reason, count in page.silent.items():
         print(f"  {count} without audio: {reason}")
+
+
+def inputs_of(arguments: argparse.Namespace) -> list[Path]:
+    """What is read below the folders that are named."""
+    experiment, dump = arguments.experiment, arguments.dump
+    folders = [experiment, *experiment.glob("*/"), *experiment.glob("*/*/")]
+    folders += [] if dump is None else [dump, *dump.glob("*/")]
+    return folders

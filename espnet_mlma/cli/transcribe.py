@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from espnet_mlma.arguments import refuse_inputs
 from espnet_mlma.cli import model
 from espnet_mlma.cli.files import FORMATS, STDIN, find_sounds, make_folder, plan_outputs
 from espnet_mlma.cli.parser import (
@@ -138,6 +139,8 @@ def run(arguments: argparse.Namespace) -> None:
     jobs = plan_outputs(sounds, formats, arguments.folder)
     if not jobs:
         raise SystemExit(1)
+    inputs = (*(sound.path for sound in sounds), *model.inputs(arguments))
+    refuse_inputs((file for _, files in jobs for file in files.values()), inputs)
     if arguments.folder is not None:
         make_folder(arguments.folder)
     name, recogniser = model.load(

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.datadir import read
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import write
@@ -153,6 +154,8 @@ def check(models: Mapping[str, str], sets: Mapping[str, Path], out: Path) -> Non
     for name, model in models.items():
         check_path(Path(model))
         check_place(out / name, sets)
+        for name_of_set in sets:
+            refuse_to_replace(out / name / name_of_set, [*sets.values(), Path(model)])
 
 
 def measure(
@@ -214,8 +217,8 @@ def measure(
     print(f"{out.name}: {audio:.0f} s of audio in {seconds:.1f} s, {audio / seconds:.1f} x; {out}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="python -m espnet_mlma.compare.measure",
         description=__doc__.splitlines()[0],
         epilog="Then `mlma compare NAME=OUT/NAME ...` puts them side by side.",

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 
+from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.claims import claim
 from espnet_mlma.corpora.filters import HeldOut
 from espnet_mlma.corpora.mixtures import CORPORA, Mixture, Source, load
@@ -28,6 +29,8 @@ def main() -> None:
         print(*names.get(args.list, mixture.test_sets))
         return
     roots = _roots(args.db_root, args.root, mixture.corpora)
+    for name in (mixture.train_set, mixture.valid_set, *mixture.test_sets):
+        refuse_to_replace(args.out / name, (roots[corpus] for corpus in mixture.corpora))
     for corpus in mixture.corpora:
         generate = getattr(import_module(f"espnet_mlma.corpora.{corpus}"), "generate", None)
         if generate is not None:  # a corpus that is made here
@@ -107,7 +110,7 @@ def _roots(db_root: Path | None, named: list[str], corpora: list[str]) -> dict[s
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.corpora", description=__doc__)
+    parser = ArgumentParser(prog="python -m espnet_mlma.corpora", description=__doc__)
     parser.add_argument("--mixture", required=True, help="name in the mixtures file")
     parser.add_argument("--mixtures", type=Path, default=Path("conf/mixtures.yaml"))
     parser.add_argument("--list", choices=("train", "valid", "test"), help="print set names only")

@@ -12,7 +12,6 @@ python -m espnet_mlma.corpora.mix --dump dump/raw/train_real --language_exponent
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 from espnet_mlma import datadir, files
+from espnet_mlma.arguments import ArgumentParser
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.errors import MlmaError, run_cli
 
@@ -144,7 +144,7 @@ def _lengths(dump: Path) -> dict[str, float]:
 
 def main() -> None:
     """Entry point; see the module's head."""
-    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.corpora.mix", description=__doc__)
+    parser = ArgumentParser(prog="python -m espnet_mlma.corpora.mix", description=__doc__)
     parser.add_argument("--dump", type=Path, required=True, help="folder of the training set")
     parser.add_argument("--prepare", action="store_true", help="write the sampler's files only")
     parser.add_argument("--language_exponent", type=float, default=0.5)

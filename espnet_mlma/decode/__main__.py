@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.decode.folder import decode_folder, read_options, write_results
 from espnet_mlma.decode.recogniser import load
 from espnet_mlma.errors import run_cli
@@ -14,7 +15,7 @@ from espnet_mlma.memory import keep_freed_memory
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.decode", description=__doc__)
+    parser = ArgumentParser(prog="python -m espnet_mlma.decode", description=__doc__)
     parser.add_argument("--asr_train_config", type=Path, required=True)
     parser.add_argument("--asr_model_file", type=Path, required=True)
     parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="dump/raw/<set>")
@@ -29,6 +30,9 @@ def main() -> None:
     """Decode each set and say how fast."""
     arguments = _parse()
     keep_freed_memory()
+    inputs = [*arguments.data_dir, arguments.asr_train_config, arguments.asr_model_file]
+    for data_dir in arguments.data_dir:
+        refuse_to_replace(arguments.output_dir / data_dir.name, inputs)
     batch_seconds, decoding = read_options(arguments.config)
     if arguments.lm is not None:
         decoding = replace(decoding, lm=arguments.lm)

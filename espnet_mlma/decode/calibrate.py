@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from espnet_mlma import files
+from espnet_mlma.arguments import ArgumentParser, check_outputs
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.datadir import read
 from espnet_mlma.decode.acoustic import AcousticModel
@@ -161,7 +162,7 @@ def write(path: Path, calibration: Calibration, model_file: Path, about: Iterabl
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.decode.calibrate")
+    parser = ArgumentParser(prog="python -m espnet_mlma.decode.calibrate")
     parser.description = __doc__
     parser.add_argument("--asr_train_config", type=Path, required=True)
     parser.add_argument("--asr_model_file", type=Path, required=True)
@@ -170,7 +171,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="calibration.yaml")
     parser.add_argument("--seconds", type=float, default=1200, help="most audio to recognise")
     parser.add_argument("--ngpu", type=int, default=0)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    check_outputs(arguments, "output")
+    return arguments
 
 
 def main() -> None:

@@ -105,8 +105,6 @@ def _kind(path: Path) -> str:
 
     It can only be meant as `user/name` if nothing is there, nor its first folder.
     """
-    if not path.parts:
-        raise MlmaError(f"the model's name is empty; {_GIVE_ONE}")
     try:
         if path.suffix == ".zip" and not path.is_dir():
             return "zip"

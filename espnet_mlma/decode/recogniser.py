@@ -297,6 +297,8 @@ def load(
             device, a lower precision is asked of a GPU or of an encoder not our own, or the model
             does not know the language or cannot be told a task.
     """
+    if not str(path):  # pathlib takes it for the current folder
+        raise MlmaError("the model's name is empty; give a folder, a packed zip or a hub id")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if precision != "float32" and not device.startswith("cpu"):
         raise MlmaError(f"precision {precision} is for a CPU; the device is {device}")

@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from pathlib import Path
 
 from espnet_mlma import datadir, files
+from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.corpora.filters import Limits
 from espnet_mlma.errors import MlmaError, run_cli
@@ -65,12 +65,13 @@ def filter_folder(data: Path, out: Path, limits: Limits) -> Counter[str]:
 
 def main() -> None:
     """Entry point; see the module's head."""
-    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.recipe.filter")
+    parser = ArgumentParser(prog="python -m espnet_mlma.recipe.filter")
     parser.add_argument("--data", type=Path, required=True, help="dump/raw/org/<set>")
     parser.add_argument("--out", type=Path, required=True, help="dump/raw/<set>")
     parser.add_argument("--min_seconds", type=float, required=True)
     parser.add_argument("--max_seconds", type=float, required=True)
     args = parser.parse_args()
+    refuse_to_replace(args.out, [args.data])
     counts = filter_folder(args.data, args.out, Limits(args.min_seconds, args.max_seconds))
     kept = counts.pop("kept")
     dropped = ", ".join(f"{reason} {n}" for reason, n in sorted(counts.items())) or "none"

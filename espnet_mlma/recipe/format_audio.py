@@ -10,7 +10,6 @@ of the set, `wav.scp` last of all, are written when every shard is there.
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from itertools import groupby
 from pathlib import Path
 
 from espnet_mlma import datadir, files, workers
+from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.claims import claim
 from espnet_mlma.corpora.audio import parse_scp_value
 from espnet_mlma.corpora.utterance import ArchiveMember
@@ -191,7 +191,7 @@ def _remove_others(folder: Path, shards: Sequence[Shard]) -> None:
 
 def main() -> None:
     """Entry point; see the module's head."""
-    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.recipe.format_audio")
+    parser = ArgumentParser(prog="python -m espnet_mlma.recipe.format_audio")
     parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1 or 2")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--nj", type=int, default=4, help="processes")
@@ -199,6 +199,7 @@ def main() -> None:
         "--verify", action="store_true", help="compare what is there with its checksums first"
     )
     args = parser.parse_args()
+    refuse_to_replace(args.out, [args.data])
     counts = format_folder(args.data, args.out, args.nj, args.verify)
     kept = counts.pop("kept")
     dropped = ", ".join(f"{reason} {n}" for reason, n in sorted(counts.items())) or "none"

@@ -9,7 +9,6 @@ training; by hand it is
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 from espnet_mlma import checkpoints, claims, files
+from espnet_mlma.arguments import ArgumentParser
 from espnet_mlma.errors import MlmaError, run_cli
 
 CHECKPOINT = "checkpoint.pth"
@@ -188,7 +188,7 @@ def _link(link: Path, name: str, lines: list[str]) -> None:
 
 def main() -> None:
     """Entry point; see the module's head."""
-    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.recipe.resume")
+    parser = ArgumentParser(prog="python -m espnet_mlma.recipe.resume")
     parser.add_argument("experiment", type=Path)
     experiment = parser.parse_args().experiment
     try:

@@ -9,11 +9,11 @@ speed of what it reads. Ids and speakers get the prefix `sp<factor>-`, as ESPnet
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_mlma import datadir
+from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import replace_folder
 
@@ -67,11 +67,12 @@ def perturb(data: Path, out: Path, factors: Sequence[float]) -> int:
 
 def main() -> None:
     """Entry point; see the module's head."""
-    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.recipe.speed_perturb")
+    parser = ArgumentParser(prog="python -m espnet_mlma.recipe.speed_perturb")
     parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1")
     parser.add_argument("--out", type=Path, required=True, help="data folder to write")
     parser.add_argument("--factors", required=True, help='such as "0.9 1.0 1.1"')
     args = parser.parse_args()
+    refuse_to_replace(args.out, [args.data])
     try:
         factors = [float(factor) for factor in args.factors.split()]
     except ValueError:

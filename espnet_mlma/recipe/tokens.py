@@ -9,7 +9,6 @@ Texts that begin with language tokens, as stage 4 writes them into `text_lang`, 
 
 from __future__ import annotations
 
-import argparse
 import io
 import re
 from collections import Counter
@@ -17,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from espnet_mlma import datadir
+from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import replace_folder
 from espnet_mlma.text.language import language_token, split_language
@@ -135,13 +135,14 @@ def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mo
 
 def main() -> None:
     """Entry point; see the module's head."""
-    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.recipe.tokens")
+    parser = ArgumentParser(prog="python -m espnet_mlma.recipe.tokens")
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="`<id> <text>` files")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--token_type", choices=("char", "bpe"), required=True)
     parser.add_argument("--nbpe", type=int, default=500, help="number of BPE pieces")
     parser.add_argument("--bpemode", choices=("unigram", "bpe"), default="unigram")
     args = parser.parse_args()
+    refuse_to_replace(args.out, args.text)
     texts = read_transcripts(args.text)
     count = write_tokens(args.out, texts, args.token_type, args.nbpe, args.bpemode)
     print(f"{args.out / 'tokens.txt'}: {count} tokens from {len(texts)} sentences")

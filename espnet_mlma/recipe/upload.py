@@ -5,12 +5,12 @@ python -m espnet_mlma.recipe.upload --packed exp/asr_train/model.zip --repositor
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import zipfile
 import zlib
 from pathlib import Path
 
+from espnet_mlma.arguments import ArgumentParser
 from espnet_mlma.errors import MlmaError, run_cli
 
 
@@ -46,7 +46,7 @@ def upload(packed: Path, repository: str) -> None:
 
 def main() -> None:
     """Entry point; see the module's head."""
-    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.recipe.upload")
+    parser = ArgumentParser(prog="python -m espnet_mlma.recipe.upload")
     parser.add_argument("--packed", type=Path, required=True, help="zip file of stage 14")
     parser.add_argument("--repository", required=True, help="<user>/<name>")
     args = parser.parse_args()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from espnet_mlma.arguments import ArgumentParser
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.score.align import Errors, total_errors
 from espnet_mlma.score.join import Tokenise, Utterance, characters, join, tokeniser
@@ -16,7 +16,7 @@ from espnet_mlma.score.result import Pair, find_sclite, score
 
 def main() -> None:
     """Score the sets named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m espnet_mlma.score", description=__doc__)
+    parser = ArgumentParser(prog="python -m espnet_mlma.score", description=__doc__)
     parser.add_argument("--dump", type=Path, required=True, help="dump/raw: the references")
     parser.add_argument("--decode_dir", type=Path, required=True, help="EXPERIMENT/INFERENCE_TAG")
     parser.add_argument("--sets", required=True, help="test sets, parted by spaces")

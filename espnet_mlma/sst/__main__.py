@@ -8,6 +8,7 @@ import sys
 import warnings
 from importlib import import_module
 
+from espnet_mlma.arguments import ArgumentParser, check_outputs
 from espnet_mlma.errors import run_cli
 
 # Name -> module with `add_arguments(parser)` and `run(args)`, and what it does.
@@ -22,6 +23,8 @@ COMMANDS = {
     "stream": ("espnet_mlma.sst.stream", "translate talks as they are heard"),
     "score": ("espnet_mlma.sst.score", "BLEU and StreamLAAL of translated talks"),
 }
+# The option that names what a command writes, where it is not --out.
+_OUTPUTS = {"stream": "log", "score": "output"}
 
 
 def main() -> None:
@@ -37,13 +40,21 @@ def main() -> None:
     command = names.parse_args(sys.argv[1:2]).command
     _quieten()
     module = import_module(COMMANDS[command][0])
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=f"{prog} {command}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    module.run(parser.parse_args(sys.argv[2:]))
+    args = parser.parse_args(sys.argv[2:])
+    check_outputs(args, _OUTPUTS.get(command, "out"), inputs=_named(args))
+    module.run(args)
+
+
+def _named(args: argparse.Namespace) -> list[str]:
+    """Models that are named by a path or a hub id."""
+    names = (getattr(args, option, None) for option in ("encoder", "local", "model"))
+    return [name for name in names if isinstance(name, str)]
 
 
 def _quieten() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from espnet_mlma.arguments import refuse_inputs
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import write
 from espnet_mlma.sst.extras import require
@@ -60,7 +61,11 @@ def quality(hypotheses: Sequence[str], references: Sequence[str], tokeniser: str
 
 
 def export(
-    folder: Path, sources: Sequence[str], hypotheses: Sequence[str], references: Sequence[str]
+    folder: Path,
+    sources: Sequence[str],
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    inputs: Sequence[Path | None] = (),
 ) -> None:
     """Write `src.txt`, `mt.txt` and `ref.txt`, a sentence a line.
 
@@ -69,15 +74,17 @@ def export(
         sources: what was said.
         hypotheses: the output, re-segmented.
         references: the translations.
+        inputs: files that must not be replaced.
 
     Raises:
-        MlmaError: a source is empty, or a file cannot be written.
+        MlmaError: a source is empty, or a file cannot be written or is an input.
     """
     unknown = next((n for n, source in enumerate(sources, 1) if not source.strip()), None)
     if unknown is not None:
         raise MlmaError(
             f"{folder}: sentence {unknown} has no source text, which COMET reads; give --sources"
         )
+    refuse_inputs([folder / f"{name}.txt" for name in ("src", "mt", "ref")], inputs)
     for name, lines in (("src", sources), ("mt", hypotheses), ("ref", references)):
         text = "".join(" ".join(line.split()) + "\n" for line in lines)
         write(folder / f"{name}.txt", text)

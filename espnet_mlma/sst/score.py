@@ -174,7 +174,8 @@ def run(args: argparse.Namespace) -> None:
     print(result.table())
     if args.comet:
         sources, texts = ([getattr(r, key) for r in references] for key in ("source", "text"))
-        export(args.comet, sources, scores["v1"].hypotheses, texts)
+        inputs = (args.log, args.sentences, args.segments, args.references, args.sources)
+        export(args.comet, sources, scores["v1"].hypotheses, texts, inputs)
     if args.output:
         write(args.output, result.json())
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from espnet_mlma.arguments import refuse_to_replace
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
 from espnet_mlma.sst.grid import SAMPLE_RATE
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         MlmaError: there is no sentence of use, a file cannot be read, or the folder not written.
     """
+    refuse_to_replace(args.out, args.sentences)
     rng = random.Random(args.seed)
     sentences = list(chain.from_iterable(map(read_sentences, args.sentences)))
     found = list(talks(sentences, rng, args.silence, args.seconds))
