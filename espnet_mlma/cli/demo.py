@@ -33,6 +33,14 @@ def add_to(commands) -> None:
         help="address to listen on; 0.0.0.0 lets everyone in who can reach this machine "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--allow-host",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="other names under which browsers reach the page, such as a reverse proxy's; "
+        "requests under unknown names are refused",
+    )
     parser.add_argument("--port", type=natural, default=7860, help="(default: %(default)s)")
     parser.add_argument(
         "--max-minutes",
@@ -46,7 +54,7 @@ def add_to(commands) -> None:
         type=positive,
         default=50.0,
         metavar="MB",
-        help="largest upload that is taken (default: 50)",
+        help="largest upload that is taken, all files of a request together (default: 50)",
     )
 
 
@@ -70,4 +78,5 @@ def run(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         max_minutes=arguments.max_minutes,
         max_megabytes=arguments.max_mb,
+        other_hosts=arguments.allow_host,
     )

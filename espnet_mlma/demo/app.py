@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_mlma.demo import results
+from espnet_mlma.demo.guard import Hosts
+from espnet_mlma.demo.server import listen, serve
+from espnet_mlma.demo.uploads import Upload, Uploads
 from espnet_mlma.errors import MlmaError
 
 if TYPE_CHECKING:
@@ -23,15 +25,16 @@ if TYPE_CHECKING:
     from espnet_mlma.decode import Recogniser
 
 _HERE = Path(__file__).parent
-# An upload that is never recognised, because its page was closed, is deleted after an hour.
+# An upload that is never recognised, because its page was closed, is deleted after an hour; one
+# that does not arrive whole within an hour is not waited for.
 _SWEEP_SECONDS, _FORGET_SECONDS = 60, 3600
 # How many may wait while another's audio is recognised.
-_QUEUE = 16
+_QUEUE = 32
+# Gradio remembers what each page showed, for a link that we do not offer.
+_SESSIONS = 100
 # Parts come faster than a browser can show them.
 _REFRESH_SECONDS = 0.2
 _WARM_UP_SECONDS = 30
-# What page.css, which is for the transcripts alone, does not reach.
-_CSS = ".html-container { padding: 0 !important; } .dark audio { color-scheme: dark; }"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Limits:
 
     Attributes:
         minutes: longest audio.
-        megabytes: largest file.
+        megabytes: largest upload.
     """
 
     minutes: float = 10.0
@@ -57,11 +60,14 @@ def _import_gradio():
     return gradio
 
 
-def build(recognisers: Mapping[str, Recogniser], limits: Limits | None = None) -> gradio.Blocks:
+def build(
+    recognisers: Mapping[str, Recogniser], uploads: Uploads, limits: Limits | None = None
+) -> gradio.Blocks:
     """The page, not yet served.
 
     Args:
         recognisers: by the name to show; more than one are compared side by side.
+        uploads: where the audio lies.
         limits: on length and size.
 
     Raises:
@@ -75,15 +81,16 @@ def build(recognisers: Mapping[str, Recogniser], limits: Limits | None = None) -
             yield ""
             return
         try:
-            with _taken(Path(upload)) as sound:
+            with uploads.taken(upload) as sound:
                 yield from _pages(recognisers, sound, limits)
         except MlmaError as error:
             yield results.message(str(error))
+        except Exception:
+            # What it says may hold paths of this machine.
+            logging.getLogger(__name__).exception("recognition failed")
+            yield results.message("recognition failed; the server's log says why")
 
-    delete_cache = (_SWEEP_SECONDS, _FORGET_SECONDS)
-    with gradio.Blocks(
-        title="espnet-mlma", analytics_enabled=False, delete_cache=delete_cache
-    ) as page:
+    with gradio.Blocks(title="espnet-mlma", analytics_enabled=False) as page:
         gradio.HTML(
             f"<h1>Speech recognition</h1><p>Up to {limits.minutes:g} minutes and "
             f"{limits.megabytes:g} MB. The server deletes audio when it has read it, and sends "
@@ -97,6 +104,7 @@ def build(recognisers: Mapping[str, Recogniser], limits: Limits | None = None) -
             # Without a waveform the player is an element that page.js can find.
             waveform_options=gradio.WaveformOptions(show_recording_waveform=False),
         )
+        sound.async_move_resource_to_block_cache = _as_it_is
         shown = gradio.HTML(
             elem_id="transcripts",
             css_template=(_HERE / "page.css").read_text(encoding="utf-8"),
@@ -111,33 +119,17 @@ def build(recognisers: Mapping[str, Recogniser], limits: Limits | None = None) -
             trigger_mode="multiple",
             api_visibility="private",
         )
-        sound.clear(
-            lambda: "", None, shown, cancels=recognition, queue=False, api_visibility="private"
-        )
-    return page.queue(max_size=_QUEUE)
+        sound.clear(None, None, shown, js="() => ''", cancels=recognition)
+    page.state_session_capacity = _SESSIONS
+    return page.queue(max_size=_QUEUE, api_open=False)
 
 
-@contextmanager
-def _taken(upload: Path) -> Iterator[Path]:
-    """An upload, moved to where nobody else's of the same name and contents is, then deleted.
-
-    Raises:
-        MlmaError: it is gone; or what was raised meanwhile, with the name the user knows.
-    """
-    with tempfile.TemporaryDirectory(dir=upload.parent.parent) as folder:
-        try:
-            sound = upload.rename(Path(folder) / upload.name)
-        except FileNotFoundError:
-            raise MlmaError(f"{upload.name}: no longer there; upload it again") from None
-        with suppress(OSError):
-            upload.parent.rmdir()
-        try:
-            yield sound
-        except MlmaError as error:
-            raise MlmaError(str(error).replace(str(sound), sound.name)) from None
+async def _as_it_is(path: str) -> str:
+    """Leave a path as the client names it, where Gradio copies files and downloads addresses."""
+    return path
 
 
-def _pages(recognisers: Mapping[str, Recogniser], sound: Path, limits: Limits) -> Iterator[str]:
+def _pages(recognisers: Mapping[str, Recogniser], sound: Upload, limits: Limits) -> Iterator[str]:
     """The transcripts, again and again while the models go on.
 
     Raises:
@@ -145,7 +137,7 @@ def _pages(recognisers: Mapping[str, Recogniser], sound: Path, limits: Limits) -
     """
     yield results.waiting("Reading the audio …")
     duration = _measured(sound, limits.minutes)
-    runs = [_Run(name, model, sound, duration) for name, model in recognisers.items()]
+    runs = [_Run(name, model, sound.path, duration) for name, model in recognisers.items()]
     due = 0.0
     while not all(run.is_finished for run in runs):
         if time.monotonic() >= due:
@@ -157,7 +149,7 @@ def _pages(recognisers: Mapping[str, Recogniser], sound: Path, limits: Limits) -
     yield results.transcripts([run.column for run in runs], sound.name)
 
 
-def _measured(sound: Path, most_minutes: float) -> float:
+def _measured(sound: Upload, most_minutes: float) -> float:
     """Seconds of audio, found by decoding it: a header may lie.
 
     Raises:
@@ -166,7 +158,7 @@ def _measured(sound: Path, most_minutes: float) -> float:
     from espnet_mlma.audio import SAMPLE_RATE, audio_blocks
 
     samples = 0
-    for block in audio_blocks(sound):
+    for block in audio_blocks(sound.path):
         samples += len(block)
         if samples > most_minutes * 60 * SAMPLE_RATE:
             raise MlmaError(
@@ -202,8 +194,9 @@ def launch(
     port: int = 7860,
     max_minutes: float = Limits.minutes,
     max_megabytes: float = Limits.megabytes,
+    other_hosts: Sequence[str] = (),
 ) -> None:
-    """Load models and serve the page until Ctrl-C or SIGTERM.
+    """Load models and serve the page until Ctrl-C, SIGTERM or SIGHUP.
 
     Uploads lie in a temporary folder until they are read, and the folder goes with the server.
 
@@ -212,36 +205,60 @@ def launch(
         host: address to listen on; 0.0.0.0 lets everyone in who can reach this machine.
         port: to listen on.
         max_minutes: longest audio.
-        max_megabytes: largest file.
+        max_megabytes: largest upload.
+        other_hosts: names beside `host` and this machine's own under which browsers reach the page,
+            as of a reverse proxy.
 
     Raises:
         MlmaError: Gradio is not installed, a model does not load, or the port is taken.
     """
     names = _short_names(models)
     limits = Limits(max_minutes, max_megabytes)
-    with _sigterm_as_ctrl_c(), tempfile.TemporaryDirectory(prefix="mlma-demo-") as folder:
-        # Gradio asks for it when it is imported, and again when it makes components.
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    with _signals_as_ctrl_c(), _folder() as folder:
         _import_gradio()
         print(f"loading {', '.join(names)}", flush=True)
-        page = build(_loaded(dict(zip(names, models, strict=True))), limits)
-        try:
-            _serve(page, host, port, limits)
-        except KeyboardInterrupt:
-            # A page left open holds a connection; it is cut, and nobody needs to read how.
-            logging.getLogger("uvicorn.error").disabled = True
-            page.server.force_exit = True
-            page.close(verbose=False)
+        recognisers = _loaded(dict(zip(names, models, strict=True)))
+        upload_bytes = max(1, round(max_megabytes * 2**20))
+        uploads = Uploads(folder, upload_bytes, _FORGET_SECONDS)
+        page = build(recognisers, uploads, limits)
+        hosts, sockets = Hosts(host, other_hosts), listen(host, port)
+        with uploads.swept(_SWEEP_SECONDS), suppress(KeyboardInterrupt):
+            serve(page, uploads, upload_bytes, hosts, sockets)
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
+def _folder() -> Iterator[Path]:
+    """An empty folder that Gradio takes uploads from, for this process and its user alone."""
+    variable = "GRADIO_TEMP_DIR"
+    previous = os.environ.get(variable)
+    with tempfile.TemporaryDirectory(prefix="mlma-demo-") as folder:
+        # Gradio asks for it when it is imported, and again when it makes components.
+        os.environ[variable] = folder
+        try:
+            uploads = Path(folder) / "uploads"
+            uploads.mkdir()
+            yield uploads
+        finally:
+            os.environ.pop(variable)
+            if previous is not None:
+                os.environ[variable] = previous
+
+
+@contextmanager
+def _signals_as_ctrl_c() -> Iterator[None]:
     """Without it, temporary folders would outlive the process."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What nohup ignores stays ignored.
+    signals = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    previous = [signal.signal(number, signal.default_int_handler) for number in signals]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)
 
 
 def _loaded(models: Mapping[str, str]) -> dict[str, Recogniser]:
@@ -257,39 +274,6 @@ def _loaded(models: Mapping[str, str]) -> dict[str, Recogniser]:
         recogniser.transcribe(np.zeros(_WARM_UP_SECONDS * SAMPLE_RATE, np.float32))
     guess_language("silence gives no text to guess from")
     return recognisers
-
-
-def _serve(page: gradio.Blocks, host: str, port: int, limits: Limits) -> None:
-    gradio = _import_gradio()
-    # No fonts or scripts from elsewhere, nothing sent elsewhere, nothing kept in the browser.
-    theme = gradio.themes.Default(
-        primary_hue="sky",
-        font=["system-ui", "sans-serif"],
-        font_mono=["ui-monospace", "monospace"],
-    )
-    try:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            max_file_size=round(limits.megabytes * 2**20),
-            theme=theme,
-            css=_CSS,
-            footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            mcp_server=False,
-            pwa=False,
-            ssr_mode=False,
-            quiet=True,
-            prevent_thread_lock=True,
-        )
-    except OSError:
-        raise MlmaError(
-            f"cannot listen on {host}, port {port}; choose another with --port or --host"
-        ) from None
-    print(f"open {address} in a browser; Ctrl-C ends the server", flush=True)
-    threading.Event().wait()
 
 
 def _short_names(models: Sequence[str]) -> list[str]:
