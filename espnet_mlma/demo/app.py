@@ -130,13 +130,13 @@ async def _as_it_is(path: str) -> str:
 
 
 def _pages(recognisers: Mapping[str, Recogniser], sound: Upload, limits: Limits) -> Iterator[str]:
-    """The transcripts, again and again while the models go on.
+    """The transcripts, again and again while the models go on; then what is wrong with the audio.
 
     Raises:
         MlmaError: no audio, or too much of it.
     """
     yield results.waiting("Reading the audio …")
-    duration = _measured(sound, limits.minutes)
+    duration, fault = _measured(sound, limits.minutes)
     runs = [_Run(name, model, sound.path, duration) for name, model in recognisers.items()]
     due = 0.0
     while not all(run.is_finished for run in runs):
@@ -145,12 +145,16 @@ def _pages(recognisers: Mapping[str, Recogniser], sound: Upload, limits: Limits)
             due = time.monotonic() + _REFRESH_SECONDS
         for run in runs:
             if not run.is_finished:
-                run.advance()
-    yield results.transcripts([run.column for run in runs], sound.name)
+                run.advance(fault is not None)
+    damage = results.message(sound.renamed(str(fault))) if fault else ""
+    yield damage + results.transcripts([run.column for run in runs], sound.name)
 
 
-def _measured(sound: Upload, most_minutes: float) -> float:
-    """Seconds of audio, found by decoding it: a header may lie.
+def _measured(sound: Upload, most_minutes: float) -> tuple[float, MlmaError | None]:
+    """Measure audio by decoding it: a header may lie.
+
+    Returns:
+        Seconds, and what ends the audio before its end: it is damaged or cut off.
 
     Raises:
         MlmaError: no audio, or too much of it.
@@ -158,14 +162,25 @@ def _measured(sound: Upload, most_minutes: float) -> float:
     from espnet_mlma.audio import SAMPLE_RATE, audio_blocks
 
     samples = 0
-    for block in audio_blocks(sound.path):
+    fault = None
+    blocks = audio_blocks(sound.path)
+    while True:
+        try:
+            block = next(blocks, None)
+        except MlmaError as error:
+            if not samples:
+                raise
+            fault = error
+            break
+        if block is None:
+            break
         samples += len(block)
         if samples > most_minutes * 60 * SAMPLE_RATE:
             raise MlmaError(
                 f"{sound.name}: longer than {most_minutes:g} minutes; cut it, or start the page "
                 "with a higher limit"
             )
-    return samples / SAMPLE_RATE
+    return samples / SAMPLE_RATE, fault
 
 
 class _Run:
@@ -179,10 +194,22 @@ class _Run:
     def is_finished(self) -> bool:
         return self.column.is_finished
 
-    def advance(self) -> None:
-        """Recognise one part more."""
+    def advance(self, is_damaged: bool) -> None:
+        """Recognise one part more.
+
+        Args:
+            is_damaged: the audio ends in an error, as is known.
+
+        Raises:
+            MlmaError: another error of the audio.
+        """
         start = time.perf_counter()
-        part = next(self._parts, None)
+        try:
+            part = next(self._parts, None)
+        except MlmaError:
+            if not is_damaged:
+                raise
+            part = None
         spent = self.column.spent + time.perf_counter() - start
         parts = self.column.parts if part is None else (*self.column.parts, part)
         self.column = replace(self.column, parts=parts, spent=spent, is_finished=part is None)

@@ -52,6 +52,10 @@ class Upload:
     size: int
     since: float
 
+    def renamed(self, text: str) -> str:
+        """Put the sender's name in the place of ours in a message."""
+        return text.replace(str(self.path), self.name).replace(self.path.name, self.name)
+
 
 class Uploads:
     """What has been uploaded to a server and not yet been read.
@@ -128,8 +132,7 @@ class Uploads:
         try:
             yield upload
         except MlmaError as error:
-            text = str(error).replace(str(upload.path), upload.name)
-            raise MlmaError(text.replace(upload.path.name, upload.name)) from None
+            raise MlmaError(upload.renamed(str(error))) from None
         finally:
             self._delete(upload)
 

@@ -1,7 +1,6 @@
 """The page in Chromium, served as `mlma demo` serves it."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -13,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 import espnet_mlma
 from espnet_mlma.decode.formats import FORMATS, Source
@@ -28,59 +26,6 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None, reason="Chromium and its driver are not installed"
 )
-SERVE = """
-import sys
-from espnet_mlma.demo import launch
-launch(sys.argv[2:], port=int(sys.argv[1]), max_minutes=0.1, max_megabytes=1)
-"""
-
-
-@dataclass(frozen=True)
-class Server:
-    address: str
-    temporary: Path
-    log: Path
-
-    def uploads(self) -> list[Path]:
-        return [path for path in self.temporary.rglob("*") if path.is_file()]
-
-
-@pytest.fixture(scope="module")
-def models(experiment, tmp_path_factory) -> list[Path]:
-    """Two models that write different letters."""
-    first, second = (tmp_path_factory.mktemp("models") / name for name in ("first", "second"))
-    for folder in (first, second):
-        shutil.copytree(experiment, folder)
-    state = torch.load(second / "valid.cer_ctc.ave.pth")
-    state["ctc.ctc_lo.weight"][3:] = state["ctc.ctc_lo.weight"][3:].flip(0)
-    torch.save(state, second / "valid.cer_ctc.ave.pth")
-    return [first, second]
-
-
-@pytest.fixture(scope="module")
-def server(models, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    running = Server(f"http://127.0.0.1:{port}", folder / "tmp", folder / "log")
-    running.temporary.mkdir()
-    with running.log.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(port), *models],
-            env=os.environ | {"TMPDIR": str(running.temporary)},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        while f"open {running.address}" not in running.log.read_text():
-            assert process.poll() is None, running.log.read_text()
-            time.sleep(0.1)
-        yield running
-    finally:
-        process.terminate()
-        code = process.wait(20)
-    assert code == 0 and not list(running.temporary.iterdir())
-    assert "Traceback" not in running.log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +48,6 @@ def browser():
     driver.quit()
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("sound") / "noise.wav"
-    noise = np.random.default_rng(0).standard_normal(3 * 16000) * 0.1
-    soundfile.write(path, noise, 16000, subtype="PCM_16")
-    return path
-
-
 @dataclass
 class Page:
     driver: object
@@ -131,6 +68,14 @@ class Page:
         return self.driver.execute_script(
             f"const player = document.querySelector('#sound audio'); {script}"
         )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet(server):
+    """The server writes no traceback meanwhile."""
+    before = server.log.stat().st_size
+    yield
+    assert "Traceback" not in server.log.read_text()[before:]
 
 
 @pytest.fixture
@@ -233,6 +178,52 @@ def test_bad_files_get_a_message_and_the_page_goes_on(page, sound, tmp_path):
     page.wait(lambda: "exceed the maximum allowed size" in page.all("body")[0].text)
     page.upload(sound)
     page.wait(lambda: len(page.all(".downloads a")) == 4)
+
+
+def test_a_file_name_is_not_html_nor_a_template(page, browser, sound, tmp_path):
+    name = "<img src=x onerror='window.run = 1'>${window.run = 2}{{value}}`.wav"
+    page.upload(shutil.copy(sound, tmp_path / name))
+    links = page.wait(lambda: page.all(".downloads a"))
+    assert links[0].get_attribute("download") == name.replace(".wav", ".first.srt")
+    assert browser.execute_script("return window.run") is None
+
+
+def test_another_site_reaches_nothing(server, browser, sound, page):
+    """A page at another port is another origin; the browser sends what a form or a script may."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script = """
+        const [url, done] = arguments;
+        const form = new FormData();
+        form.append("files", new Blob(["RIFF"]), "x.wav");
+        const asked = [
+          fetch(url + "/gradio_api/upload", { method: "POST", body: form, mode: "no-cors" }),
+          fetch(url + "/config"),
+          new Promise((resolve, reject) => {
+            const image = new Image();
+            image.onload = resolve;
+            image.onerror = reject;
+            image.src = url + "/favicon.ico";
+          }),
+        ];
+        Promise.allSettled(asked).then((results) => done(results.map((one) => one.status)));
+    """
+    site = subprocess.Popen(
+        [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"],
+        cwd=sound.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        page.wait(lambda: not socket.socket().connect_ex(("127.0.0.1", port)))
+        browser.get(f"http://127.0.0.1:{port}/")
+        answered = browser.execute_async_script(script, server.address)
+    finally:
+        site.terminate()
+        site.wait(20)
+    # Of the first, the browser hides the status.
+    assert answered == ["fulfilled", "rejected", "rejected"]
+    assert server.uploads() == []
 
 
 def test_no_upload_is_left_and_nothing_came_from_elsewhere(server, browser, recognised):
