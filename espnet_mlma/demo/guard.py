@@ -168,7 +168,12 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", ()), *_HEADERS]}
             await send(message)
 
-        await self._page(scope, counted, answer)
+        try:
+            await self._page(scope, counted, answer)
+        except Exception:
+            # What it says of a request that breaks off, of which the client is told more below.
+            if received <= limit:
+                raise
         if received > limit and not has_begun:
             await _answer(send, *self._too_large())
 

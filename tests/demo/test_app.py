@@ -1,3 +1,4 @@
+import os
 import socket
 import subprocess
 import sys
@@ -9,10 +10,11 @@ from espnet_mlma.errors import MlmaError
 
 
 def test_without_gradio_says_what_to_install(monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # put back what launch changes
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "/mine")
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(MlmaError, match=r'pip install "espnet-mlma\[demo\]"'):
         launch(["model"])
+    assert os.environ["GRADIO_TEMP_DIR"] == "/mine"
 
 
 def test_import_is_light():
@@ -21,9 +23,8 @@ def test_import_is_light():
     assert done.stdout.strip() == "set()"
 
 
-def test_a_taken_port_and_a_model_given_twice_are_errors(experiment, monkeypatch):
+def test_a_taken_port_and_a_model_given_twice_are_errors(experiment):
     pytest.importorskip("gradio")
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # put back what launch changes
     with pytest.raises(MlmaError, match="the same model twice"):
         launch([str(experiment), str(experiment)])
     with socket.create_server(("127.0.0.1", 0)) as taken:
