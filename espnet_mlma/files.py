@@ -61,6 +61,9 @@ def whole(path: Path) -> Iterator[Path]:
             os.replace(new, path)
     except OSError as error:
         raise _cannot_write(path, error) from None
+    except UnicodeEncodeError as error:  # of a name that the system gave
+        name = ascii(error.object[max(error.start - 40, 0) : error.end + 40])
+        raise MlmaError(f"cannot write {path}: {name} is not UTF-8; rename it") from None
 
 
 def write(path: Path, contents: str) -> None:

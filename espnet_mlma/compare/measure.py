@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
+from espnet_mlma.claims import claim
 from espnet_mlma.datadir import read
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import write
@@ -132,7 +133,8 @@ def main() -> None:
     if args.only:
         kill_with_parent()
     name = args.only or next(iter(models))
-    measure(args, models[name], sets, args.out / name, hours.get(name))
+    with claim(args.out / name, "measures it"):
+        measure(args, models[name], sets, args.out / name, hours.get(name))
 
 
 def check(models: Mapping[str, str], sets: Mapping[str, Path], out: Path) -> None:
@@ -191,7 +193,8 @@ def measure(
     # Where decoding does not end, sets of an earlier model must not stand beside those of this one.
     (out / FILE).unlink(missing_ok=True)
     for name in sets:
-        shutil.rmtree(out / name, ignore_errors=True)
+        if (out / name).exists():
+            shutil.rmtree(out / name)
     audio, seconds, peak = decode(
         {name: (folder, told[languages[name]]) for name, folder in sets.items()},
         out,

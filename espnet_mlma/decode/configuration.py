@@ -13,7 +13,7 @@ import numpy as np
 
 from espnet_mlma.datadir import folders_above
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.files import read_yaml
+from espnet_mlma.files import read_lines, read_yaml
 
 Task = Literal["asr", "s2t_ctc"]
 
@@ -196,8 +196,8 @@ def _tokens(config: Path, arguments: dict[str, Any]) -> list[str]:
         if file is None:
             raise MlmaError(f"{config}: token_list {tokens} is not there, nor below a folder above")
         try:
-            tokens = [line.rstrip() for line in file.read_text(encoding="utf-8").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
+            tokens = [line.rstrip() for line in read_lines(file)]
+        except OSError as error:
             raise MlmaError(f"{file}: not a readable token list ({error})") from None
     if not isinstance(tokens, list | tuple) or not tokens:
         raise MlmaError(f"{config}: token_list is {_shown(tokens)}, no list of symbols")

@@ -22,7 +22,7 @@ from espnet_mlma import datadir, files, workers
 from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.claims import claim
 from espnet_mlma.corpora.audio import parse_scp_value
-from espnet_mlma.corpora.utterance import ArchiveMember
+from espnet_mlma.corpora.utterance import ArchiveMember, path_problem
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.recipe.shard import Item, Record, Shard, finished, make
 
@@ -145,6 +145,8 @@ def format_folder(data: Path, out: Path, nj: int, verify: bool = False) -> Count
         MlmaError: see `make_all`; no utterance is left; or another process formats the set.
     """
     items = read_items(data)
+    if problem := path_problem(str(out)):  # a path that wav.scp is to hold
+        raise MlmaError(f"--out {problem}; choose another place")
     try:
         with claim(out / "data", "formats it"):
             return _format(data, items, out, nj, verify)

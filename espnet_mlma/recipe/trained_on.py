@@ -183,8 +183,8 @@ def _tokens(given: object) -> list[str]:
         return []
     path = Path(str(given))
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return list(files.read_lines(path))
+    except OSError as error:
         raise MlmaError(f"{path}: no readable token list ({error}); run stage 5 first") from None
 
 

@@ -192,6 +192,19 @@ def test_a_segment_without_a_span_is_named_with_its_line(copied, monkeypatch, ca
     assert said.startswith("error: data/train/segments:2: ") and said.count("\n") == 1
 
 
+@pytest.mark.parametrize("stage", ["stage 2", "stage 3", "stage 4", "stage 5"])
+def test_a_folder_whose_name_is_no_text_is_used_or_one_line(
+    copied, monkeypatch, capsys, stage
+) -> None:
+    odd = os.fsdecode(b"per\xf2")
+    main, options, tables = PROGRAMS[stage]
+    options = [odd if option == "out" else option for option in options]
+    monkeypatch.setitem(PROGRAMS, stage, (main, options, tables))
+    status, said = run(stage, monkeypatch, capsys)
+    assert status == 0 or (said.startswith("error: ") and said.count("\n") == 1)
+    assert (status == 0) == (stage != "stage 3")  # whose tables hold the name
+
+
 @pytest.mark.parametrize("value", ["", "rm -rf x |", "tar -xzOf 'a |", "|"])
 def test_a_pipe_that_is_not_ours_is_named_with_its_line(copied, monkeypatch, capsys, value) -> None:
     table = copied / "data/train/wav.scp"
