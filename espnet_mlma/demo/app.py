@@ -237,9 +237,10 @@ def launch(
             as of a reverse proxy.
 
     Raises:
-        MlmaError: Gradio is not installed, a model does not load, or the port is taken.
+        MlmaError: Gradio is not installed, a model does not load, the port is taken, or one of
+            `other_hosts` is no name.
     """
-    names = _short_names(models)
+    names, hosts = _short_names(models), Hosts(host, other_hosts)
     limits = Limits(max_minutes, max_megabytes)
     with _signals_as_ctrl_c(), _folder() as folder:
         _import_gradio()
@@ -248,7 +249,7 @@ def launch(
         upload_bytes = max(1, round(max_megabytes * 2**20))
         uploads = Uploads(folder, upload_bytes, _FORGET_SECONDS)
         page = build(recognisers, uploads, limits)
-        hosts, sockets = Hosts(host, other_hosts), listen(host, port)
+        sockets = listen(host, port)
         with uploads.swept(_SWEEP_SECONDS), suppress(KeyboardInterrupt):
             serve(page, uploads, upload_bytes, hosts, sockets)
 

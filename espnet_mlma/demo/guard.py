@@ -13,6 +13,8 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
+from espnet_mlma.errors import MlmaError
+
 type Message = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[Message]]
 type Send = Callable[[Message], Awaitable[None]]
@@ -43,9 +45,15 @@ class Hosts:
     Args:
         listening: address or name that the server listens on.
         others: further names, as of a reverse proxy.
+
+    Raises:
+        MlmaError: one of the others is no name.
     """
 
     def __init__(self, listening: str, others: Sequence[str] = ()):
+        for name in others:
+            if _address(name) is None and hostname(name) != name.lower():
+                raise MlmaError(f"{name!r} is not a host name; give it without scheme and port")
         address = _address(listening)
         self._is_everywhere = address is not None and address.is_unspecified
         self.others = {name.lower() for name in others}
