@@ -16,22 +16,8 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzàèéìòù'"
 LOWER = ["<blank>", "<unk>", "<space>", *LETTERS, "<sos/eos>"]
 UPPER = [token.upper() if token in LETTERS else token for token in LOWER]
 PIECES = ["<blank>", "<unk>", "\u2581", "\u2581il", *LETTERS, "<sos/eos>"]
-WORDS = [
-    "venerdì",
-    "c'è",
-    "vento",
-    "a",
-    "cefalù",
-    "sabato",
-    "piove",
-    "sul",
-    "mare",
-    "e",
-    "poi",
-    "il",
-    "sole",
-    "torna",
-]
+TEXT = "venerdì c'è vento a cefalù sabato piove sul mare e poi il sole torna"
+WORDS = TEXT.split()
 
 
 def arpa(words, newline="\n"):
