@@ -18,6 +18,7 @@ from espnet_mlma.cli.parser import (
     text_of,
 )
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import read_text
 
 FORMATS = {name: files.FORMATS[name] for name in ("textgrid", "ctm", "json")}
 
@@ -46,7 +47,9 @@ def add_to(commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Align, and print or write the result."""
-    text = arguments.text if arguments.text is not None else read_text(arguments.text_file)
+    text = arguments.text
+    if text is None:
+        text = read_text(arguments.text_file, "give a file with the text")
     form = format_of(arguments.output, arguments.format, FORMATS)
     is_stdin = arguments.file == "-"
     if not is_stdin and not os.path.exists(arguments.file):
@@ -61,17 +64,3 @@ def run(arguments: argparse.Namespace) -> None:
     source = formats.Source("stdin" if is_stdin else shown(arguments.file), shown(name))
     contents = formats.FORMATS[form].render(transcript, source)
     files.print_or_write(contents, arguments.output)
-
-
-def read_text(path: Path) -> str:
-    """A text file whole.
-
-    Raises:
-        MlmaError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise MlmaError(f"{path}: {error.strerror}; give a file with the text") from None
-    except UnicodeDecodeError as error:
-        raise MlmaError(f"{path}: not UTF-8 at byte {error.start}; convert it") from None

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.files import write
+from espnet_mlma.files import read_lines, write
 
 WORD, CHAR = "word", "char"
+_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # a byte order mark, decoded; logs may be joined files
 _JOINER = {WORD: " ", CHAR: ""}
 # Of a sum, a delay and an elapsed time, each half a microsecond.
 _ROUNDING_SECONDS = 2e-6
@@ -244,21 +245,18 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         MlmaError: it cannot be read, or a line is no JSON object.
     """
     try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    where = f"{path}:{number}"
-                    try:
-                        record = json.loads(line)
-                    except ValueError as error:
-                        raise MlmaError(f"{where}: no JSON ({error}); mend the line") from None
-                    if not isinstance(record, dict):
-                        raise MlmaError(f"{where}: not a JSON object; mend the line")
-                    yield where, record
+        for number, line in enumerate(read_lines(path), 1):
+            if line.strip():
+                where = f"{path}:{number}"
+                try:
+                    record = json.loads(line.lstrip(_MARK))
+                except (ValueError, RecursionError) as error:
+                    raise MlmaError(f"{where}: no JSON ({error}); mend the line") from None
+                if not isinstance(record, dict):
+                    raise MlmaError(f"{where}: not a JSON object; mend the line")
+                yield where, record
     except OSError as error:
         raise MlmaError(f"cannot read {path}: {error.strerror}; name a file that exists") from None
-    except UnicodeDecodeError:
-        raise MlmaError(f"{path}: not UTF-8; convert it") from None
 
 
 def _chunk(where: str, record: Mapping[str, Any], unit: str) -> Emission:

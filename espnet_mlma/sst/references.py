@@ -14,8 +14,12 @@ from typing import Any
 import yaml
 
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import read_lines, read_text
 from espnet_mlma.sst import shards
 from espnet_mlma.sst.logs import talk_name
+
+_REMEDY = "name a file that exists"
+_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # a byte order mark, decoded
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def read_segments(segments: Path, texts: Path, sources: Path | None = None) -> l
 
     Args:
         segments: YAML or JSON; `wav`, `offset` and `duration` in seconds.
-        texts: a translation a line.
+        texts: a translation a line. All of them may begin with a byte order mark.
         sources: what was said, a line a segment.
 
     Raises:
@@ -50,8 +54,10 @@ def read_segments(segments: Path, texts: Path, sources: Path | None = None) -> l
             broken; with its number.
     """
     try:
-        entries = yaml.load(_read(segments), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
+        entries = yaml.load(
+            read_text(segments, _REMEDY), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        )
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise MlmaError(f"{segments}: no readable YAML ({reason}); mend it") from None
     if not isinstance(entries, list) or not entries:
@@ -112,19 +118,14 @@ def _seconds(where: str, entry: Mapping[str, Any], key: str) -> float:
 
 
 def _lines(path: Path, count: int, segments: Path) -> list[str]:
-    lines = _read(path).removesuffix("\n").split("\n")
+    try:
+        # Of files that were joined, each may have begun with a byte order mark.
+        lines = [line.lstrip(_MARK) for line in read_lines(path)]
+    except OSError as error:
+        raise MlmaError(f"{path}: {error.strerror}; {_REMEDY}") from None
     if len(lines) != count:
         raise MlmaError(
             f"{path}: {len(lines)} lines for the {count} segments of {segments}; "
             "give the texts of that list"
         )
     return lines
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise MlmaError(f"cannot read {path}: {error.strerror}; name a file that exists") from None
-    except UnicodeDecodeError:
-        raise MlmaError(f"{path}: not UTF-8; convert it") from None

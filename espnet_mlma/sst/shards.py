@@ -122,7 +122,7 @@ def _parse[T](line: str, make: Callable[[dict], T], place: str) -> T:
 def _lines(path: Path) -> list[str]:
     try:
         content = path.read_bytes()
-        text = content.decode()
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise MlmaError(f"{path}: {error.strerror}; run the stage that writes it") from None
     except UnicodeDecodeError as error:

@@ -69,7 +69,7 @@ def test_a_sound_or_model_that_is_not_there_is_named(mlma, experiment, sounds, t
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "No such file"), (b"caff\xe8", "not UTF-8 at byte 4")]
+    ("content", "message"), [(None, "No such file"), (b"caff\xe8", "byte 0xe8 is not UTF-8")]
 )
 def test_a_text_that_cannot_be_read_is_named(mlma, sounds, tmp_path, content, message):
     file = tmp_path / "said.txt"
@@ -77,7 +77,7 @@ def test_a_text_that_cannot_be_read_is_named(mlma, sounds, tmp_path, content, me
         file.write_bytes(content)
     code, _, err = mlma("align", sounds / "a.flac", "--text-file", file)
     assert code == 1
-    assert err.startswith(f"error: {file}: {message}")
+    assert err.startswith(f"error: {file}:") and message in err
 
 
 def test_info_counts_what_the_model_has(mlma, experiment):

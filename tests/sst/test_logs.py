@@ -197,6 +197,18 @@ def test_what_is_broken_is_named_with_file_and_line(tmp_path, lines, number, mes
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("write", [write_simuleval, write_simulstream])
+def test_marks_and_line_ends_of_other_editors_change_nothing(tmp_path, write, mark, newline):
+    talks = [Talk("a.wav", (Emission("guten\u2028Morgen", 1.0, 0.5),), 2.0)]
+    write(tmp_path / "good.log", talks, "word")
+    lines = (tmp_path / "good.log").read_text(encoding="utf-8").split("\n")[:-1]
+    text = "".join(mark + line + newline for line in lines) + newline
+    (tmp_path / "other.log").write_bytes(text.encode())
+    assert read_log(tmp_path / "other.log", "word") == read_log(tmp_path / "good.log", "word")
+
+
 def test_files_that_are_no_logs(tmp_path):
     (tmp_path / "empty.log").write_text("\n")
     with pytest.raises(MlmaError, match="no talk in the log"):

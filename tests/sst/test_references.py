@@ -27,6 +27,29 @@ def test_segments_and_their_lines(tmp_path):
     assert segments(tmp_path, "- {wav: a/b.c.wav, offset: 0, duration: 1.25}\n")[0].talk == "b.c"
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_marks_and_line_ends_of_other_editors_change_nothing(tmp_path, mark, newline):
+    # The second text is of files that were joined, each with a mark.
+    texts = [f"{mark}guten Morgen", "zwei\u2028drei\x85\x0bvier", f"{mark}f\u00fcnf"]
+    (tmp_path / "a.yaml").write_text(mark + json.dumps([SEGMENT] * 3), encoding="utf-8")
+    for name in ("a.de", "a.en"):
+        (tmp_path / name).write_bytes((newline.join(texts) + newline).encode())
+    found = read_segments(tmp_path / "a.yaml", tmp_path / "a.de", tmp_path / "a.en")
+    expected = ["guten Morgen", "zwei\u2028drei\x85\x0bvier", "f\u00fcnf"]
+    assert [one.text for one in found] == [one.source for one in found] == expected
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+@pytest.mark.parametrize("name", ["a.yaml", "a.de"])
+def test_other_encodings_are_named(tmp_path, encoding, name):
+    segments(tmp_path, [SEGMENT | {"speaker_id": "J\u00fcrgen"}])
+    text = json.dumps([SEGMENT | {"speaker_id": "J\u00fcrgen"}], ensure_ascii=False)
+    (tmp_path / name).write_text(text, encoding=encoding)
+    with pytest.raises(MlmaError, match=f"{name}.*UTF-8"):
+        read_segments(tmp_path / "a.yaml", tmp_path / "a.de")
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
@@ -44,7 +67,7 @@ def test_what_is_wrong_is_named(tmp_path, entries, message):
     with pytest.raises(MlmaError, match=f"^{re.escape(str(tmp_path))}.*") as error:
         segments(tmp_path, entries)
     assert message in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(MlmaError, match="cannot read .*: No such file"):
+    with pytest.raises(MlmaError, match="none.yaml: No such file"):
         read_segments(tmp_path / "none.yaml", tmp_path / "a.de")
 
 
@@ -62,7 +85,7 @@ def test_sentence_records(tmp_path):
         "target": "de",
         "translation": "eins",
     }
-    path.write_text(json.dumps(record) + "\n")
+    path.write_text("\ufeff" + json.dumps(record) + "\n", encoding="utf-8")
     assert read_sentences(path, "de") == [Reference("2022.acl-long.110", 0.5, 2.5, "eins", "one")]
     with pytest.raises(MlmaError, match="sentence talk-1: into de, not es; give its --target"):
         read_sentences(path, "es")
