@@ -8,6 +8,8 @@ RECIPE := egs2/mlma/asr1
 INSTALLED := .venv/installed
 DEMO := $(RECIPE)/exp/demo.done
 DEMO_RESULTS := $(RECIPE)/exp/asr_train_asr_conmamba_mini_raw_mini_char/RESULTS.md
+# The shell's folder: make would leave blanks and signs in the name of its own to the shell.
+ENVIRONMENT := PATH="$$PWD/$(BIN):$$PATH" VIRTUAL_ENV="$$PWD/.venv"
 SCRIPTS := .ci/run $(wildcard tools/*.sh local/*.sh egs2/*/*/*.sh)
 PACKAGE := $(shell find espnet_mlma -name '*.py' -o -name '*.yaml' -o -name '*.[ch]')
 CONF := conf/train_asr_conmamba_mini.yaml conf/decode_ctc_best_path.yaml conf/mixtures.yaml
@@ -27,15 +29,15 @@ $(INSTALLED): setup.cfg setup.py pyproject.toml $(wildcard espnet_mlma/scan/nati
 	touch $@
 
 demo: $(DEMO)
+	@[ -e $(DEMO_RESULTS) ] || { echo "error: $(DEMO_RESULTS) is gone; remove $(DEMO)" >&2; exit 1; }
 	@cat $(DEMO_RESULTS)
 
 $(DEMO): $(INSTALLED) $(CONF) $(PACKAGE) $(wildcard $(RECIPE)/*.sh local/*.sh)
-	PATH=$(CURDIR)/$(BIN):$$PATH VIRTUAL_ENV=$(CURDIR)/.venv \
-		$(RECIPE)/run.sh --stage 1 --stop_stage 13
-	touch $@
+	$(ENVIRONMENT) $(RECIPE)/run.sh --stage 1 --stop_stage 13
+	mkdir -p $(@D) && touch $@
 
 translation: $(INSTALLED)
-	PATH=$(CURDIR)/$(BIN):$$PATH VIRTUAL_ENV=$(CURDIR)/.venv egs2/mlma/sst1/run.sh
+	$(ENVIRONMENT) egs2/mlma/sst1/run.sh
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -195,16 +195,16 @@ claim() {
     echo "process $$ on ${HOSTNAME}" >"${lock}"
 }
 
-# run_jobs COUNT LOG COMMAND...: run copies of a command side by side; JOB becomes their number.
+# run_jobs COUNT LOG COMMAND...: run copies of a command side by side; {job} becomes their number.
 run_jobs() {
     local count=$1 log=$2 job status pids=()
     shift 2
     for job in $(seq "${count}"); do
-        "${@//JOB/${job}}" >"${log/JOB/${job}}" 2>&1 9>&- &
+        "${@//\{job\}/${job}}" >"${log/\{job\}/${job}}" 2>&1 9>&- &
         pids+=($!)
     done
     for job in $(seq "${count}"); do
-        wait "${pids[job - 1]}" || { status=$? && end_jobs && failed "${log/JOB/${job}}" "${status}"; }
+        wait "${pids[job - 1]}" || { status=$? && end_jobs && failed "${log/\{job\}/${job}}" "${status}"; }
     done
 }
 
@@ -327,10 +327,10 @@ stage_10() {
     train_options
     echo "  ${jobs} processes, logs in ${logs}/stats.*.log"
     # shellcheck disable=SC2086
-    OMP_NUM_THREADS=1 run_jobs "${jobs}" "${logs}/stats.JOB.log" \
+    OMP_NUM_THREADS=1 run_jobs "${jobs}" "${logs}/stats.{job}.log" \
         ${train_cmd} ${python} -m espnet2.bin.asr_train --collect_stats true --ngpu 0 \
-        "${model_options[@]}" --train_shape_file "${logs}/train.JOB.scp" \
-        --valid_shape_file "${logs}/valid.JOB.scp" --output_dir "${logs}/stats.JOB" ${asr_args}
+        "${model_options[@]}" --train_shape_file "${logs}/train.{job}.scp" \
+        --valid_shape_file "${logs}/valid.{job}.scp" --output_dir "${logs}/stats.{job}" ${asr_args}
     for job in $(seq "${jobs}"); do
         inputs+=(--input_dir "${logs}/stats.${job}")
     done
@@ -441,7 +441,7 @@ stage_12() {
     if [ "${jobs}" -eq 1 ]; then
         decode 1
     else
-        run_jobs "${jobs}" "${folder}/logdir/decode.JOB.log" decode JOB
+        run_jobs "${jobs}" "${folder}/logdir/decode.{job}.log" decode "{job}"
         cat "${folder}"/logdir/decode.*.log
     fi
 }
