@@ -1,6 +1,7 @@
 """eSpeak NG as a speaker of corpora: lines of text in, folders of clips with their transcripts out.
 
-eSpeak NG comes in the PyPI package `espeakng-loader` (https://github.com/espeak-ng/espeak-ng).
+eSpeak NG comes in the PyPI package `espeakng-loader` (https://github.com/espeak-ng/espeak-ng). Its
+licence is the GPL, so it is an extra: only speaking needs it, and not reading what was spoken.
 Layout: `<root>/<lang>/{complete.json, <split>/{transcripts.tsv, audio/<id>.flac}}`.
 """
 
@@ -13,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
-import espeakng_loader
 import numpy as np
 import soundfile
 import soxr
@@ -91,6 +92,7 @@ def speak(root: Path, name: str, jobs: Mapping[str, Job], nj: int) -> None:
 
 
 def _speak(root: Path, name: str, todo: Mapping[str, Job], nj: int) -> None:
+    _loader()  # what is missing is said before processes start
     # eSpeak's sound depends on all it said before in the process, so each language gets a fresh one
     with workers.pool(nj, "speaks", max_tasks_per_child=1) as pool:
         running = {lang: pool.submit(_make_language, root, lang, job) for lang, job in todo.items()}
@@ -222,6 +224,21 @@ def finish(spoken: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarr
     return clip * min(1.0, 0.95 / np.abs(clip).max())
 
 
+def _loader() -> ModuleType:
+    """Import the package that brings eSpeak NG.
+
+    Raises:
+        MlmaError: it is not installed.
+    """
+    try:
+        import espeakng_loader
+    except ImportError:
+        raise MlmaError(
+            'synthetic speech needs eSpeak NG: pip install "espnet-mlma[synthetic]"'
+        ) from None
+    return espeakng_loader
+
+
 class Espeak:
     """eSpeak NG, loaded into this process.
 
@@ -233,9 +250,10 @@ class Espeak:
     _RATE, _PITCH = 1, 3
 
     def __init__(self) -> None:
-        self._data = Path(espeakng_loader.get_data_path())
-        self._lib = ctypes.CDLL(espeakng_loader.get_library_path())
-        self._rate = self._lib.espeak_Initialize(self._SYNC, 0, str(self._data).encode(), 0)
+        loader = _loader()
+        self._data = Path(loader.get_data_path())
+        self._lib = ctypes.CDLL(loader.get_library_path())
+        self._rate = self._lib.espeak_Initialize(self._SYNC, 0, os.fsencode(self._data), 0)
         if self._rate <= 0:
             raise MlmaError(f"eSpeak NG does not start with the data in {self._data}; reinstall it")
         self._lib.espeak_ng_SetRandSeed(ctypes.c_long(1))  # otherwise the time of day

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 
-import kaldiio
 import numpy as np
+from omniio import kaldi
 
 from espnet_mlma.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.datadir import read, seen_from
@@ -46,8 +46,8 @@ def read_samples(where: str) -> np.ndarray:
     if ":" not in Path(where).name:
         return read_audio(where)
     try:
-        rate, samples = kaldiio.load_mat(where)
-    except (OSError, RuntimeError, ValueError, AssertionError):  # as kaldiio checks with assert
+        rate, samples = kaldi.load_mat(where)
+    except (OSError, RuntimeError, ValueError):
         raise MlmaError(f"{where}: no whole sound there; run stage 3 again") from None
     if rate != SAMPLE_RATE:
         raise MlmaError(f"{where}: {rate} Hz; stage 3 writes {SAMPLE_RATE} Hz")

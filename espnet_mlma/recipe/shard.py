@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import kaldiio
 import numpy as np
 import soxr
+from omniio import kaldi
 
 from espnet_mlma import files
 from espnet_mlma.audio import SAMPLE_RATE, read_audio
@@ -136,7 +136,7 @@ def _entry(id_: str, samples: np.ndarray) -> bytes:
     pcm = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
     options = {"format": "flac", "subtype": "PCM_16"}
     entry = io.BytesIO()
-    kaldiio.save_ark(
+    kaldi.save_ark(
         entry, {id_: (SAMPLE_RATE, pcm)}, write_function="soundfile", write_kwargs=options
     )
     return entry.getvalue()

@@ -9,10 +9,10 @@ import sys
 import tarfile
 from pathlib import Path
 
-import kaldiio
 import numpy as np
 import pytest
 import soundfile
+from omniio import kaldi
 
 from espnet_mlma import datadir
 from espnet_mlma.corpora import commonvoice, fleurs, librispeech, mls, voxpopuli
@@ -39,7 +39,7 @@ f._run = stopped
 def load(dump: Path) -> dict[str, np.ndarray]:
     """id -> (samples,) of a formatted set."""
     scp = datadir.read(dump / "wav.scp", "")
-    sounds = {id_: kaldiio.load_mat(where) for id_, where in scp.items()}
+    sounds = {id_: kaldi.load_mat(where) for id_, where in scp.items()}
     assert all(rate == 16000 for rate, _ in sounds.values())
     return {id_: samples for id_, (_, samples) in sounds.items()}
 
@@ -354,7 +354,7 @@ def test_blanks_and_quotes_in_names_come_through(tone, tmp_path: Path) -> None:
     write_set(tmp_path / "data", utterances, nj=1)
     assert format_folder(tmp_path / "data", tmp_path / "dump", nj=1) == {"kept": 3}
     pipe = datadir.read(tmp_path / "data/wav.scp", "")["cv_en_a-0"]
-    as_espnet_reads_it = kaldiio.load_mat(pipe)[1]
+    as_espnet_reads_it = kaldi.load_mat(pipe)[1]
     assert len(as_espnet_reads_it) == 16000
     assert not Path("PWNED").exists()
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-import kaldiio
 import pytest
+from omniio import kaldi
 
 from espnet_mlma import datadir
 from espnet_mlma.corpora.utterance import AudioFile, Utterance
@@ -48,7 +48,7 @@ def test_spans_keep_the_times_of_their_recording(make_data, tmp_path: Path) -> N
     assert list(datadir.read(out / "wav.scp", "")) == ["session"]
     format_folder(out, tmp_path / "dump", nj=1)
     scp = datadir.read(tmp_path / "dump" / "wav.scp", "")
-    assert {id_: len(kaldiio.load_mat(where)[1]) for id_, where in scp.items()} == {
+    assert {id_: len(kaldi.load_mat(where)[1]) for id_, where in scp.items()} == {
         "sp0.5-vp_en_a-0": 32000,
         "sp0.5-vp_en_a-1": 32000,
         "vp_en_a-0": 16000,

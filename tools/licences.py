@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Print the dependencies, their versions and their licences as Markdown, for docs/licences.md.
+
+    .venv/bin/python tools/licences.py >docs/licences.md
+
+The ranges are those of setup.cfg; the licences are what the installed packages say of themselves.
+"""
+
+from __future__ import annotations
+
+import configparser
+from collections import defaultdict
+from collections.abc import Iterable
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+SETUP = Path(__file__).resolve().parents[1] / "setup.cfg"
+# Extras that nobody installs who only uses the package.
+APART = {"test"}
+# Where a package's metadata name no licence, as of its files or its repository.
+KNOWN = {
+    "camel-kenlm": "LGPL-2.1-or-later",
+    "causal-conv1d": "BSD-3-Clause",
+    "ctc-segmentation": "Apache-2.0",
+    "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",
+    "espeakng-loader": "GPL-3.0-or-later",
+    "mamba-ssm": "Apache-2.0",
+    "mambapy": "MIT",
+    "nvidia-cusparselt-cu13": "LicenseRef-NVIDIA-Proprietary",
+    "nvidia-nvtx": "Apache-2.0",
+    "pytorch-ranger": "Apache-2.0",
+    "sentencepiece": "Apache-2.0",
+    "sounddevice": "MIT",
+}
+# What a wheel brings beside its own code.
+BRINGS = {
+    "av": "FFmpeg, LGPL-3.0-or-later, with x264 and x265, GPL-2.0-or-later, linked into it",
+    "espeakng-loader": "eSpeak NG, GPL-3.0-or-later, and its voices",
+    "soundfile": "libsndfile and LAME, LGPL-2.1-or-later; mpg123, LGPL-2.1",
+    "soxr": "libsoxr, LGPL-2.1-or-later",
+    "silero-vad": "its model, MIT",
+}
+NAMES = {
+    "3-Clause BSD License": "BSD-3-Clause",
+    "Apache": "Apache-2.0",
+    "Apache 2": "Apache-2.0",
+    "Apache 2.0": "Apache-2.0",
+    "Apache 2.0 License": "Apache-2.0",
+    "Apache License, Version 2.0": "Apache-2.0",
+    "Apache Software License": "Apache-2.0",
+    "BSD": "BSD-3-Clause",
+    "BSD 3-Clause": "BSD-3-Clause",
+    "BSD 3-Clause License": "BSD-3-Clause",
+    "BSD License": "BSD-3-Clause",
+    "ISC License (ISCL)": "ISC",
+    "MIT License": "MIT",
+    "PSFL": "PSF-2.0",
+    "Python Software Foundation License": "PSF-2.0",
+}
+
+
+def requirements() -> dict[str, list[Requirement]]:
+    """What setup.cfg asks for, of each extra; "" is the package without any."""
+    config = configparser.ConfigParser()
+    config.read(SETUP, encoding="utf-8")
+    sections = {"": config["options"]["install_requires"], **config["options.extras_require"]}
+    return {
+        extra: [Requirement(line) for line in lines.split("\n") if line]
+        for extra, lines in sections.items()
+    }
+
+
+def licence(name: str) -> str:
+    """A package's licence, by SPDX's names as far as it can be told."""
+    name = canonicalize_name(name)
+    if name in KNOWN:
+        return KNOWN[name]
+    try:
+        metadata = distribution(name).metadata
+    except PackageNotFoundError:
+        return "not installed here"
+    classifiers = metadata.get_all("Classifier") or []
+    said = [
+        metadata.get("License-Expression"),
+        (metadata.get("License") or "").strip(),
+        *(c.rpartition(" :: ")[2] for c in classifiers if c.startswith("License :: ")),
+    ]
+    short = [text for text in said if text and text != "UNKNOWN" and len(text) < 200]
+    return next((NAMES.get(text, text) for text in short if "\n" not in text), "not said")
+
+
+def installed_with(wanted: Iterable[Requirement]) -> set[str]:
+    """The packages that come with others on this machine, themselves left out."""
+    extras: dict[str, set[str]] = {}
+    todo = list(wanted)
+    direct = {canonicalize_name(requirement.name) for requirement in todo}
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        if name in extras and requirement.extras <= extras[name]:
+            continue
+        extras.setdefault(name, set()).update(requirement.extras)
+        found = _find(name)
+        for line in (found.requires if found else None) or []:
+            needed = Requirement(line)
+            environments = [{"extra": extra} for extra in ("", *extras[name])]
+            if not needed.marker or any(map(needed.marker.evaluate, environments)):
+                todo.append(needed)
+    return {name for name in extras if name not in direct and _find(name)}
+
+
+def _find(name: str) -> Distribution | None:
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        return None
+
+
+def render() -> str:
+    """The page."""
+    asked = {extra: wanted for extra, wanted in requirements().items() if extra not in APART}
+    text = "# Dependencies and their licences\n\n"
+    text += "`tools/licences.py` prints this page. The package itself is under Apache-2.0.\n\n"
+    text += "| package | versions | extra | licence | what its wheel brings |\n"
+    text += "|:--|:--|:--|:--|:--|\n"
+    for extra, wanted in asked.items():
+        for requirement in wanted:
+            name = requirement.name
+            extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+            versions = ", ".join(sorted(map(str, requirement.specifier), reverse=True))
+            brings = BRINGS.get(canonicalize_name(name), "")
+            row = name + extras, versions, extra, licence(name), brings
+            text += f"| {' | '.join(row)} |\n"
+    base = installed_with(asked[""])
+    more = installed_with([one for wanted in asked.values() for one in wanted]) - base
+    text += "\n## What comes with them\n\nOn Linux, with Python 3.13 and PyTorch for CUDA.\n"
+    for title, names in ("Without extras", base), ("With the extras", more):
+        by_licence = defaultdict(list)
+        for name in sorted(names):
+            by_licence[licence(name)].append(name)
+        text += f"\n{title}:\n\n| licence | packages |\n|:--|:--|\n"
+        text += "".join(f"| {of} | {', '.join(by_licence[of])} |\n" for of in sorted(by_licence))
+    return text
+
+
+if __name__ == "__main__":
+    print(render(), end="")
