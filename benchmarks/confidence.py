@@ -83,7 +83,7 @@ def recognise(recogniser, folder: Path) -> list[Spoken]:
             found.language,
             judged_words(found, texts[key], recogniser.acoustic),
         )
-        for key, found in decode_folder(recogniser, folder, 60).items()
+        for key, found in decode_folder(recogniser, folder, 60)[0].items()
     ]
 
 

@@ -42,7 +42,7 @@ def utterances(args, recogniser) -> list[Spoken]:
     by_language: dict[str, list[Spoken]] = {}
     for folder in args.data:
         tables = {name: datadir.read(folder / name, "stage 4") for name in ("text", "utt2lang")}
-        alone = decode_folder(recogniser, folder, 60)
+        alone, _ = decode_folder(recogniser, folder, 60)
         for key, where in datadir.read(folder / "wav.scp", "stage 4").items():
             found = Spoken(read_samples(where), tables["text"][key], alone[key].text)
             by_language.setdefault(tables["utt2lang"][key], []).append(found)

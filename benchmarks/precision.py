@@ -49,7 +49,7 @@ def error_rates(args) -> None:
         recogniser = espnet_mlma.load(args.model, device="cpu", precision=precision)
         words, characters, changed = [], [], 0
         for folder, references in texts.items():
-            for key, transcript in decode_folder(recogniser, folder, 60).items():
+            for key, transcript in decode_folder(recogniser, folder, 60)[0].items():
                 reference, text = references[key], transcript.text
                 words.append(count_errors(reference.split(), text.split()))
                 characters.append(count_errors(list(reference), list(text)))

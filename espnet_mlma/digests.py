@@ -22,7 +22,7 @@ def of_file(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:_LENGTH]
     except OSError as error:
-        raise MlmaError(f"{path}: {error.strerror}; it was there a moment ago") from None
+        raise MlmaError(f"{path}: {error.strerror}; name a file that can be read") from None
 
 
 def of_value(value: object) -> str:

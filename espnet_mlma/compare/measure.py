@@ -19,7 +19,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.claims import claim
@@ -182,10 +182,15 @@ def measure(
     """
     import_espnet()
 
-    from espnet_mlma.decode import load
+    from espnet_mlma.decode import Decoding, load
+    from espnet_mlma.decode.checkpoint import located
+    from espnet_mlma.decode.sets import fingerprint_of
     from espnet_mlma.memory import keep_freed_memory
 
     keep_freed_memory()
+    with located(Path(model)) as (config, model_file):
+        made_with = fingerprint_of(config, model_file, args.batch_seconds, Decoding())
+    made_with["options"]["language"] = args.language
     recogniser = load(model, device=args.device, batch_seconds=args.batch_seconds)
     languages = {name: args.language or language_of(folder) for name, folder in sets.items()}
     told = {language: tell(recogniser, language) for language in set(languages.values())}
@@ -200,6 +205,7 @@ def measure(
         out,
         args.batch_seconds,
         recogniser.acoustic.device,
+        made_with,
     )
     is_here = Path(model).exists()
     measured = Measured(
@@ -364,6 +370,7 @@ def decode(
     out: Path,
     batch_seconds: float,
     device: str,
+    made_with: Mapping[str, Any],
 ) -> tuple[float, float, int | None]:
     """Decode sets as stage 12 does.
 
@@ -372,25 +379,29 @@ def decode(
         out: gets a folder per set.
         batch_seconds: most audio in a batch, padding included.
         device: where the models are.
+        made_with: what the sets are decoded with, for `decoding.yaml`.
 
     Returns:
         Seconds of audio, seconds that it took, and the most memory in bytes.
 
     Raises:
-        MlmaError: a set cannot be read, or has no audio.
+        MlmaError: no sound of a set can be read, or it has none.
     """
-    from espnet_mlma.decode.folder import decode_folder, write_results
+    from espnet_mlma.decode.folder import columns, decode_folder, write_results
+    from espnet_mlma.score.fingerprint import of_data
 
     audio = seconds = 0.0
     forget_peak(device)
     for name, (folder, recogniser) in sets.items():
         start = time.perf_counter()
-        results = decode_folder(recogniser, folder, batch_seconds)
+        results, skipped = decode_folder(recogniser, folder, batch_seconds)
         seconds += time.perf_counter() - start
         if not results:
             raise MlmaError(f"{folder}: the set has no utterance; run stage 3 again")
         audio += sum(transcript.duration for transcript in results.values())
-        write_results(results, out / name)
+        rows = {id_: columns(transcript) for id_, transcript in results.items()}
+        data = {"data": of_data(folder), "skipped": skipped}
+        write_results(rows, out / name, {**made_with, **data})
     return audio, seconds, peak_bytes(device)
 
 

@@ -1,21 +1,28 @@
-"""Stage 12: decode a data folder into ESPnet's `text token token_int score`, and `utt2lang`."""
+"""Stage 12: decode data folders into ESPnet's `text token token_int score`, and `utt2lang`.
+
+The same command again goes on where it was stopped, and leaves alone what is decoded. A sound that
+cannot be read is named and skipped; stage 13 counts its words as deleted.
+"""
 
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
-from espnet_mlma.decode.folder import decode_folder, read_options, write_results
-from espnet_mlma.decode.recogniser import load
+from espnet_mlma.decode.folder import read_options
+from espnet_mlma.decode.recogniser import Recogniser, load
+from espnet_mlma.decode.sets import decode_set, fingerprint_of
 from espnet_mlma.errors import run_cli
 from espnet_mlma.memory import keep_freed_memory
 
 
 def _parse() -> argparse.Namespace:
-    parser = ArgumentParser(prog="python -m espnet_mlma.decode", description=__doc__)
+    parser = ArgumentParser(
+        prog="python -m espnet_mlma.decode", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--asr_train_config", type=Path, required=True)
     parser.add_argument("--asr_model_file", type=Path, required=True)
     parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="dump/raw/<set>")
@@ -36,20 +43,17 @@ def main() -> None:
     batch_seconds, decoding = read_options(arguments.config)
     if arguments.lm is not None:
         decoding = replace(decoding, lm=arguments.lm)
-    device = "cuda" if arguments.ngpu else "cpu"
-    recogniser = load(
-        arguments.asr_train_config, arguments.asr_model_file, device, decoding=decoding
-    )
+    config, model_file = arguments.asr_train_config, arguments.asr_model_file
+
+    @cache
+    def recogniser() -> Recogniser:
+        device = "cuda" if arguments.ngpu else "cpu"
+        return load(config, model_file, device, decoding=decoding)
+
+    made_with = fingerprint_of(config, model_file, batch_seconds, decoding)
     for data_dir in arguments.data_dir:
-        start = time.perf_counter()
-        results = decode_folder(recogniser, data_dir, batch_seconds)
-        write_results(results, arguments.output_dir / data_dir.name)
-        spent = time.perf_counter() - start
-        audio = sum(result.duration for result in results.values())
-        print(
-            f"{data_dir.name}: {len(results)} utterances, {audio:.0f} s of audio "
-            f"in {spent:.1f} s, {audio / spent:.0f} x real time"
-        )
+        out = arguments.output_dir / data_dir.name
+        print(decode_set(recogniser, data_dir, batch_seconds, out, made_with))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.datadir import read
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.checkpoint import fingerprint
-from espnet_mlma.decode.folder import read_lengths, read_options, recognise
+from espnet_mlma.decode.folder import read_lengths, read_options, recognise, say_skipped
 from espnet_mlma.decode.recogniser import Recogniser, load
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.decode.words import Calibration, features, token_groups
@@ -86,17 +86,22 @@ def judged_part(
         batch_seconds: most audio in a batch, padding included.
 
     Raises:
-        MlmaError: a table or a sound cannot be read whole, or an utterance has no text.
+        MlmaError: a table or no sound can be read, or an utterance has no text.
     """
     references, lengths = read(data_dir / "text", "stage 4"), read_lengths(data_dir)
     if unknown := next((id_ for id_ in lengths if id_ not in references), None):
         raise MlmaError(f"{data_dir / 'text'}: nothing about {unknown}; run stage 4 again")
-    return [
-        judged_words(transcript, references[id_], recogniser.acoustic)
-        for id_, transcript in recognise(
-            recogniser, data_dir, evenly(lengths, seconds), batch_seconds
-        )
-    ]
+    chosen = evenly(lengths, seconds)
+    judged: list[list[JudgedWord]] = []
+    skipped: dict[str, str] = {}
+    for batch in recognise(recogniser, data_dir, chosen, batch_seconds):
+        skipped |= batch.skipped
+        judged += [
+            judged_words(transcript, references[id_], recogniser.acoustic)
+            for id_, transcript in batch.transcripts.items()
+        ]
+    say_skipped(data_dir, len(chosen), skipped)
+    return judged
 
 
 def fit(words: Sequence[JudgedWord]) -> Calibration:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
+import yaml
 from omniio import kaldi
 
-from espnet_mlma.audio import SAMPLE_RATE, read_audio
+from espnet_mlma.audio import SAMPLE_RATE, as_samples, read_audio
 from espnet_mlma.datadir import read, seen_from
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.recogniser import Recogniser, by_length
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml, replace_folder
+from espnet_mlma.score.fingerprint import FILE
 from espnet_mlma.values import is_positive
+
+_MOST_NAMED = 10
 
 
 def read_options(path: Path) -> tuple[float, Decoding]:
@@ -47,7 +53,7 @@ def read_samples(where: str) -> np.ndarray:
         return read_audio(where)
     try:
         rate, samples = kaldi.load_mat(where)
-    except (OSError, RuntimeError, ValueError):
+    except Exception:  # bytes that are no header may raise any
         raise MlmaError(f"{where}: no whole sound there; run stage 3 again") from None
     if rate != SAMPLE_RATE:
         raise MlmaError(f"{where}: {rate} Hz; stage 3 writes {SAMPLE_RATE} Hz")
@@ -86,36 +92,63 @@ def read_lengths(data_dir: Path) -> dict[str, int]:
     return {id_: int(found[id_]) for id_ in ids}
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What was recognised together.
+
+    Attributes:
+        number: of the batch in the set, from 0.
+        transcripts: by id.
+        skipped: why, by id, sounds could not be read.
+    """
+
+    number: int
+    transcripts: Mapping[str, Transcript]
+    skipped: Mapping[str, str]
+
+
 def recognise(
-    recogniser: Recogniser, data_dir: Path, lengths: Mapping[str, int], batch_seconds: float
-) -> Iterator[tuple[str, Transcript]]:
+    recogniser: Recogniser,
+    data_dir: Path,
+    lengths: Mapping[str, int],
+    batch_seconds: float,
+    done: Container[int] = (),
+) -> Iterator[Batch]:
     """Recognise utterances of a data folder, longest first.
 
     Args:
         recogniser: the model.
         data_dir: holds `wav.scp`.
-        lengths: of `read_lengths`, all or some; what has fewer samples is refused.
+        lengths: of `read_lengths`, all or some; a sound with fewer samples is skipped.
         batch_seconds: most audio in a batch, padding included.
-
-    Yields:
-        The id and what was recognised.
+        done: numbers of batches to leave out.
 
     Raises:
-        MlmaError: a table or a sound of the folder cannot be read whole.
+        MlmaError: a table cannot be read.
     """
     audio = read(data_dir / "wav.scp", "stage 3")
-    for batch in by_length(lengths, batch_seconds):
-        samples = [read_samples(locate(audio[id_], data_dir)) for id_ in batch]
-        for id_, sound in zip(batch, samples, strict=True):
-            if len(sound) < lengths[id_]:
-                said = f"{len(sound)} of {lengths[id_]} samples of {id_}"
-                raise MlmaError(f"{audio[id_]}: {said}; run stage 3 again")
-        yield from zip(batch, recogniser.transcribe_batch(samples), strict=True)
+    for number, batch in enumerate(by_length(lengths, batch_seconds)):
+        if number in done:
+            continue
+        samples: dict[str, np.ndarray] = {}
+        skipped: dict[str, str] = {}
+        for id_ in batch:
+            try:
+                sound = as_samples(read_samples(locate(audio[id_], data_dir)))
+                if len(sound) < lengths[id_]:
+                    said = f"{len(sound)} of {lengths[id_]} samples"
+                    raise MlmaError(f"{audio[id_]}: {said}; run stage 3 again")
+            except MlmaError as error:
+                skipped[id_] = str(error)
+            else:
+                samples[id_] = sound
+        found = recogniser.transcribe_batch(list(samples.values())) if samples else []
+        yield Batch(number, dict(zip(samples, found, strict=True)), skipped)
 
 
 def decode_folder(
     recogniser: Recogniser, data_dir: Path, batch_seconds: float
-) -> dict[str, Transcript]:
+) -> tuple[dict[str, Transcript], dict[str, str]]:
     """Recognise every utterance of a data folder and show how far it is.
 
     Args:
@@ -123,38 +156,83 @@ def decode_folder(
         data_dir: holds `wav.scp` and, from stage 3, `utt2num_samples`.
         batch_seconds: most audio in a batch, padding included.
 
+    Returns:
+        What was recognised, and why others were skipped, by id.
+
     Raises:
-        MlmaError: a table or a sound of the folder cannot be read whole.
+        MlmaError: a table of the folder cannot be read, or no sound can.
     """
     lengths = read_lengths(data_dir)
     results: dict[str, Transcript] = {}
-    for id_, transcript in recognise(recogniser, data_dir, lengths, batch_seconds):
-        results[id_] = transcript
-        print(f"  {len(results)} / {len(lengths)} utterances", end="\r", flush=True)
-    return results
+    skipped: dict[str, str] = {}
+    for batch in recognise(recogniser, data_dir, lengths, batch_seconds):
+        results |= batch.transcripts
+        skipped |= batch.skipped
+        show_progress(len(results) + len(skipped), len(lengths))
+    say_skipped(data_dir, len(lengths), skipped)
+    return results, skipped
 
 
-def write_results(results: dict[str, Transcript], output_dir: Path) -> None:
+def show_progress(done: int, of: int) -> None:
+    """Print how many utterances are done, in the place of the line before."""
+    print(f"  {done} / {of} utterances", end="\r", flush=True)
+
+
+def say_skipped(data_dir: Path, count: int, skipped: Mapping[str, str]) -> None:
+    """Name the utterances whose sound could not be read.
+
+    Args:
+        data_dir: the set.
+        count: utterances in it.
+        skipped: why, by id.
+
+    Raises:
+        MlmaError: they are all that there are.
+    """
+    if not skipped:
+        return
+    if len(skipped) == count:
+        id_, reason = next(iter(skipped.items()))
+        raise MlmaError(f"{data_dir}: no sound can be read; of {id_}: {reason}")
+    print(f"{data_dir.name}: skipped {len(skipped)} of {count} utterances, which cannot be read:")
+    for id_ in sorted(skipped)[:_MOST_NAMED]:
+        print(f"  {id_}: {skipped[id_]}")
+    if len(skipped) > _MOST_NAMED:
+        print(f"  and {len(skipped) - _MOST_NAMED} more, see {FILE}")
+
+
+def columns(transcript: Transcript) -> dict[str, str]:
+    """What is written of a transcript: one value for each file of a decoded set."""
+    words = transcript.words
+    return {
+        "text": transcript.text,
+        "token": " ".join(token.text for token in transcript.tokens),
+        "token_int": " ".join(str(token.id) for token in transcript.tokens),
+        "score": f"{transcript.score:.4f}",
+        "utt2lang": transcript.language or "",
+        "confidence": f"{fmean(word.confidence for word in words):.4f}" if words else "",
+    }
+
+
+def write_results(
+    results: Mapping[str, Mapping[str, str]], output_dir: Path, made_with: Mapping[str, Any]
+) -> None:
     """Write a file a column in C order of the ids; the folder appears whole or not at all.
 
     Args:
-        results: by id.
-        output_dir: gets text, token, token_int, utt2lang, the path's log-probability in score, and
-            the mean of the words' confidences.
+        results: columns by id.
+        output_dir: gets text, token, token_int, utt2lang, the path's log-probability in score, the
+            mean of the words' confidences, and decoding.yaml.
+        made_with: contents of decoding.yaml.
     """
-    columns = {
-        "text": lambda t: t.text,
-        "token": lambda t: " ".join(token.text for token in t.tokens),
-        "token_int": lambda t: " ".join(str(token.id) for token in t.tokens),
-        "score": lambda t: f"{t.score:.4f}",
-        "utt2lang": lambda t: t.language or "",
-        "confidence": lambda t: f"{fmean(w.confidence for w in t.words):.4f}" if t.words else "",
-    }
+    names = next(iter(results.values()))
 
     def fill(new: Path) -> None:
-        for name, column in columns.items():
+        for name in names:
             with (new / name).open("w", encoding="utf-8") as file:
                 for key in sorted(results):
-                    file.write(f"{key} {column(results[key])}".rstrip() + "\n")
+                    file.write(f"{key} {results[key][name]}".rstrip() + "\n")
+        text = yaml.safe_dump(dict(made_with), sort_keys=False, allow_unicode=True)
+        (new / FILE).write_text(text, encoding="utf-8")
 
     replace_folder(output_dir, fill)

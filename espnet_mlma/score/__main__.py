@@ -8,6 +8,7 @@ from pathlib import Path
 
 from espnet_mlma.arguments import ArgumentParser
 from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.score import fingerprint
 from espnet_mlma.score.align import Errors, total_errors
 from espnet_mlma.score.join import Tokenise, Utterance, characters, join, tokeniser
 from espnet_mlma.score.report import Row, section, write_results
@@ -26,6 +27,8 @@ def main() -> None:
     sets = args.sets.split()
     if not sets:
         raise MlmaError("--sets names no set; give the test sets that stage 12 decoded")
+    fingerprint.check_alike(args.decode_dir, sets, args.dump)
+    fingerprint.check_newest(args.decode_dir, sets)
     units = {"wer": str.split, "cer": characters, "ter": tokeniser(args.token_type, args.bpemodel)}
     sclite = find_sclite()
     joined = {name: join(args.dump / name, args.decode_dir / name / "text") for name in sets}
@@ -33,7 +36,9 @@ def main() -> None:
     for name, utterances in joined.items():
         rows += score_set(name, utterances, units, args.decode_dir / name, sclite)
     scorer = "NIST sclite" if sclite else "our own, with the weights and the choices of NIST sclite"
-    results = write_results(args.decode_dir, section(rows, args.decode_dir.name, scorer))
+    checkpoint = (fingerprint.read(args.decode_dir / sets[0]) or {}).get("checkpoint")
+    text = section(rows, args.decode_dir.name, scorer, checkpoint)
+    results = write_results(args.decode_dir, text)
     print(results.read_text(encoding="utf-8"), end="")
     print(f"wrote {results}")
 

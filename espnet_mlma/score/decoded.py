@@ -7,6 +7,7 @@ from pathlib import Path
 
 from espnet_mlma.datadir import folders_above
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.score.fingerprint import check_alike
 
 
 def find_dump(place: Path) -> Path:
@@ -42,7 +43,8 @@ def decoded_sets(folder: Path, dump: Path, chosen: Sequence[str] = ()) -> list[s
         chosen: names of some; empty: all.
 
     Raises:
-        MlmaError: there is none, or one that is wanted is not there or not finished.
+        MlmaError: there is none, or one that is wanted is not there or not finished, or they were
+            not decoded alike.
     """
     if (folder / "text").is_file():
         raise MlmaError(f"{folder}: this is one set; give the folder that it lies in")
@@ -62,4 +64,5 @@ def decoded_sets(folder: Path, dump: Path, chosen: Sequence[str] = ()) -> list[s
         inner = " ".join(path.name for path in decodings(folder))
         what = f"give one of {inner} in it" if inner else "run stage 12 first"
         raise MlmaError(f"{folder}: no set is decoded in it; {what}")
+    check_alike(folder, found, dump)
     return found

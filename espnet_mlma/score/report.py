@@ -59,13 +59,14 @@ def add(rows: Sequence[Row], lang: str, corpus: str) -> Row:
     )
 
 
-def section(rows: Sequence[Row], tag: str, scorer: str) -> str:
+def section(rows: Sequence[Row], tag: str, scorer: str, checkpoint: str | None = None) -> str:
     """The Markdown of one decoding.
 
     Args:
         rows: one per language and corpus.
         tag: name of the decoding folder; ESPnet writes configuration and model into it.
         scorer: what counted the errors.
+        checkpoint: its digest; None: not known.
     """
     config, _, model = tag.partition("_asr_model_")
     languages = [lang for lang in LANGUAGES if any(row.lang == lang for row in rows)]
@@ -73,6 +74,7 @@ def section(rows: Sequence[Row], tag: str, scorer: str) -> str:
         f"## {tag}",
         "",
         f"- decoding: `{config}`" + (f", model: `{model}`" if model else ""),
+        *([f"- checkpoint: sha256 `{checkpoint}`"] if checkpoint else []),
         "- text: reference and hypothesis through the normaliser of `espnet_mlma.text`",
         f"- scorer: {scorer}; joined by utterance id, a missing hypothesis is all deletions",
         "- Sub, Del and Ins are words; rates are per cent",

@@ -45,34 +45,57 @@ def folder(make_data, tmp_path: Path) -> Path:
 
 def test_a_folder_is_decoded_whole(experiment, folder):
     recogniser = espnet_mlma.load(experiment, device="cpu")
-    found = decode_folder(recogniser, folder, batch_seconds=2.5)
+    found, skipped = decode_folder(recogniser, folder, batch_seconds=2.5)
     assert len(found) == 4
     assert all(transcript.duration == 1 for transcript in found.values())
+    assert skipped == {}
 
 
-@pytest.mark.parametrize("left", [0.9, 0.5, 0.01])
-def test_an_archive_that_is_cut_off_is_named(experiment, folder, left):
+@pytest.mark.parametrize("left", [0.9, 0.5, 0.3])
+def test_sounds_behind_the_end_of_an_archive_are_named_and_skipped(
+    experiment, folder, left, capsys
+):
     ark = folder / "data" / "shard.00001.ark"
     content = ark.read_bytes()
     ark.write_bytes(content[: int(left * len(content))])
     recogniser = espnet_mlma.load(experiment, device="cpu")
-    with pytest.raises(
-        MlmaError, match=r"shard\.00001\.ark:\d+: no whole sound.*; run stage 3 again"
-    ):
+    found, skipped = decode_folder(recogniser, folder, batch_seconds=60)
+    assert len(found) == int(left * 4)
+    assert len(found) + len(skipped) == 4
+    assert "no whole sound" in skipped["mini_en_s1-0003"]
+    said = capsys.readouterr().out
+    assert f"skipped {len(skipped)} of 4 utterances" in said
+    assert "  mini_en_s1-0003: " in said
+
+
+@pytest.mark.parametrize("damage", [lambda ark: ark.unlink(), lambda ark: ark.write_bytes(b"x")])
+def test_a_set_without_any_sound_is_an_error(experiment, folder, damage):
+    damage(folder / "data" / "shard.00001.ark")
+    recogniser = espnet_mlma.load(experiment, device="cpu")
+    with pytest.raises(MlmaError, match=r"dump: no sound can be read; of .*; run stage 3 again"):
         decode_folder(recogniser, folder, batch_seconds=60)
 
 
 @pytest.mark.parametrize(
     ("table", "change", "said"),
     [
-        ("utt2num_samples", lambda lines: lines[1:], "no number of samples of mini_en_s0-0000"),
         ("utt2num_samples", lambda lines: [lines[0] + "0", *lines[1:]], "16000 of 160000 samples"),
         ("wav.scp", lambda lines: ["mini_en_s0-0000 gone.ark:7", *lines[1:]], "no whole sound"),
+        ("wav.scp", lambda lines: ["mini_en_s0-0000 wav.scp:7", *lines[1:]], "no whole sound"),
     ],
 )
-def test_tables_that_do_not_go_together_are_named(experiment, folder, table, change, said):
+def test_a_sound_that_is_not_what_tables_say_is_skipped(experiment, folder, table, change, said):
     lines = (folder / table).read_text().splitlines()
     (folder / table).write_text("\n".join(change(lines)) + "\n")
     recogniser = espnet_mlma.load(experiment, device="cpu")
-    with pytest.raises(MlmaError, match=said):
+    found, skipped = decode_folder(recogniser, folder, batch_seconds=60)
+    assert len(found) == 3
+    assert said in skipped["mini_en_s0-0000"]
+
+
+def test_a_table_without_an_utterance_is_named(experiment, folder):
+    lines = (folder / "utt2num_samples").read_text().splitlines()
+    (folder / "utt2num_samples").write_text("\n".join(lines[1:]) + "\n")
+    recogniser = espnet_mlma.load(experiment, device="cpu")
+    with pytest.raises(MlmaError, match="no number of samples of mini_en_s0-0000"):
         decode_folder(recogniser, folder, batch_seconds=60)
