@@ -54,6 +54,8 @@ def probe_all(audios: Collection[Audio], nj: int, label: str) -> Found:
 
 def _probe_file(audio: AudioFile) -> AudioInfo | MlmaError:
     try:
+        if not audio.path.is_file() and audio.path.exists():  # a pipe would be waited for
+            return MlmaError(f"{audio}: not a file")
         return probe(audio.path)
     except MlmaError as error:
         return error

@@ -210,6 +210,14 @@ def test_blanks_and_marks_in_a_name_are_kept(make, tmp_path, reader, layout, nam
     assert table.exists()
 
 
+@pytest.mark.parametrize("make_odd", [os.mkfifo, os.mkdir, lambda path: os.symlink(path, path)])
+def test_what_is_no_file_is_left_out(make, tmp_path, make_odd) -> None:
+    make(common_voice, [*GOOD, ("c3", "tre")])
+    make_odd(next((tmp_path / "corpus").rglob("a1.*")).with_stem("c3"))
+    assert len(kept(commonvoice, tmp_path, "it")) == 2
+    assert "\tbroken_audio\t" in (tmp_path / "data/dropped.tsv").read_text()
+
+
 def test_who_says_a_left_out_test_row_is_not_trained_on(make, tmp_path) -> None:
     make(common_voice, [*GOOD, ("c" * 300, "tre")])
     held_out = HeldOut()
