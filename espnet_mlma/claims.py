@@ -23,7 +23,7 @@ _held: set[int] = set()  # descriptors of claims
 
 @contextmanager
 def claim(path: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
-    """Be the only process that does something to an output.
+    """Claim an output, so that no other process does the same to it.
 
     The lock is the hidden file `.<name>.claim` beside the output, with host and process in it.
 
@@ -105,7 +105,7 @@ def open_locked(path: Path, *, folder: bool = False, wait: bool = False) -> int:
 
 
 def beside(path: Path, purpose: str) -> Path:
-    """A hidden name beside a path, for a purpose; long names are shortened to a digest."""
+    """Name a hidden file beside a path; a long name is replaced by a digest."""
     name = path.name
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()

@@ -93,7 +93,7 @@ def read_alike(folder: Path, names: Iterable[str], made_by: str) -> dict[str, di
 def numbers(
     path: Path, table: Mapping[str, str], kind: Callable[[str], float], made_by: str
 ) -> dict[str, float]:
-    """The values of a table as numbers above 0.
+    """Convert the values of a table to numbers above 0.
 
     Args:
         path: the table, for the error.
@@ -116,7 +116,7 @@ def numbers(
 
 
 def row_error(path: Path, key: str, problem: str) -> MlmaError:
-    """An error about the row of a table that has a key, with its line."""
+    """Make an error about the row that has a key, with its line in the table."""
     lines = enumerate(files.read_lines(path), 1)
     number = next((number for number, line in lines if line.split(maxsplit=1)[:1] == [key]), 1)
     return MlmaError(f"{path}:{number}: {problem}")

@@ -31,10 +31,10 @@ _ENCODINGS = {
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file to write in the place of another; when the context ends well, it takes that place.
+    """Give a temporary file to write; when the context ends well, it replaces the one at a path.
 
-    Each process writes to a place of its own; of several, the last one to end is there. A link
-    stays, and what it points at is replaced. A device or a pipe is written to directly.
+    Each process writes a temporary file of its own; of several, the last to end wins. A link stays,
+    and what it points at is replaced. A device or a pipe is written to directly.
 
     Args:
         path: the place; its folder is made.
@@ -150,7 +150,7 @@ def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
 def replace_folder(folder: Path, fill: Callable[[Path], object]) -> None:
     """Fill a new folder and put it in the place of the old one.
 
-    Each process fills a folder of its own; of several, the last one to end is there.
+    Each process fills a temporary folder of its own; of several, the last to end wins.
 
     Args:
         folder: the place; a link stays, and what it points at is replaced.
@@ -178,7 +178,7 @@ def replace_folder(folder: Path, fill: Callable[[Path], object]) -> None:
 
 
 def _swap(new: Path | None, folder: Path) -> None:
-    """Put a new folder in the place of the old one; without a new one, end a swap cut short."""
+    """Replace the old folder by the new one; without a new one, repair a swap that was killed."""
     old = claims.beside(folder, "old")
     if new is None and not old.exists():
         return
@@ -206,10 +206,10 @@ def _swap(new: Path | None, folder: Path) -> None:
 
 @contextmanager
 def _own_place(path: Path, is_folder: bool = False) -> Iterator[Path]:
-    """A file or folder beside a path that no other process writes to; gone afterwards.
+    """Make a temporary file or folder beside a path; it is removed at the end if it is still there.
 
-    It is locked while it is written. What a killed process left is not, and is used again. The
-    host is in the name because locks of folders do not reach over a network.
+    The lock on it shows other processes that it is in use. What a killed process left has no lock
+    and is used again. The host is in the name because folder locks do not reach over NFS.
     """
     host = socket.gethostname()[:64]
     for number in range(_WRITERS):
@@ -236,7 +236,7 @@ def _target(path: Path) -> Path:
 
 
 def _sync(file: Path) -> None:
-    """Write a file through to the disk: a power cut after it is renamed leaves no empty one."""
+    """Flush a file to the disk, so that a power cut after the rename does not leave it empty."""
     descriptor = os.open(file, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -245,7 +245,7 @@ def _sync(file: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or folder that is of no use any more; say so if that cannot be done."""
+    """Remove a file or folder that is not needed any more; print a note if that fails."""
     try:
         if path.is_dir():
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""Processes that work for this one and end with it, also when it is killed."""
+"""Worker processes that end with their parent, also when it is killed."""
 
 from __future__ import annotations
 

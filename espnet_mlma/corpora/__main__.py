@@ -56,7 +56,7 @@ def make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -
         if next(source.utterances(roots), None) is None:
             raise MlmaError(
                 f"{source.corpus}: no utterances of {source.lang} {source.split} in "
-                f"{roots[source.corpus].absolute()}; fetch it anew"
+                f"{roots[source.corpus].absolute()}; download it again"
             )
     with claim(out / mixture.train_set, "makes it"):
         _make_sets(mixture, roots, out, nj)

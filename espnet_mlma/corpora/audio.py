@@ -45,7 +45,9 @@ def iter_archive(archive: Path, members: Collection[str]) -> Iterator[tuple[str,
                     yield name, io.BytesIO(tar.extractfile(entry).read())
             _check_end(plain, tar.offset)
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise MlmaError(f"{archive}: not a whole tar archive ({error}); fetch it anew") from None
+        raise MlmaError(
+            f"{archive}: not a whole tar archive ({error}); download it again"
+        ) from None
 
 
 def _decompressed(archive: Path) -> BinaryIO:

@@ -31,7 +31,7 @@ _TABLE, _MARKER = "transcripts.tsv", "complete.json"
 _COLUMNS = ("id", "speaker", "text")
 SPLITS = ("train", "dev", "test")
 BASE_VOICES = {"en": "en-us", "it": "it", "fr": "fr", "es": "es", "de": "de", "nl": "nl"}
-_FORMAT = 3  # raise it when the sound or the layout changes, so that old copies are made anew
+_FORMAT = 3  # raise it when the sound or the layout changes, so that old copies are made again
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class HeldOut:
 
 
 def drop_by_path(utterance: Utterance) -> Drop | None:
-    """Look at where the sound lies, which has to fit into a `wav.scp`."""
+    """Check that the path of the sound fits into a `wav.scp`."""
     audio = utterance.audio
     is_file = isinstance(audio, AudioFile)
     paths = [audio.path.absolute()] if is_file else [audio.archive.absolute(), audio.member]

@@ -38,7 +38,7 @@ def require(path: Path, corpus: str, home: str) -> Path:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is an archive by its name."""
+    """Say whether a file is an archive by its name."""
     return path.name.endswith(_ARCHIVES) and path.is_file()
 
 
@@ -121,7 +121,7 @@ def read_lines(path: Path, fields: int, separator: str, key: int = 0) -> Iterato
 
 
 def checked(utterance: Utterance, name: str, table: Path) -> Utterance | Drop:
-    """Pass an utterance on, unless the name that a table has for its sound cannot be one.
+    """Pass an utterance on, or drop it if the name of its sound file is not safe.
 
     Args:
         utterance: what the row is about.
@@ -142,7 +142,7 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         yield from files.read_lines(path)
     except (OSError, EOFError, zlib.error) as error:
-        raise MlmaError(f"{path}: not a readable table ({error}); fetch it anew") from None
+        raise MlmaError(f"{path}: not a readable table ({error}); download it again") from None
 
 
 def _refuse_double(path: Path, number: int, key: str, seen: dict[str, int]) -> None:

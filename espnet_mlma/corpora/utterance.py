@@ -82,7 +82,7 @@ class Drop:
 
 
 def corpus_of(speaker: str) -> str:
-    """The corpus tag of a speaker id, such as `cv`."""
+    """Return the corpus tag of a speaker id, such as `cv`."""
     return speaker.partition("_")[0]
 
 
@@ -92,12 +92,12 @@ def speaker_id(tag: str, lang: str, name: str) -> str:
 
 
 def utterance_id(speaker: str, rest: str) -> str:
-    """The id `<speaker>-<rest>`, fit to be the key of a table."""
+    """Join a speaker and the rest to an id that can be the key of a table."""
     return f"{speaker}-{table_key(rest)}"
 
 
 def table_key(text: str) -> str:
-    """A text whose blanks and control characters became `%20` and so on: they end a table's key."""
+    """Write blanks and control characters, which would end a table's key, as `%20` and so on."""
     return re.sub(r"[\s\x00-\x1f\x7f]", lambda found: quote(found[0]), text)
 
 
