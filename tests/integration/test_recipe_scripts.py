@@ -192,6 +192,28 @@ def test_a_size_of_bpe_that_the_text_does_not_allow_is_one_line(recipe: Path) ->
     assert not (recipe / "data/token_list/bpe_unigram900").exists()
 
 
+@pytest.mark.parametrize("failing", ["lmplz", "build_binary", None])
+def test_stage_9_writes_both_files_or_none(recipe: Path, failing: str | None) -> None:
+    """KenLM's programs are stood in for: they come from no package index."""
+    programs = {"lmplz": "cat", "build_binary": 'cp "$1" "$2"'}
+    for name, command in programs.items():
+        (recipe / "bin" / name).parent.mkdir(exist_ok=True)
+        last = "exit 3" if name == failing else ""
+        (recipe / "bin" / name).write_text(f"#!/bin/sh\n{command}\n{last}\n")
+        (recipe / "bin" / name).chmod(0o755)
+    text = recipe / "dump/raw/train/text"
+    text.parent.mkdir(parents=True)
+    text.write_text("mini_de_a-1 guten tag\n")
+    variables = environment()
+    variables["PATH"] = f"{recipe / 'bin'}:{variables['PATH']}"
+    options = shlex.split("--use_ngram true --stage 9 --stop_stage 9")
+    command = [recipe / "asr.sh", *SETS, *options]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True)
+    assert (done.returncode == 0) == (failing is None)
+    written = sorted(path.name for path in (recipe / "exp/ngram_word").glob("3gram.*[!w]"))
+    assert written == ([] if failing else ["3gram.arpa", "3gram.bin"])
+
+
 def test_stage_9_without_kenlm_says_so(recipe: Path) -> None:
     options = shlex.split("--use_ngram true --stage 9 --stop_stage 9")
     done = run(recipe, "asr.sh", *SETS, *options)

@@ -277,12 +277,14 @@ stage_9() {
         command -v "${program}" >/dev/null ||
             die "--use_ngram true: KenLM's ${program} is not on PATH; build KenLM (kheafield.com/code/kenlm)"
     done
+    claim "${ngram_exp}"
     mkdir -p "${ngram_exp}"
-    local arpa=${ngram_exp}/${ngram_num}gram.arpa
+    local model=${ngram_exp}/${ngram_num}gram
     # shellcheck disable=SC2086
-    cut -s -d ' ' -f 2- ${text} | lmplz --discount_fallback -o "${ngram_num}" >"${arpa}.$$.new"
-    mv "${arpa}.$$.new" "${arpa}"
-    build_binary "${arpa}" "${arpa%.arpa}.bin"
+    cut -s -d ' ' -f 2- ${text} | lmplz --discount_fallback -o "${ngram_num}" >"${model}.arpa.new"
+    build_binary "${model}.arpa.new" "${model}.bin.new"
+    mv "${model}.bin.new" "${model}.bin"
+    mv "${model}.arpa.new" "${model}.arpa"
 }
 
 # What stages 10 and 11 give to ESPnet's trainer alike.
@@ -460,10 +462,11 @@ stage_14() {
         "${asr_exp}/images" "${asr_exp}/calibration.yaml"; do
         [ ! -e "${file}" ] || more+=(--option "${file}")
     done
+    claim "${packed}"
     ${python} -m espnet2.bin.pack asr --asr_train_config "${asr_exp}/config.yaml" \
         --asr_model_file "${asr_exp}/${inference_asr_model}" "${more[@]}" \
-        --outpath "${packed%.zip}.$$.new.zip"
-    mv "${packed%.zip}.$$.new.zip" "${packed}"
+        --outpath "${packed%.zip}.new.zip"
+    mv "${packed%.zip}.new.zip" "${packed}"
 }
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
