@@ -76,7 +76,10 @@ def add_translator_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Translate, one talk after the other, and write the log of all."""
+    """Translate, one talk after the other, and write the log after each.
+
+    A talk that cannot be read is named and skipped.
+    """
     keep_freed_memory()
     if args.live and not streams.has_stdin():
         raise MlmaError("there is no standard input; send samples through a pipe")
@@ -93,10 +96,18 @@ def run(args: argparse.Namespace) -> None:
         sources = {str(path): audio_blocks(path, _LIVE_SECONDS) for path in args.wav}
     talks = []
     for name, blocks in sources.items():
-        talks.append(translate(listener, name, paced(blocks) if args.realtime else blocks))
+        try:
+            talks.append(translate(listener, name, paced(blocks) if args.realtime else blocks))
+        except MlmaError as error:
+            if len(sources) == 1:
+                raise
+            print(f"\nskipped {name}: {error}", file=sys.stderr)
         listener.reset()
-    if args.log is not None:
-        _WRITERS[args.log_format](args.log, talks, unit)
+        if args.log is not None:
+            _WRITERS[args.log_format](args.log, talks, unit)
+    if len(talks) < len(sources):
+        skipped = len(sources) - len(talks)
+        raise MlmaError(f"{skipped} of {len(sources)} talks were skipped, see above")
 
 
 def translator(args: argparse.Namespace) -> Translator:

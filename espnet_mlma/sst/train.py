@@ -22,6 +22,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import batched
 from pathlib import Path
@@ -37,7 +38,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from espnet_mlma import files
+from espnet_mlma import checkpoints, claims, files
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.sst import config as configuration
@@ -254,19 +255,21 @@ class Trainer:
             "optimiser": get_optimizer_state_dict(self._model, self._optimiser, options=_WHOLE),
         }
         if self._group.is_first:
-            file = self._folder / _CHECKPOINT
-            try:
-                with files.whole(file) as new:
-                    torch.save(state, new)
-            except RuntimeError as error:  # torch's own word for a full disk
-                raise MlmaError(f"cannot write {file}: {error}; make room") from None
+            checkpoints.save(
+                lambda new: torch.save(state, new), self._folder / _CHECKPOINT, keep_previous=True
+            )
         self._group.wait()
 
     def _resume(self) -> None:
         """Go on from a checkpoint if there is one; losses after it are forgotten."""
         file, losses = self._folder / _CHECKPOINT, self._folder / _LOSSES
-        if file.exists():
-            state = _read_checkpoint(file)
+        state, is_damaged = _last_state(file)
+        self._group.wait()  # until all have read it
+        if is_damaged and self._group.is_first:
+            file.replace(file.with_name(f"{file.name}.broken"))
+            checkpoints.previous(file).replace(file)
+            print(f"{file}: damaged, now {file.name}.broken; goes on from the previous one")
+        if state is not None:
             if state["key"] != self._key:
                 raise MlmaError(
                     f"{file}: of another configuration, stage or training set; choose another "
@@ -285,12 +288,21 @@ class Trainer:
         self._group.wait()
 
 
-def _read_checkpoint(file: Path) -> dict[str, Any]:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle may raise any
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MlmaError(f"{file}: damaged ({reason}); delete it to begin anew") from None
+def _last_state(file: Path) -> tuple[dict[str, Any] | None, bool]:
+    """The newest checkpoint that is whole, if any, and whether the newest of all is damaged."""
+    previous = checkpoints.previous(file)
+    newest = file if file.exists() else previous
+    if not newest.exists():
+        return None, False
+    state = checkpoints.read(newest)
+    if state is not None:
+        return state, False
+    state = checkpoints.read(previous)
+    if state is None:
+        raise MlmaError(
+            f"{newest}: damaged, and there is no whole one before; delete it to train again"
+        )
+    return state, True
 
 
 def train(
@@ -312,10 +324,22 @@ def train(
         group: the processes; None: this one alone, on the CPU.
 
     Raises:
-        MlmaError: as of `read_all`, `model.build`, `model.continued` and `Trainer`; or `out` holds
-            another training.
+        MlmaError: as of `read_all`, `model.build`, `model.continued` and `Trainer`; `out` holds
+            another training, or another process trains in it.
     """
     group = group or Group(0, 1, torch.device("cpu"))
+    with claims.claim(out, "trains in it") if group.is_first else nullcontext():
+        _train(config, stage, data, out, init, group)
+
+
+def _train(
+    config: Config,
+    stage: Stage,
+    data: Sequence[Path],
+    out: Path,
+    init: Path | None,
+    group: Group,
+) -> None:
     earlier = _earlier(stage, init)
     # The same weights have other dates on other machines' disks; the data are to be the same.
     weights = group.of_first(_stamps(config, earlier))
@@ -359,7 +383,8 @@ def train(
         models.save(model, stage, state, out, init)
         report = {"key": key, "stage": stage, "updates": trainer.progress.updates}
         files.write(out / _REPORT, json.dumps(report) + "\n")
-        (out / _CHECKPOINT).unlink()
+        for file in (out / _CHECKPOINT, checkpoints.previous(out / _CHECKPOINT)):
+            file.unlink(missing_ok=True)
     group.wait()
 
 

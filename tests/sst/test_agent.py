@@ -199,6 +199,20 @@ def test_files_are_translated_and_logged(
     assert "9.3 s of audio" in printed.err and "10 turns said something" in printed.err
 
 
+def test_a_talk_that_is_broken_is_skipped_and_the_others_are_logged(
+    folder, talk, tmp_path, monkeypatch, capsys
+):
+    soundfile.write(tmp_path / "a.wav", talk[: 4 * SAMPLE_RATE], SAMPLE_RATE)
+    (tmp_path / "b.wav").write_text("no sound")
+    soundfile.write(tmp_path / "c.wav", talk[: 4 * SAMPLE_RATE], SAMPLE_RATE)
+    wavs = [tmp_path / f"{name}.wav" for name in "abc"]
+    options = ["--model", folder, "--beams", 1, "--log", tmp_path / "log", "--wav", *wavs]
+    with pytest.raises(MlmaError, match="1 of 3 talks were skipped"):
+        stream(monkeypatch, *options)
+    assert f"skipped {wavs[1]}: " in capsys.readouterr().err
+    assert [talk.name for talk in read_log(tmp_path / "log", "word")] == ["a", "c"]
+
+
 def test_samples_come_from_the_standard_input(folder, talk, monkeypatch, capsys):
     class Stdin:
         def __init__(self):

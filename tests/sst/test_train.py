@@ -16,6 +16,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 safetensors = pytest.importorskip("safetensors.torch")
 
+from espnet_mlma.claims import claim  # noqa: E402
 from espnet_mlma.errors import MlmaError  # noqa: E402
 from espnet_mlma.score.align import count_errors  # noqa: E402
 from espnet_mlma.sst.config import (  # noqa: E402
@@ -430,6 +431,25 @@ def test_checkpoints_that_are_damaged_or_of_another_training(config, data, tmp_p
     file = tmp_path / "checkpoint.pt"
     file.write_bytes(file.read_bytes()[:-1000])
     assert "checkpoint.pt: damaged" in message(config, 1, [data], tmp_path)
+    with claim(tmp_path, "trains in it"):
+        assert "trains in it already" in message(config, 1, [data], tmp_path)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_previous_one(
+    config, data, first_stage, tmp_path, monkeypatch, capsys
+):
+    often = replace(config, training=replace(config.training, save_updates=1))
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.Adam, "step", step_until(3, stop))
+        with pytest.raises(Stopped):
+            train(often, 1, [data], tmp_path)
+    file = tmp_path / "checkpoint.pt"
+    file.write_bytes(file.read_bytes()[:-1000])
+    train(config, 1, [data], tmp_path)
+    assert "goes on from the previous one" in capsys.readouterr().out
+    assert losses(tmp_path) == losses(first_stage)
+    expected, found = trained_weights(first_stage), trained_weights(tmp_path)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 def test_audio_that_is_lost(config, data, tmp_path):

@@ -180,6 +180,10 @@ if wanted 9 "talks"; then
 fi
 
 if wanted 10 "streams"; then
+    # Where this does not end, logs of an earlier model must not be scored beside those of this one.
+    for multiplier in ${multipliers}; do
+        rm -f "${exp}/instances.${multiplier}.log"
+    done
     for multiplier in ${multipliers}; do
         # shellcheck disable=SC2086
         sst stream --model "${exp}/stage2" --multiplier "${multiplier}" ${stream_args} \
