@@ -24,7 +24,7 @@ from espnet_mlma.claims import claim
 from espnet_mlma.corpora.audio import parse_scp_value
 from espnet_mlma.corpora.utterance import ArchiveMember, path_problem
 from espnet_mlma.errors import MlmaError, run_cli
-from espnet_mlma.recipe.shard import Item, Record, Shard, finished, make
+from espnet_mlma.recipe.shard import DamagedShard, Item, Record, Shard, finished, make
 
 SHARD_ITEMS = 400
 _MADE_BY = "stages 1 and 2"
@@ -94,7 +94,7 @@ def make_all(shards: Sequence[Shard], nj: int, label: str, verify: bool = False)
         shards: all shards of a set.
         nj: processes.
         label: what to call this work when reporting progress.
-        verify: make those again whose checksum is not that of their record.
+        verify: compare the checksums of all that are there, not only of those written to since.
 
     Returns:
         The records of all shards, in their order.
@@ -102,12 +102,13 @@ def make_all(shards: Sequence[Shard], nj: int, label: str, verify: bool = False)
     Raises:
         MlmaError: a source archive is damaged, the disk is full, or a process was killed.
     """
-    records = {shard.path: finished(shard) for shard in shards}
-    if verify:
-        for shard in shards:
-            if records[shard.path] and not finished(shard, verify=True):
-                records[shard.path] = None
-                print(f"{label}: {shard.path} is damaged and is made again", flush=True)
+    records: dict[Path, Record | None] = {}
+    for shard in shards:
+        try:
+            records[shard.path] = finished(shard, verify)
+        except DamagedShard as error:
+            records[shard.path] = None
+            print(f"{label}: {error} and is made again", flush=True)
     todo = [shard for shard in shards if records[shard.path] is None]
     if len(todo) < len(shards):
         print(f"{label}: {len(shards) - len(todo)} of {len(shards)} shards are there", flush=True)

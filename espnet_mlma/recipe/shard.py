@@ -23,6 +23,10 @@ from espnet_mlma.corpora.utterance import ArchiveMember, AudioFile
 from espnet_mlma.errors import MlmaError
 
 
+class DamagedShard(MlmaError):
+    """An archive is not as it was written."""
+
+
 @dataclass(frozen=True)
 class Item:
     """The sound of one utterance: a file or a span of it in seconds, and the speed to give it."""
@@ -53,6 +57,7 @@ class Record:
     Args:
         key: says which audio it was made from, see `source_key`.
         size: of the archive in bytes.
+        modified: the archive's date, nanoseconds.
         checksum: of the archive's bytes (BLAKE2b).
         kept: id, offset of its sound in the archive, and number of samples at 16 kHz.
         dropped: id, reason and detail.
@@ -60,6 +65,7 @@ class Record:
 
     key: str
     size: int
+    modified: int
     checksum: str
     kept: list[tuple[str, int, int]]
     dropped: list[tuple[str, str, str]]
@@ -84,21 +90,31 @@ def source_key(shard: Shard) -> str:
 
 
 def finished(shard: Shard, verify: bool = False) -> Record | None:
-    """The record of a whole shard that was made from the same audio; None if it is to be made.
+    """Read the record of a shard that was made from the same audio; None if it is to be made.
+
+    An archive that was written to since, by its date, is compared with its checksum.
 
     Args:
         shard: the shard.
-        verify: read the archive and compare its checksum, not its size alone.
+        verify: compare the checksum whatever the date is.
+
+    Raises:
+        DamagedShard: the archive is not as it was written.
     """
     try:
         record = Record(**json.loads(shard.record_path.read_text(encoding="utf-8")))
-        is_whole = shard.path.stat().st_size == record.size
-        if is_whole and verify:
+        if record.key != source_key(shard):
+            return None
+        status = shard.path.stat()
+        is_whole = status.st_size == record.size
+        if is_whole and (verify or status.st_mtime_ns != record.modified):
             with open(shard.path, "rb") as ark:
                 is_whole = hashlib.file_digest(ark, _digest).hexdigest() == record.checksum
     except (OSError, ValueError, TypeError):
         return None
-    return record if is_whole and record.key == source_key(shard) else None
+    if not is_whole:
+        raise DamagedShard(f"{shard.path} is damaged")
+    return record
 
 
 def _digest() -> hashlib.blake2b:
@@ -126,7 +142,8 @@ def make(shard: Shard) -> Record:
                 entry = _entry(item.id, samples)
                 digest.update(entry)
                 size += ark.write(entry)
-        record = Record(key, size, digest.hexdigest(), kept, dropped)
+        modified = shard.path.stat().st_mtime_ns
+        record = Record(key, size, modified, digest.hexdigest(), kept, dropped)
         files.write(shard.record_path, json.dumps(asdict(record), ensure_ascii=False))
     return record
 
