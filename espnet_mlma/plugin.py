@@ -22,19 +22,25 @@ def register(task: ModuleType) -> None:
     """Add `conmamba` and `conformer_cnn4` to the encoders of an ESPnet task module.
 
     `clip_specaug` goes to its masks, and the asr task's models get `mlma_ctc`, its preprocessors
-    `espeak`.
+    `non_speech` and `espeak`.
 
     Args:
         task: a module with tables `encoder_choices` and `specaug_choices`.
     """
     from espnet_mlma.encoder import ConformerCnn4Encoder, ConMambaEncoder
-    from espnet_mlma.model import ClipSpecAug, MlmaCTCModel, SpeakingPreprocessor
+    from espnet_mlma.model import (
+        ClipSpecAug,
+        MlmaCTCModel,
+        NonSpeechPreprocessor,
+        SpeakingPreprocessor,
+    )
 
     task.encoder_choices.classes["conmamba"] = ConMambaEncoder
     task.encoder_choices.classes["conformer_cnn4"] = ConformerCnn4Encoder
     task.specaug_choices.classes["clip_specaug"] = ClipSpecAug
     if task.__name__ in _ASR:
         task.model_choices.classes["mlma_ctc"] = MlmaCTCModel
+        task.preprocessor_choices.classes["non_speech"] = NonSpeechPreprocessor
         task.preprocessor_choices.classes["espeak"] = SpeakingPreprocessor
 
 

@@ -130,6 +130,7 @@ class MlmaCTCModel(ESPnetASRModel):
         if is_twice:
             speech, text = speech.repeat(2, 1), text.repeat(2, 1)
             speech_lengths, text_lengths = speech_lengths.repeat(2), text_lengths.repeat(2)
+        language_lengths = text_lengths.clamp(max=1)  # a clip without speech has none
         language, text, text_lengths = self._targets(text, text_lengths)
         encoded, lengths = self.encode(speech, speech_lengths)
         encoded, intermediate = encoded if isinstance(encoded, tuple) else (encoded, [])
@@ -142,7 +143,7 @@ class MlmaCTCModel(ESPnetASRModel):
         for layer, hidden in intermediate if self.interctc_weight else []:
             is_language = layer in self.language_layers
             if is_language:
-                target, target_lengths = language, torch.ones_like(text_lengths)
+                target, target_lengths = language, language_lengths
             else:
                 target, target_lengths = text, text_lengths
             one, cer = self._calc_ctc_loss(hidden, lengths, target, target_lengths)
@@ -164,7 +165,12 @@ class MlmaCTCModel(ESPnetASRModel):
         return force_gatherable((loss, stats, batch), loss.device)
 
     def _targets(self, text: Tensor, text_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The languages (batch, 1), and the texts that are written with their lengths."""
+        """The languages (batch, 1), and the texts that are written with their lengths.
+
+        An empty text has no language, and stays empty.
+        """
+        if not text.size(1):
+            text = text.new_full((len(text), 1), self.ignore_id)
         # Not the first symbol everywhere: SentencePiece puts its mark of a word before the token.
         place = torch.isin(text, self.languages).int().argmax(1, keepdim=True)
         language = text.gather(1, place)
@@ -175,7 +181,7 @@ class MlmaCTCModel(ESPnetASRModel):
         if self.space is not None:
             first += text.gather(1, first.clamp(max=last)) == self.space
         rest = text.gather(1, (symbols + first).clamp(max=last))
-        lengths = text_lengths - first[:, 0]
+        lengths = (text_lengths - first[:, 0]).clamp(min=0)
         # ESPnet counts errors against all that is not padding, however long the text is.
         rest = rest.masked_fill(symbols >= lengths[:, None], self.ignore_id)
         return language, rest[:, : lengths.max()], lengths

@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from espnet2.train.preprocessor import CommonPreprocessor
 
 from espnet_mlma.corpora import espeak, synthetic
 from espnet_mlma.datadir import without_speed
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.model.preprocessor import NonSpeechPreprocessor
 from espnet_mlma.text import normalise
 from espnet_mlma.text.language import split_language
 
 
-class SpeakingPreprocessor(CommonPreprocessor):
-    """ESPnet's, which in training has eSpeak NG say a clip anew whenever it is heard.
+class SpeakingPreprocessor(NonSpeechPreprocessor):
+    """A preprocessor which in training has eSpeak NG say a clip anew whenever it is heard.
 
     Voice, rate, pitch and noise are drawn from NumPy's global generator, as ESPnet draws its own
     augmentation, which follows. The clips on disk give their texts, and the lengths that batches
@@ -28,7 +28,7 @@ class SpeakingPreprocessor(CommonPreprocessor):
     Args:
         sentences: data folder of stage 1 of the training set, such as data/train_synthetic, whose
             wav.scp leads to what eSpeak was told to say; needed.
-        options: those of CommonPreprocessor.
+        options: those of NonSpeechPreprocessor.
 
     Raises:
         MlmaError: the folder is not there, or has no clips that eSpeak said.
