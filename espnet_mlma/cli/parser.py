@@ -201,6 +201,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="PATH|ZIP|HUB_ID", help=DEFAULT_MODEL)
 
 
+def add_speech_guard(parser: argparse.ArgumentParser) -> None:
+    """Whether words are dropped where the sound cannot be speech."""
+    parser.add_argument(
+        "--no-speech-guard",
+        dest="speech_guard",
+        action="store_false",
+        help="keep words even where the sound is silence, steady noise or hum",
+    )
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Which model, and where and how exactly it computes."""
     add_model(parser)

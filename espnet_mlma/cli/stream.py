@@ -19,6 +19,7 @@ from espnet_mlma.cli.parser import (
     UsageError,
     add_command,
     add_model_options,
+    add_speech_guard,
     binary_stdin,
     check_stdout,
 )
@@ -46,6 +47,7 @@ def add_to(commands) -> None:
         {0: "all went well; a microphone is ended by Ctrl-C", 130: "stdin was ended by Ctrl-C"},
     )
     add_model_options(parser)
+    add_speech_guard(parser)
     parser.add_argument(
         "--microphone", action="store_true", help="listen to it in place of the standard input"
     )
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_stdout()
     if not arguments.microphone and binary_stdin().isatty():
         raise UsageError("stdin is a terminal; send samples through a pipe, or give --microphone")
-    _, recogniser = model.load(arguments)
+    _, recogniser = model.load(arguments, {"speech_guard": arguments.speech_guard})
 
     import numpy as np
 

@@ -17,6 +17,7 @@ from espnet_mlma.cli.parser import (
     add_command,
     add_model_options,
     add_output,
+    add_speech_guard,
     binary_stdin,
     check_stdout,
     comma_list,
@@ -74,6 +75,7 @@ def add_to(commands) -> None:
         "told it, and JSON has it in place of the guess",
     )
     parser.add_argument("--vad", action="store_true", help="leave out what is no speech")
+    add_speech_guard(parser)
     parser.add_argument(
         "--batch-seconds",
         type=positive,
@@ -175,7 +177,8 @@ def search_options(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(arguments, name) for name in ("lm", "lm_weight", "hotwords")}
     is_search = arguments.lm is not None or arguments.hotwords
     beam = arguments.beam or (SEARCH_BEAM if is_search else 1)
-    return {"beam": beam} | {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
+    return {"beam": beam, "speech_guard": arguments.speech_guard} | given
 
 
 def write_files(

@@ -11,6 +11,7 @@ _KINDS = {
     "beam": (int, "a whole number"),
     "lm": ((str, type(None)), "a file"),
     "hotwords": ((list, tuple), "a list of words"),
+    "speech_guard": (bool, "true or false"),
 }
 
 
@@ -28,6 +29,7 @@ class Decoding:
             it is not.
         hotwords: words or phrases to expect.
         hotword_weight: added for every letter of every hotword found, natural logarithm.
+        speech_guard: drop words where the sound cannot be speech: silence, steady noise, hum.
     """
 
     beam: int = 1
@@ -38,6 +40,7 @@ class Decoding:
     word_bonus: float = 1.5
     hotwords: tuple[str, ...] = ()
     hotword_weight: float = 1.0
+    speech_guard: bool = True
 
     def __post_init__(self):
         if self.beam < 1:
@@ -66,7 +69,7 @@ class Decoding:
             raise MlmaError(f"{where}: unknown option {unknown[0]!r}; known are {sorted(known)}")
         for name, value in options.items():
             kinds, wanted = _KINDS.get(name, ((int, float), "a number"))
-            if not isinstance(value, kinds) or isinstance(value, bool):
+            if not isinstance(value, kinds) or isinstance(value, bool) and kinds is not bool:
                 raise MlmaError(f"{where}: {name} is {value!r}; give {wanted}")
         if "hotwords" in options:
             options = options | {"hotwords": tuple(options["hotwords"])}

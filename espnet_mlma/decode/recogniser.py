@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,11 +26,13 @@ from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.owsm import acoustic_model
 from espnet_mlma.decode.precision import Precision, prepare_linear_layers
 from espnet_mlma.decode.prefix_beam import prefix_beam
+from espnet_mlma.decode.speech_guard import SpeechGuard
 from espnet_mlma.decode.transcript import Transcript, join
 from espnet_mlma.decode.vad import speech_spans
 from espnet_mlma.decode.words import (
     CHAR_SPACE,
     Calibration,
+    kept_tokens,
     timed_tokens,
     timed_words,
     token_groups,
@@ -127,22 +129,25 @@ class Recogniser:
     def _parts(self, blocks: Iterable[np.ndarray], vad: bool) -> Iterator[Transcript]:
         spans = speech_spans(iter(blocks)) if vad else [(0.0, blocks)]
         for start, span in spans:
-            clock = _Clock()
-            for piece in pieces(self.acoustic, clock.through(span), self.batch_seconds):
+            clock, guard = _Clock(), SpeechGuard()
+            sound = guard.through(clock.through(span))
+            for piece in pieces(self.acoustic, sound, self.batch_seconds):
                 first = piece.first + start / self._frame_seconds
                 end = (first + len(piece.log_probs)) * self._frame_seconds
                 # The last frame of all may reach past the audio.
-                yield self._transcript(piece.log_probs, first, min(end, start + clock.seconds))
+                part = self._transcript(piece.log_probs, first, min(end, start + clock.seconds))
+                yield self._spoken(part, guard, start)
+                guard.forget(end - start)
 
     def transcribe_batch(self, utterances: Sequence[np.ndarray]) -> list[Transcript]:
         """Recognise utterances together, each encoded whole; samples as of `transcribe`."""
         utterances = [as_samples(samples) for samples in utterances]
-        return [
-            self._transcript(log_probs, 0, len(samples) / SAMPLE_RATE)
-            for log_probs, samples in zip(
-                self.acoustic.emissions(utterances), utterances, strict=True
-            )
-        ]
+        transcripts = []
+        emissions = self.acoustic.emissions(utterances)
+        for log_probs, samples in zip(emissions, utterances, strict=True):
+            transcript = self._transcript(log_probs, 0, len(samples) / SAMPLE_RATE)
+            transcripts.append(self._spoken(transcript, SpeechGuard.of(samples)))
+        return transcripts
 
     def align(self, audio: Audio, text: str) -> Transcript:
         """When each word of a known text was said.
@@ -197,6 +202,29 @@ class Recogniser:
         duration = end - first_frame * self._frame_seconds
         language = self._language(tokens, text)
         return Transcript(text, words, language, path.score, duration, tokens)
+
+    def _spoken(self, transcript: Transcript, guard: SpeechGuard, start: float = 0.0) -> Transcript:
+        """A transcript without words where there is no speech.
+
+        Args:
+            transcript: of a part of a recording.
+            guard: has heard the recording beyond that part.
+            start: of what the guard heard, seconds.
+        """
+        if not self.decoding.speech_guard:
+            return transcript
+        keep = [
+            guard.has_speech(word.start - start, word.end - start) is not False
+            for word in transcript.words
+        ]
+        if all(keep) and transcript.words:
+            return transcript
+        acoustic = self.acoustic
+        tokens = kept_tokens(transcript.tokens, keep, acoustic.token_type, acoustic.special_ids)
+        words = tuple(compress(transcript.words, keep))
+        text = " ".join(word.text for word in words)
+        language = self._language(tokens, text)
+        return replace(transcript, text=text, words=words, language=language, tokens=tokens)
 
     def _search(self, log_probs: Tensor) -> TokenPath:
         options = self.decoding

@@ -12,11 +12,12 @@ import torch
 from espnet2.legacy.nets.beam_search import Hypothesis
 from torch import Tensor
 
-from espnet_mlma.audio import as_samples
-from espnet_mlma.decode.best_path import best_path
+from espnet_mlma.audio import SAMPLE_RATE, as_samples
+from espnet_mlma.decode.best_path import best_path, forced_path
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.prefix_beam import prefix_beam
 from espnet_mlma.decode.recogniser import load
+from espnet_mlma.decode.speech_guard import SpeechGuard
 from espnet_mlma.decode.words import text_of
 from espnet_mlma.errors import MlmaError
 
@@ -85,6 +86,7 @@ class Speech2Text:
         device: `cpu`, `cuda`, ...
         beam_size: 1 is the best path, more a prefix beam.
         nbest: most results for an utterance, if there is a beam.
+        speech_guard: give one empty result where nothing in an utterance can be speech.
         others: ESPnet's other arguments, where they change nothing.
 
     Raises:
@@ -98,6 +100,7 @@ class Speech2Text:
         device: str = "cpu",
         beam_size: int = 1,
         nbest: int = 1,
+        speech_guard: bool = True,
         **others: Any,
     ):
         _check(others)
@@ -105,7 +108,7 @@ class Speech2Text:
             if asr_model_file is None:
                 raise MlmaError("neither asr_train_config nor asr_model_file; give one of them")
             asr_train_config = Path(asr_model_file).parent / "config.yaml"
-        self.decoding = Decoding(beam=beam_size)
+        self.decoding = Decoding(beam=beam_size, speech_guard=speech_guard)
         self.nbest = nbest
         self.device = device
         recogniser = load(asr_train_config, asr_model_file, device)
@@ -138,10 +141,14 @@ class Speech2Text:
             MlmaError: samples are not one channel between -1 and 1.
         """
         utterances = [as_samples(samples) for samples in speech]
-        return [self._results(log_probs) for log_probs in self.acoustic.emissions(utterances)]
+        emissions = self.acoustic.emissions(utterances)
+        return [self._results(*both) for both in zip(emissions, utterances, strict=True)]
 
-    def _results(self, log_probs: Tensor) -> list[Result]:
-        if self.decoding.is_best_path:
+    def _results(self, log_probs: Tensor, samples: np.ndarray) -> list[Result]:
+        is_guarded = self.decoding.speech_guard
+        if is_guarded and not SpeechGuard.of(samples).has_speech(0, len(samples) / SAMPLE_RATE):
+            paths = [forced_path(log_probs, [])]
+        elif self.decoding.is_best_path:
             paths = [best_path(log_probs)]
         else:
             paths = prefix_beam(

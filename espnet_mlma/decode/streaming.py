@@ -18,6 +18,7 @@ from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.best_path import Path, best_path
 from espnet_mlma.decode.owsm import SpeechToTextModel
 from espnet_mlma.decode.recogniser import Recogniser
+from espnet_mlma.decode.speech_guard import WordGuard
 from espnet_mlma.decode.transcript import Token, Word
 from espnet_mlma.decode.words import (
     LEAD_SECONDS,
@@ -189,6 +190,12 @@ class WordStream:
         """Frames since the last symbol."""
         return self.frames - self._silent_since
 
+    @property
+    def partial_start(self) -> float:
+        """Seconds before which nothing to come begins."""
+        first = self._tokens[0].start if self._tokens else self.frames * self._frame_seconds
+        return max(0.0, first - LEAD_SECONDS)
+
     def push(self, log_probs: Tensor, end: float = math.inf) -> StreamUpdate:
         """Take the next frames.
 
@@ -299,6 +306,7 @@ class StreamingTranscriber:
         self._encoder = self._encoder_stream()
         self._forgot = 0  # frame
         self._words = WordStream(recogniser.acoustic, recogniser.calibration)
+        self._guard = WordGuard(recogniser.decoding.speech_guard)
 
     def _encoder_stream(self) -> EncoderStream | WindowStream:
         model, acoustic = self._recogniser.model, self._recogniser.acoustic
@@ -324,9 +332,13 @@ class StreamingTranscriber:
             MlmaError: they are something else, or the stream is finished.
         """
         self._check_open()
-        samples = torch.from_numpy(as_samples(samples))
+        samples = as_samples(samples)
         self._samples += len(samples)
-        features = self._features.push(samples)
+        self._guard.push(samples)
+        update = self._recognise(self._features.push(torch.from_numpy(samples)))
+        return self._guard.judged(update, self._words.partial_start)
+
+    def _recognise(self, features: Tensor) -> StreamUpdate:
         if not self._forgets:
             return self._words.push(self._log_probs(self._encoder.push(features)))
         # So little at once that no pause depends on how the audio is cut into pieces.
@@ -353,8 +365,11 @@ class StreamingTranscriber:
         """
         self._check_open()
         self._is_over = True
+        self._guard.finish()
         frames = [self._encoder.push(self._features.finish()), self._encoder.finish()]
-        return self._words.push(self._log_probs(torch.cat(frames)), self._samples / SAMPLE_RATE)
+        end = self._samples / SAMPLE_RATE
+        update = self._words.push(self._log_probs(torch.cat(frames)), end)
+        return self._guard.judged(update, self._words.partial_start)
 
     def _check_open(self) -> None:
         if self._is_over:

@@ -134,6 +134,37 @@ def token_groups(
     return [group for group in groups if group]
 
 
+def kept_tokens(
+    tokens: Sequence[Token],
+    keep: Sequence[bool],
+    token_type: str,
+    special_ids: Collection[int] = (),
+) -> tuple[Token, ...]:
+    """The symbols without those of some words; none at all where no word is left.
+
+    Args:
+        tokens: in order.
+        keep: of each word, in the order of `token_groups`.
+        token_type, special_ids: as of `token_groups`.
+    """
+    if not any(keep):
+        return ()
+    space = space_of(token_type)
+    groups = token_groups(tokens, token_type, special_ids)
+    dropped = {
+        id(token)
+        for group, is_kept in zip(groups, keep, strict=True)
+        if not is_kept
+        for token in group
+    }
+    kept: list[Token] = []
+    for token in tokens:
+        is_second_space = token.text == space and (not kept or kept[-1].text == space)
+        if id(token) not in dropped and not is_second_space:
+            kept.append(token)
+    return tuple(kept[:-1] if kept[-1].text == space else kept)
+
+
 def timed_words(
     groups: Sequence[Sequence[Token]],
     token_type: str,

@@ -2,9 +2,9 @@ import logging
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
+from babble import babble
 
 from espnet_mlma.cli import main
 
@@ -32,11 +32,10 @@ def mlma(capsys):
 def sounds(tmp_path_factory) -> Path:
     """A folder with sounds, one below it, and a file that is none."""
     folder = tmp_path_factory.mktemp("sounds")
-    rng = np.random.default_rng(0)
     for name, seconds in {"b.wav": 1.0, "a.flac": 2.0, "below/C.WAV": 0.5}.items():
         file = folder / name
         file.parent.mkdir(exist_ok=True)
-        soundfile.write(file, rng.normal(0, 0.1, round(16000 * seconds)), 16000)
+        soundfile.write(file, babble(round(16000 * seconds)), 16000)
     (folder / "notes.txt").write_text("not a sound")
     (folder / "._a.flac").write_text("nor is this, of which a Mac leaves many")
     return folder

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from babble import babble
 from huggingface_hub import constants
 
 from espnet_mlma.compare import measure
@@ -24,8 +25,7 @@ SETS = {"test_it": ("it", (1.0, 2.5)), "test_en": ("en", (0.7, 31.0))}
 
 
 def noise(seconds: float) -> np.ndarray:
-    samples = np.random.default_rng(round(10 * seconds)).normal(0, 0.1, round(seconds * RATE))
-    return samples.astype(np.float32)
+    return babble(round(seconds * RATE), seed=round(10 * seconds))
 
 
 @pytest.fixture(scope="module")

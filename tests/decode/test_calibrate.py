@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from babble import babble
 from espnet2.main_funcs.pack_funcs import pack
 
 import espnet_mlma
@@ -98,10 +99,9 @@ def valid_set(trained) -> Path:
     recogniser = espnet_mlma.load(trained, device="cpu")
     folder = trained.parents[1] / "dev"
     folder.mkdir()
-    rng = np.random.default_rng(0)
     tables: dict[str, list] = {"wav.scp": [], "utt2num_samples": [], "text": []}
     for i in range(16):
-        samples = (0.1 * rng.standard_normal(64000)).astype(np.float32)
+        samples = babble(64000, seed=i)
         soundfile.write(folder / f"u{i}.wav", samples, 16000, subtype="FLOAT")
         words = recogniser.transcribe_batch([samples])[0].text.split()
         text = " ".join("x" if n % 2 else word for n, word in enumerate(words))
@@ -127,7 +127,7 @@ def calibrated(trained, valid_set, monkeypatch) -> Path:
 
 
 def samples() -> np.ndarray:
-    return (0.1 * np.random.default_rng(9).standard_normal(32000)).astype(np.float32)
+    return babble(32000, seed=99)
 
 
 def test_a_folder_is_loaded_with_its_calibration(calibrated):

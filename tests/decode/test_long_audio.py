@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from babble import babble
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -188,9 +189,8 @@ def recogniser(experiment):
 
 
 def test_an_utterance_is_heard_whole(recogniser):
-    rng = np.random.default_rng(0)
     for seconds in (0.1, 3.0, recogniser.acoustic.utterance_seconds):
-        samples = rng.normal(0, 0.1, round(seconds * SAMPLE_RATE)).astype(np.float32)
+        samples = babble(round(seconds * SAMPLE_RATE))
         (batch,) = recogniser.transcribe_batch([samples])
         blocks = list(in_blocks(samples, [700]))
         (piece,) = pieces(recogniser.acoustic, blocks, 60.0)
@@ -207,7 +207,7 @@ def test_noise_without_a_pause(recogniser):
 
 
 def test_parts_make_the_whole(recogniser):
-    samples = np.random.default_rng(1).normal(0, 0.1, 50 * SAMPLE_RATE).astype(np.float32)
+    samples = babble(50 * SAMPLE_RATE)
     whole, parts = recogniser.transcribe(samples), list(recogniser.iter_transcribe(samples))
     assert len(parts) > 1
     assert " ".join(part.text for part in parts) == whole.text

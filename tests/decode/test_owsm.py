@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from babble import babble
 from espnet2.bin.s2t_inference import Speech2Text
 
 from espnet_mlma.decode import checkpoint, load
@@ -33,8 +34,7 @@ def theirs(s2t_experiment):
 
 
 def noise(seconds: float) -> np.ndarray:
-    samples = np.random.default_rng(0).standard_normal(round(seconds * 16000)) * 0.1
-    return samples.astype(np.float32)
+    return babble(round(seconds * 16000))
 
 
 def padded(samples: np.ndarray) -> np.ndarray:

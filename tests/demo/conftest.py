@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 import torch
+from babble import babble
 
 SERVE = """
 import sys
@@ -75,6 +75,6 @@ def server(models, tmp_path_factory):
 @pytest.fixture(scope="session")
 def sound(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("sound") / "noise.wav"
-    noise = np.random.default_rng(0).standard_normal(3 * 16000) * 0.1
+    noise = babble(3 * 16000)
     soundfile.write(path, noise, 16000, subtype="PCM_16")
     return path
