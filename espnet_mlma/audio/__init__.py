@@ -3,12 +3,17 @@
 Every reader of the package is here, so that a file gives the same samples everywhere.
 """
 
-from espnet_mlma.audio.blocks import as_samples, audio_blocks, duration_of, pcm_blocks
-from espnet_mlma.audio.whole import SAMPLE_RATE, AudioInfo, check_level, probe, read_audio
+from espnet_mlma.audio.blocks import SAMPLE_RATE, audio_blocks, check_level
+from espnet_mlma.audio.channels import AudioWarning
+from espnet_mlma.audio.files import DamagedAudio
+from espnet_mlma.audio.samples import as_samples, pcm_blocks
+from espnet_mlma.audio.whole import AudioInfo, duration_of, probe, read_audio
 
 __all__ = [
     "SAMPLE_RATE",
     "AudioInfo",
+    "AudioWarning",
+    "DamagedAudio",
     "as_samples",
     "audio_blocks",
     "check_level",

@@ -1,22 +1,30 @@
-"""A sound file whole: how long it is, and its samples."""
+"""A sound file whole: how long it is, its samples, and those of a span."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import av
 import numpy as np
 import soundfile
-import soxr
 
+from espnet_mlma.audio.blocks import audio_blocks, check_level, resampled
+from espnet_mlma.audio.channels import Downmix
+from espnet_mlma.audio.containers import parts
+from espnet_mlma.audio.files import DamagedAudio, Part, Source, View, name_of, seekable
+from espnet_mlma.audio.readers import (
+    MISSING_SECONDS,
+    Piece,
+    by_libsndfile,
+    check_rate,
+    open_with_libsndfile,
+    opened_with_ffmpeg,
+    pieces,
+)
 from espnet_mlma.errors import MlmaError
-
-SAMPLE_RATE = 16000
-# An MP3 ends up to two of its frames before the length in its header: the encoder's padding.
-MISSING_SECONDS = 0.1
-# Beyond [-1, 1] by so much are integers that were made floats, and not loud sound.
-_LOUDEST = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +40,60 @@ class AudioInfo:
 
 
 def probe(source: Path | BinaryIO, name: str = "") -> AudioInfo:
-    """Read the length of a sound file from its header.
+    """Find the length of a sound file, without decoding it where a header can be trusted.
 
-    A FLAC header promises samples that a cut-off file no longer has, so its last one is read.
+    Frames of an MP3 are counted. A FLAC header promises samples that a cut-off file no longer has,
+    so its last one is read.
 
     Args:
         source: a path, or an open binary file.
         name: what to call an open file in errors.
 
+    Returns:
+        The length, at the rate of the first of joined files.
+
     Raises:
-        MlmaError: the file is missing, empty or not readable sound.
+        MlmaError: the file is missing, empty, cut off or not readable sound.
     """
-    try:
-        with soundfile.SoundFile(source) as sound:
-            info = AudioInfo(sound.samplerate, sound.frames)
-            cut_off = sound.format == "FLAC" and info.frames > 0 and not _has_last_sample(sound)
-    except (OSError, RuntimeError) as error:
-        raise MlmaError(f"{name or source}: {_why_unreadable(source, error)}") from None
-    if cut_off:
-        raise MlmaError(f"{name or source}: cut off before its {info.frames} samples; copy it anew")
-    if info.frames == 0:
-        raise MlmaError(f"{name or source}: holds no samples")
+    name = name or name_of(source)
+    if isinstance(source, Path) and source.exists() and not source.is_file():
+        raise MlmaError(f"{name}: not a file")  # nobody may ever write into a named pipe
+    with seekable(source, name) as file:
+        found = [_info(file, part, name) for part in parts(file, is_quick=True)]
+    rate = found[0].rate
+    frames = round(sum(info.seconds for info in found) * rate)
+    if frames == 0:
+        raise MlmaError(f"{name}: holds no samples")
+    return AudioInfo(rate, frames)
+
+
+def _info(file: BinaryIO, part: Part, name: str) -> AudioInfo:
+    info = _counted(file, part, name)
+    whole = max(part.promised or 0.0, info.seconds * (1 + part.missing))
+    if part.is_cut or info.seconds < whole - MISSING_SECONDS:
+        raise DamagedAudio.at(name, info.seconds, None if part.is_cut else whole)
     return info
+
+
+def _counted(file: BinaryIO, part: Part, name: str) -> AudioInfo:
+    if part.seconds is not None:
+        return AudioInfo(part.rate, round(part.seconds * part.rate))
+    view = View(file, part)
+    sound = open_with_libsndfile(view)
+    if sound is not None and sound.format != "MP3":
+        with sound:
+            check_rate(sound.samplerate, name)
+            info = AudioInfo(sound.samplerate, sound.frames)
+            if sound.format != "FLAC" or not info.frames:
+                return info
+            if _has_last_sample(sound) and view.tell() == view.seek(0, 2):
+                return info
+    # The end is missing, there is more behind it, or no header tells the length.
+    rate, seconds = 1, 0.0
+    for one in parts(file) if part.is_ffmpeg else [part]:
+        for rate, samples in pieces(file, one, name):
+            seconds += len(samples) / rate
+    return AudioInfo(rate, round(seconds * rate))
 
 
 def _has_last_sample(sound: soundfile.SoundFile) -> bool:
@@ -64,17 +104,8 @@ def _has_last_sample(sound: soundfile.SoundFile) -> bool:
         return False
 
 
-def _why_unreadable(source: Path | BinaryIO, error: Exception) -> str:
-    if isinstance(source, Path):
-        if not source.is_file():
-            return "no such file"
-        if source.stat().st_size == 0:
-            return "empty file"
-    return f"not readable as sound ({getattr(error, 'error_string', error)})"
-
-
 def read_audio(
-    source: str | Path | BinaryIO,
+    source: Source,
     start: float | None = None,
     end: float | None = None,
     name: str = "",
@@ -87,49 +118,93 @@ def read_audio(
         name: what to call an open file in errors.
 
     Returns:
-        (samples,) float32 in [-1, 1]; channels are averaged.
+        (samples,) float32 in [-1, 1]; channels are averaged, and where they cancel, the loudest is
+        taken with an `AudioWarning`.
 
     Raises:
-        MlmaError: the sound cannot be read, or the span is empty.
+        MlmaError: the sound cannot be read, is cut off, or the span is empty.
     """
-    if isinstance(source, str):
-        source = Path(source)
-    name = name or str(source)
-    try:
-        with soundfile.SoundFile(source) as sound:
-            first = round((start or 0.0) * sound.samplerate)
-            last = sound.frames if end is None else round(end * sound.samplerate)
-            last = min(last, sound.frames)
-            if first >= last:
-                raise MlmaError(f"{name}: no samples from {start or 0} s to {end or 'its end'}")
-            sound.seek(first)
-            samples = sound.read(last - first, dtype="float32", always_2d=True)
-            source_rate = sound.samplerate
-    except (OSError, RuntimeError) as error:
-        raise MlmaError(f"{name}: {_why_unreadable(source, error)}") from None
-    if len(samples) < last - first - MISSING_SECONDS * source_rate:
-        raise MlmaError(f"{name}: cut off after {first + len(samples)} of {last} samples")
-    mono = samples.mean(axis=1, dtype=np.float32)
-    check_level(mono, name)
-    if source_rate == SAMPLE_RATE:
-        return mono
-    return soxr.resample(mono, source_rate, SAMPLE_RATE)
+    name = name or name_of(source)
+    if not start and end is None:
+        return np.concatenate(list(audio_blocks(source, name=name)))
+    with seekable(source, name) as file:
+        found = list(_span(file, start or 0.0, end, name))
+    if not found:
+        raise MlmaError(f"{name}: no samples from {start or 0} s to {end or 'its end'}")
+    mix = Downmix.of(found)
+    mix.warn(name)
+    samples = np.concatenate(list(resampled((rate, mix(piece)) for rate, piece in found)))
+    check_level(samples, name)
+    return samples
 
 
-def check_level(samples: np.ndarray, name: str) -> None:
-    """Refuse what can be no sound.
+def _span(file: BinaryIO, start: float, end: float | None, name: str) -> Iterator[Piece]:
+    """Pieces of a span, by seeking where libsndfile knows the place."""
+    found = parts(file)
+    sound = open_with_libsndfile(View(file, found[0])) if len(found) == 1 else None
+    if sound is None:
+        yield from _cut(file, found, start, end, name)
+        return
+    with sound:
+        check_rate(sound.samplerate, name)
+        first, last = (
+            sound.frames if at is None else round(at * sound.samplerate) for at in (start, end)
+        )
+        is_told = first <= last <= sound.frames
+        if is_told or not (found[0].is_ffmpeg or sound.format == "MP3"):
+            yield from by_libsndfile(sound, name, first, min(last, sound.frames))
+            if last > sound.frames and (found[0].missing or found[0].is_cut):
+                raise DamagedAudio.at(name, sound.frames / sound.samplerate)
+            return
+    yield from _cut(file, found, start, end, name)
+
+
+def _cut(
+    file: BinaryIO, found: list[Part], start: float, end: float | None, name: str
+) -> Iterator[Piece]:
+    """Pieces of a span, decoded from the beginning."""
+    at = 0.0
+    for part in found:
+        for rate, samples in pieces(file, part, name):
+            first = max(0, round((start - at) * rate))
+            last = len(samples) if end is None else max(0, round((end - at) * rate))
+            at += len(samples) / rate
+            if len(kept := samples[first:last]):
+                yield rate, kept
+            if end is not None and at >= end:
+                return
+
+
+def duration_of(source: Source) -> float | None:
+    """Seconds of sound by the header, to show progress with; the header may be wrong.
 
     Args:
-        samples: (samples,), which should lie in [-1, 1].
-        name: of them, for the error.
+        source: a path, or an open binary file, which is left at its beginning.
+
+    Returns:
+        None where the header does not tell, and for a pipe, of which nothing is read.
 
     Raises:
-        MlmaError: they reach far beyond, or are not all numbers.
+        MlmaError: no such file, or no sound in it.
     """
-    peak = float(np.abs(samples).max(initial=0))
-    if not np.isfinite(peak):
-        raise MlmaError(f"{name}: has samples that are no numbers; write it anew")
-    if peak > _LOUDEST:
-        raise MlmaError(
-            f"{name}: samples reach {peak:g}; divide them so that they lie between -1 and 1"
-        )
+    is_path = isinstance(source, str | Path)
+    if Path(source).is_fifo() if is_path else not source.seekable():
+        return None
+    name = name_of(source)
+    with seekable(source, name) as file:
+        told = [_told(file, part, name) for part in parts(file)]
+        file.seek(0)
+    return None if None in told else sum(told)
+
+
+def _told(file: BinaryIO, part: Part, name: str) -> float | None:
+    if part.seconds is not None:
+        return part.seconds
+    sound = open_with_libsndfile(View(file, part))
+    if sound is not None:
+        with sound:
+            return sound.frames / max(1, sound.samplerate)
+    with opened_with_ffmpeg(file, part, name) as (container, stream):
+        if stream.duration is not None:
+            return float(stream.duration * stream.time_base)
+        return None if container.duration is None else container.duration / av.time_base

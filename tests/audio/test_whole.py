@@ -76,7 +76,7 @@ def test_unreadable_files_say_why(tmp_path: Path) -> None:
     soundfile.write(silent, np.zeros(0), SAMPLE_RATE)
     for path, why in (
         (empty, "empty file"),
-        (junk, "not readable as sound"),
+        (junk, "holds no sound"),
         (silent, "holds no samples"),
         (tmp_path / "gone.wav", "no such file"),
     ):

@@ -1,0 +1,54 @@
+"""Pages of Ogg files: where chained streams begin, and whether the end is there.
+
+Source: RFC 3533, sections 4 and 6.
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from espnet_mlma.audio.files import Part, read_at
+
+_BEGIN_OF_STREAM, _END_OF_STREAM = 2, 4
+_HEAD = 27
+_BLOCK = 2**20
+
+
+def parts(file: BinaryIO, size: int) -> list[Part]:
+    """Find the links of a chain; a link begins with the pages that begin its streams.
+
+    An end within a page, or without the mark of an end, is a cut-off. Damage between pages is
+    passed over.
+    """
+    starts, at, is_head, is_cut = [], 0, False, False
+    while 0 <= at < size:
+        head = read_at(file, at, _HEAD + 255)
+        segments = head[_HEAD : _HEAD + head[26]] if len(head) >= _HEAD else b""
+        if len(head) >= _HEAD and head[:4] != b"OggS":
+            at = _next_page(file, at + 1, size)
+            continue
+        is_beginning = len(head) > 5 and bool(head[5] & _BEGIN_OF_STREAM)
+        if is_beginning and not is_head:
+            starts.append(at)
+        is_head = is_beginning
+        is_page = len(head) >= _HEAD and len(segments) == head[26]
+        is_cut = not is_page or not head[5] & _END_OF_STREAM
+        at += _HEAD + len(segments) + sum(segments)
+    is_cut |= at > size
+    if not starts:
+        return [Part(0, size, is_cut=is_cut)]
+    ends = [*starts[1:], size]
+    return [
+        Part(start, end, is_cut=is_cut and end == size)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def _next_page(file: BinaryIO, at: int, size: int) -> int:
+    while at < size:
+        block = read_at(file, at, _BLOCK)
+        found = block.find(b"OggS")
+        if found >= 0:
+            return at + found
+        at += max(1, len(block) - 3)
+    return size

@@ -1,0 +1,218 @@
+"""Samples of one part of a file, by libsndfile or FFmpeg.
+
+Both give the same samples of what both read, to 1e-6; of Opus FFmpeg gives 48 kHz. libsndfile stops
+where the header of an MP3 or FLAC says, so FFmpeg reads those, and what libsndfile does not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import av
+import numpy as np
+import soundfile
+
+from espnet_mlma.audio.files import DamagedAudio, Part, View
+from espnet_mlma.errors import MlmaError
+
+# Samples of all channels, (time, channels) float32 in [-1, 1], and their rate.
+Piece = tuple[int, np.ndarray]
+
+# An MP3 ends up to two of its frames before the length in its header: the encoder's padding.
+MISSING_SECONDS = 0.1
+# No recorder writes less or more; a damaged header does.
+LOWEST_RATE, HIGHEST_RATE = 1000, 768000
+_OPEN_ENDED_FRAMES = 2**63 - 1
+# Values decoded at once, all channels together: a header may claim a thousand channels.
+_PIECE_VALUES = 2**20
+# A playlist names other files and addresses; a file from a stranger must not make us open them.
+_FFMPEG_OPTIONS = {"protocol_whitelist": "none"}
+_WIDE_INTEGERS = {"s64": "<i8", "s64p": "<i8"}  # which PyAV does not convert
+
+
+def pieces(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
+    """Decode a part from its beginning, about a second or less at a time.
+
+    Raises:
+        DamagedAudio: after the pieces that are there, where some are missing.
+        MlmaError: it is not readable as sound.
+    """
+    seconds = 0.0
+    try:
+        for rate, samples in _grouped(_opened(file, part, name)):
+            check_rate(rate, name)
+            seconds += len(samples) / rate
+            yield rate, samples
+    except MlmaError:
+        raise
+    except Exception as error:  # whatever a decoder raises is this file's error
+        if seconds:
+            raise DamagedAudio.at(name, seconds) from None
+        raise _unreadable(name, error) from None
+    whole = max(part.promised or 0.0, seconds * (1 + part.missing))
+    if part.is_cut or seconds < whole - MISSING_SECONDS:
+        raise DamagedAudio.at(name, seconds, None if part.is_cut else whole)
+
+
+def _grouped(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """About a second at a time: each piece costs Python and the resampler some work."""
+    held: list[np.ndarray] = []
+    kind = count = 0
+    try:
+        for rate, samples in pieces:
+            if held and (kind != (rate, samples.shape[1]) or count >= rate):
+                yield kind[0], np.concatenate(held)
+                held, count = [], 0
+            kind = rate, samples.shape[1]
+            held.append(samples)
+            count += len(samples)
+    except Exception:
+        if held:
+            yield kind[0], np.concatenate(held)
+        raise
+    if held:
+        yield kind[0], np.concatenate(held)
+
+
+def check_rate(rate: int, name: str) -> None:
+    """Refuse a sample rate that only a damaged header has.
+
+    Raises:
+        MlmaError: `rate`, in Hz, is out of range.
+    """
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise MlmaError(
+            f"{name}: its header says {rate} Hz, not {LOWEST_RATE} to {HIGHEST_RATE}; "
+            "write the header again with the true rate"
+        )
+
+
+def _unreadable(name: str, error: Exception) -> MlmaError:
+    why = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+    why = " ".join(str(why).split()) or type(error).__name__
+    return MlmaError(f"{name}: not readable as sound ({why})")
+
+
+def _opened(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
+    sound = None if part.is_ffmpeg else open_with_libsndfile(View(file, part))
+    if sound is None or sound.format == "MP3":
+        yield from _by_ffmpeg(file, part, name)
+        return
+    with sound:
+        check_rate(sound.samplerate, name)
+        yield from by_libsndfile(sound, name, 0, sound.frames)
+
+
+def open_with_libsndfile(view: View) -> soundfile.SoundFile | None:
+    """Open a part; None: libsndfile does not read it, or does not know its length."""
+    try:
+        sound = soundfile.SoundFile(view)
+    except Exception:  # FFmpeg has its turn, and its error is shown
+        return None
+    if sound.frames == _OPEN_ENDED_FRAMES:  # such a flac soundfile opens, but cannot read
+        sound.close()
+        return None
+    return sound
+
+
+def by_libsndfile(sound: soundfile.SoundFile, name: str, first: int, last: int) -> Iterator[Piece]:
+    """Read the samples from `first` up to `last`, about a second at a time.
+
+    Raises:
+        DamagedAudio: after those that are there, where more than `MISSING_SECONDS` are missing.
+    """
+    rate = sound.samplerate
+    size = max(1, min(rate, _PIECE_VALUES // sound.channels))
+    reached = first
+    try:
+        if first:
+            sound.seek(first)
+        while reached < last:
+            samples = sound.read(min(size, last - reached), dtype="float32", always_2d=True)
+            if not len(samples):
+                break
+            reached += len(samples)
+            yield rate, samples
+    except soundfile.SoundFileError:
+        raise DamagedAudio.at(name, reached / rate, last / rate) from None
+    if reached < last - MISSING_SECONDS * rate:
+        raise DamagedAudio.at(name, reached / rate, last / rate)
+
+
+@contextmanager
+def opened_with_ffmpeg(
+    file: BinaryIO, part: Part, name: str
+) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
+    """Open a part, and choose that of its sound tracks that a player would choose.
+
+    Raises:
+        MlmaError: there is no sound in it.
+    """
+    try:
+        container = av.open(View(file, part), options=_FFMPEG_OPTIONS)
+    except Exception as error:
+        raise _unreadable(name, error) from None
+    with container:
+        stream = container.streams.best("audio")
+        if stream is None:
+            raise MlmaError(f"{name}: holds no sound")
+        if stream.codec_context is None:
+            raise MlmaError(f"{name}: sound of an unknown kind; convert it to wav or flac")
+        yield container, stream
+
+
+def _by_ffmpeg(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
+    """Decode what can be decoded, and then raise the first error there was."""
+    with opened_with_ffmpeg(file, part, name) as (container, stream):
+        seconds = 0.0
+        fault: tuple[float, av.FFmpegError] | None = None
+        packets = container.demux()
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError as error:
+                fault = fault or (seconds, error)
+                break
+            if packet is None:
+                break
+            if packet.stream_index != stream.index:
+                continue
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                # A decoder of MP3 finds its way again, and the frames there are were counted.
+                fault = fault if part.seconds else fault or (seconds, error)
+                continue
+            for frame in frames:
+                seconds += frame.samples / max(1, frame.sample_rate)
+                yield frame.sample_rate, _samples(frame)
+        if fault and seconds:
+            raise DamagedAudio.at(name, fault[0])
+        if fault:
+            raise _unreadable(name, fault[1])
+        if container.format.name == "flac" and stream.duration is not None:
+            whole = float(stream.duration * stream.time_base)
+            if seconds < whole - MISSING_SECONDS:
+                raise DamagedAudio.at(name, seconds, whole)
+
+
+def _samples(frame: av.AudioFrame) -> np.ndarray:
+    channels = frame.layout.nb_channels
+    if frame.format.name in _WIDE_INTEGERS:
+        count = frame.samples * (1 if frame.format.is_planar else channels)
+        samples = np.stack(
+            [
+                np.frombuffer(plane, _WIDE_INTEGERS[frame.format.name], count)
+                for plane in frame.planes
+            ]
+        )
+    else:
+        samples = frame.to_ndarray()
+    samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
+    if samples.dtype.kind == "u":
+        samples = (samples - 128.0) / 128
+    elif samples.dtype.kind == "i":
+        samples = samples / 2.0 ** (8 * samples.dtype.itemsize - 1)
+    return samples.astype(np.float32)
