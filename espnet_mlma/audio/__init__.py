@@ -4,7 +4,6 @@ Every reader of the package is here, so that a file gives the same samples every
 """
 
 from espnet_mlma.audio.blocks import SAMPLE_RATE, audio_blocks, check_level
-from espnet_mlma.audio.channels import AudioWarning
 from espnet_mlma.audio.files import DamagedAudio
 from espnet_mlma.audio.samples import as_samples, pcm_blocks
 from espnet_mlma.audio.whole import AudioInfo, duration_of, probe, read_audio
@@ -12,7 +11,6 @@ from espnet_mlma.audio.whole import AudioInfo, duration_of, probe, read_audio
 __all__ = [
     "SAMPLE_RATE",
     "AudioInfo",
-    "AudioWarning",
     "DamagedAudio",
     "as_samples",
     "audio_blocks",

@@ -35,7 +35,7 @@ def audio_blocks(source: Source, seconds: float = 30.0, name: str = "") -> Itera
 
     Yields:
         (samples,) float32 in [-1, 1] at 16 kHz, not empty; channels are averaged, and where they
-        cancel, the loudest is taken with an `AudioWarning`.
+        cancel, the loudest is taken with an `MlmaWarning`.
 
     Raises:
         DamagedAudio: after the last block, where some of the sound is missing.

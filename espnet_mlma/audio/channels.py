@@ -8,17 +8,13 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from espnet_mlma.audio.readers import Piece
-from espnet_mlma.errors import MlmaError
+from espnet_mlma.errors import MlmaError, MlmaWarning
 
 # Hz; a hum or an offset that channels share says nothing of the speech in them.
 _SPEECH_BAND = (200.0, 4000.0)
 # The mean of independent channels has 1 / channels of their mean energy. Less than half of that
 # is left only where channels are out of phase: of two, where they correlate below -0.5.
 _LEAST_SHARE = 0.5
-
-
-class AudioWarning(UserWarning):
-    """Audio is read in another way than usual."""
 
 
 class Downmix:
@@ -64,7 +60,7 @@ class Downmix:
             warnings.warn(
                 f"{name}: its {count} channels are out of phase and cancel; only channel "
                 f"{channel + 1}, the loudest, is taken",
-                AudioWarning,
+                MlmaWarning,
                 stacklevel=2,
             )
 

@@ -322,7 +322,7 @@ def _split(file: BinaryIO, size: int, header: re.Pattern[bytes]) -> list[Part]:
         found = (match.start() for match in header.finditer(block))
         starts += [at + place for place in found if place < _BLOCK]
         at += _BLOCK
-    ends = [*starts[1:], size]
+    ends = [*starts, size][1:]
     return [Part(start, end, is_ffmpeg=True) for start, end in zip(starts, ends, strict=True)]
 
 

@@ -108,8 +108,11 @@ class View(io.RawIOBase):
 
 
 def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    """Read up to `size` bytes at an offset."""
-    file.seek(offset)
+    """Read up to `size` bytes at an offset, which a damaged header may have set anywhere."""
+    try:
+        file.seek(offset)
+    except (OSError, OverflowError, ValueError):
+        return b""
     return file.read(size)
 
 

@@ -107,6 +107,10 @@ def _opened(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
 
 def open_with_libsndfile(view: View) -> soundfile.SoundFile | None:
     """Open a part; None: libsndfile does not read it, or does not know its length."""
+    is_midi_dump = view.read(2) == b"\xf0\x7e"
+    view.seek(0)
+    if is_midi_dump:  # of whose damaged blocks libsndfile prints each on the standard output
+        return None
     try:
         sound = soundfile.SoundFile(view)
     except Exception:  # FFmpeg has its turn, and its error is shown

@@ -119,7 +119,7 @@ def read_audio(
 
     Returns:
         (samples,) float32 in [-1, 1]; channels are averaged, and where they cancel, the loudest is
-        taken with an `AudioWarning`.
+        taken with an `MlmaWarning`.
 
     Raises:
         MlmaError: the sound cannot be read, is cut off, or the span is empty.

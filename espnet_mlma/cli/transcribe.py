@@ -189,14 +189,26 @@ def write_files(
     vad: bool,
     label: str,
 ) -> float:
-    """Recognise a sound, write a file for each format, and give the seconds of audio."""
+    """Recognise a sound, write a file for each format, and give the seconds of audio.
+
+    Raises:
+        DamagedAudio: after the files are written, where a part of the sound is missing.
+        MlmaError: it cannot be recognised.
+    """
+    from espnet_mlma.audio import DamagedAudio
     from espnet_mlma.decode import formats
 
+    damage = None
     with Progress(label, length_of(sound), True) as progress:
-        transcript = recogniser.transcribe(audio_of(sound), vad=vad, progress=progress)
+        try:
+            transcript = recogniser.transcribe(audio_of(sound), vad=vad, progress=progress)
+        except DamagedAudio as error:
+            transcript, damage = error.transcript, error
     source = formats.Source("stdin" if sound == STDIN else shown(sound), shown(model_name))
     for name, file in files.items():
         write(file, formats.FORMATS[name].render(transcript, source))
+    if damage is not None:
+        raise damage
     return transcript.duration
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_mlma.audio import SAMPLE_RATE, as_samples, audio_blocks
+from espnet_mlma.audio import SAMPLE_RATE, DamagedAudio, as_samples, audio_blocks
 from espnet_mlma.decode import checkpoint
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.best_path import Path as TokenPath
@@ -101,10 +101,15 @@ class Recogniser:
             progress: called with the seconds that are done, as it goes.
 
         Raises:
+            DamagedAudio: a part of the audio is missing; its `transcript` is of what is there.
             MlmaError: the audio cannot be read, or the samples are not one channel of such.
         """
-        clock = _Clock(progress)
-        parts = list(self._parts(clock.through(_blocks(audio)), vad))
+        clock, parts = _Clock(progress), []
+        try:
+            parts += self._parts(clock.through(_blocks(audio)), vad)
+        except DamagedAudio as error:
+            error.transcript = join(parts, clock.seconds)
+            raise
         return join(parts, clock.seconds)
 
     def iter_transcribe(
@@ -121,13 +126,15 @@ class Recogniser:
 
         Returns:
             Parts with text in them; times count from the beginning of the audio, `duration` is
-            the part's own.
+            the part's own. Where audio is missing, all parts come before the error.
         """
         blocks = _Clock(progress).through(_blocks(audio))
         return (part for part in self._parts(blocks, vad) if part.text)
 
     def _parts(self, blocks: Iterable[np.ndarray], vad: bool) -> Iterator[Transcript]:
-        spans = speech_spans(iter(blocks)) if vad else [(0.0, blocks)]
+        whole = _UntilDamage(blocks)
+        spans = speech_spans(iter(whole)) if vad else [(0.0, whole)]
+        done = 0.0  # where the words before end
         for start, span in spans:
             clock, guard = _Clock(), SpeechGuard()
             sound = guard.through(clock.through(span))
@@ -135,9 +142,12 @@ class Recogniser:
                 first = piece.first + start / self._frame_seconds
                 end = (first + len(piece.log_probs)) * self._frame_seconds
                 # The last frame of all may reach past the audio.
-                part = self._transcript(piece.log_probs, first, min(end, start + clock.seconds))
+                end = max(done, min(end, start + clock.seconds))
+                part = self._transcript(piece.log_probs, first, end, done)
                 yield self._spoken(part, guard, start)
                 guard.forget(end - start)
+                done = end
+        whole.raise_damage()
 
     def transcribe_batch(self, utterances: Sequence[np.ndarray]) -> list[Transcript]:
         """Recognise utterances together, each encoded whole; samples as of `transcribe`."""
@@ -190,8 +200,10 @@ class Recogniser:
     def _frame_seconds(self) -> float:
         return self.acoustic.frame_samples / SAMPLE_RATE
 
-    def _transcript(self, log_probs: Tensor, first_frame: float, end: float) -> Transcript:
-        """Text and times of emissions (frames, vocabulary) that end at `end` seconds."""
+    def _transcript(
+        self, log_probs: Tensor, first_frame: float, end: float, begin: float = 0.0
+    ) -> Transcript:
+        """Text of emissions (frames, vocabulary), with times from `begin` to `end` seconds."""
         acoustic, path = self.acoustic, self._search(log_probs)
         tokens = timed_tokens(path, acoustic.tokens, first_frame, self._frame_seconds)
         groups = token_groups(tokens, acoustic.token_type, acoustic.special_ids)
@@ -264,6 +276,25 @@ class _Clock:
             yield block
         if self.progress is not None:
             self.progress(self.seconds)
+
+
+class _UntilDamage:
+    """Blocks up to damage, which is raised when what is there has been recognised."""
+
+    def __init__(self, blocks: Iterable[np.ndarray]):
+        self._blocks = blocks
+        self._damage: DamagedAudio | None = None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        try:
+            yield from self._blocks
+        except DamagedAudio as error:
+            self._damage = error
+
+    def raise_damage(self) -> None:
+        """Raise what ended the blocks, if anything did."""
+        if self._damage is not None:
+            raise self._damage
 
 
 def _blocks(audio: Audio) -> Iterable[np.ndarray]:

@@ -170,6 +170,7 @@ def timed_words(
     token_type: str,
     end: float,
     calibration: Calibration | None = None,
+    begin: float = 0.0,
 ) -> tuple[Word, ...]:
     """Words with times: from a little before the first symbol's peak to a little after the last's.
 
@@ -178,8 +179,9 @@ def timed_words(
         token_type: `char` or `bpe`.
         end: of the audio, seconds; no word ends later.
         calibration: of confidences; None: they are the probabilities of the symbols.
+        begin: of the audio, or the end of the words before, seconds; no word begins earlier.
     """
-    starts = [max(0.0, group[0].start - LEAD_SECONDS) for group in groups]
+    starts = [max(begin, group[0].start - LEAD_SECONDS) for group in groups]
     limits = [*starts[1:], end]
     confidence = raw_confidence if calibration is None else calibration.confidence
     return tuple(
