@@ -4,7 +4,7 @@ Every reader of the package is here, so that a file gives the same samples every
 """
 
 from espnet_mlma.audio.blocks import SAMPLE_RATE, audio_blocks, check_level
-from espnet_mlma.audio.files import DamagedAudio
+from espnet_mlma.audio.files import DamagedAudio, UntilDamage
 from espnet_mlma.audio.samples import as_samples, pcm_blocks
 from espnet_mlma.audio.whole import AudioInfo, duration_of, probe, read_audio
 
@@ -12,6 +12,7 @@ __all__ = [
     "SAMPLE_RATE",
     "AudioInfo",
     "DamagedAudio",
+    "UntilDamage",
     "as_samples",
     "audio_blocks",
     "check_level",

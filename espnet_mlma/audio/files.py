@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from espnet_mlma.errors import MlmaError
 
@@ -30,6 +32,27 @@ class DamagedAudio(MlmaError):
         """An error about the file `name`, damaged after `reached` of `whole` seconds."""
         of_whole = "" if whole is None else f" of {whole:.1f} s"
         return cls(f"{name}: cut off or damaged after {reached:.1f} s{of_whole}; copy it anew")
+
+
+class UntilDamage:
+    """Blocks up to damage, so that what is there can be used before the damage is reported.
+
+    Args:
+        blocks: as of `audio_blocks`.
+
+    Attributes:
+        damage: what ended the blocks; None: nothing yet.
+    """
+
+    def __init__(self, blocks: Iterable[np.ndarray]):
+        self.damage: DamagedAudio | None = None
+        self._blocks = blocks
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        try:
+            yield from self._blocks
+        except DamagedAudio as error:
+            self.damage = error
 
 
 @dataclass(frozen=True)

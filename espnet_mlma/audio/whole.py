@@ -26,6 +26,9 @@ from espnet_mlma.audio.readers import (
 )
 from espnet_mlma.errors import MlmaError
 
+# Of a second of sound, in any format.
+_FEWEST_BYTES = 8
+
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
@@ -84,9 +87,11 @@ def _counted(file: BinaryIO, part: Part, name: str) -> AudioInfo:
         with sound:
             check_rate(sound.samplerate, name)
             info = AudioInfo(sound.samplerate, sound.frames)
-            if sound.format != "FLAC" or not info.frames:
+            if info.seconds * _FEWEST_BYTES > part.end - part.start:
+                info = AudioInfo(info.rate, 0)  # it cannot be: what is there is counted below
+            elif sound.format != "FLAC" or not info.frames:
                 return info
-            if _has_last_sample(sound) and view.tell() == view.seek(0, 2):
+            if info.frames and _has_last_sample(sound) and view.tell() == view.seek(0, 2):
                 return info
     # The end is missing, there is more behind it, or no header tells the length.
     rate, seconds = 1, 0.0

@@ -12,7 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_mlma.audio import SAMPLE_RATE, DamagedAudio, as_samples, audio_blocks
+from espnet_mlma.audio import (
+    SAMPLE_RATE,
+    DamagedAudio,
+    UntilDamage,
+    as_samples,
+    audio_blocks,
+)
 from espnet_mlma.decode import checkpoint
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.best_path import Path as TokenPath
@@ -132,7 +138,7 @@ class Recogniser:
         return (part for part in self._parts(blocks, vad) if part.text)
 
     def _parts(self, blocks: Iterable[np.ndarray], vad: bool) -> Iterator[Transcript]:
-        whole = _UntilDamage(blocks)
+        whole = UntilDamage(blocks)
         spans = speech_spans(iter(whole)) if vad else [(0.0, whole)]
         done = 0.0  # where the words before end
         for start, span in spans:
@@ -147,7 +153,8 @@ class Recogniser:
                 yield self._spoken(part, guard, start)
                 guard.forget(end - start)
                 done = end
-        whole.raise_damage()
+        if whole.damage is not None:
+            raise whole.damage
 
     def transcribe_batch(self, utterances: Sequence[np.ndarray]) -> list[Transcript]:
         """Recognise utterances together, each encoded whole; samples as of `transcribe`."""
@@ -276,25 +283,6 @@ class _Clock:
             yield block
         if self.progress is not None:
             self.progress(self.seconds)
-
-
-class _UntilDamage:
-    """Blocks up to damage, which is raised when what is there has been recognised."""
-
-    def __init__(self, blocks: Iterable[np.ndarray]):
-        self._blocks = blocks
-        self._damage: DamagedAudio | None = None
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        try:
-            yield from self._blocks
-        except DamagedAudio as error:
-            self._damage = error
-
-    def raise_damage(self) -> None:
-        """Raise what ended the blocks, if anything did."""
-        if self._damage is not None:
-            raise self._damage
 
 
 def _blocks(audio: Audio) -> Iterable[np.ndarray]:

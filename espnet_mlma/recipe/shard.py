@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +21,7 @@ from espnet_mlma.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.claims import claim
 from espnet_mlma.corpora.audio import iter_archive
 from espnet_mlma.corpora.utterance import ArchiveMember, AudioFile
-from espnet_mlma.errors import MlmaError
+from espnet_mlma.errors import MlmaError, MlmaWarning
 
 
 class DamagedShard(MlmaError):
@@ -61,6 +62,7 @@ class Record:
         checksum: of the archive's bytes (BLAKE2b).
         kept: id, offset of its sound in the archive, and number of samples at 16 kHz.
         dropped: id, reason and detail.
+        notes: id, and what was read in another way than usual.
     """
 
     key: str
@@ -69,6 +71,7 @@ class Record:
     checksum: str
     kept: list[tuple[str, int, int]]
     dropped: list[tuple[str, str, str]]
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
 
 def source_key(shard: Shard) -> str:
@@ -130,11 +133,12 @@ def make(shard: Shard) -> Record:
         MlmaError: a source archive is damaged, or the disk is full or not writable.
     """
     with claim(shard.path, "makes it", wait=True):
-        kept, dropped, size, digest = [], [], 0, _digest()
+        kept, dropped, notes, size, digest = [], [], [], 0, _digest()
         key = source_key(shard)
         shard.record_path.unlink(missing_ok=True)
         with files.whole(shard.path) as new, open(new, "wb") as ark:
-            for item, samples in _read(shard):
+            for item, samples, said in _read(shard):
+                notes += [(item.id, note) for note in said]
                 if isinstance(samples, MlmaError):
                     dropped.append((item.id, "broken_audio", str(samples)))
                     continue
@@ -143,7 +147,7 @@ def make(shard: Shard) -> Record:
                 digest.update(entry)
                 size += ark.write(entry)
         modified = shard.path.stat().st_mtime_ns
-        record = Record(key, size, modified, digest.hexdigest(), kept, dropped)
+        record = Record(key, size, modified, digest.hexdigest(), kept, dropped, notes)
         files.write(shard.record_path, json.dumps(asdict(record), ensure_ascii=False))
     return record
 
@@ -159,10 +163,11 @@ def _entry(id_: str, samples: np.ndarray) -> bytes:
     return entry.getvalue()
 
 
-def _read(shard: Shard) -> Iterator[tuple[Item, np.ndarray | MlmaError]]:
+def _read(shard: Shard) -> Iterator[tuple[Item, np.ndarray | MlmaError, list[str]]]:
+    """Each item, its samples or why there are none, and what its reader warned of."""
     if not isinstance(shard.items[0].audio, ArchiveMember):
         for item in shard.items:
-            yield item, _samples(item, item.audio.path)
+            yield item, *_samples(item, item.audio.path)
         return
     of_member: dict[str, list[Item]] = defaultdict(list)
     for item in shard.items:
@@ -170,20 +175,23 @@ def _read(shard: Shard) -> Iterator[tuple[Item, np.ndarray | MlmaError]]:
     for member, source in iter_archive(shard.items[0].audio.archive, of_member):
         content = source.read()
         for item in of_member.pop(member, []):
-            yield item, _samples(item, io.BytesIO(content))
+            yield item, *_samples(item, io.BytesIO(content))
     for items in of_member.values():
         for item in items:
-            yield item, MlmaError(f"{item.audio}: no such member of the archive")
+            yield item, MlmaError(f"{item.audio}: no such member of the archive"), []
 
 
-def _samples(item: Item, source: Path | BinaryIO) -> np.ndarray | MlmaError:
-    """(samples,) at 16 kHz and at the utterance's speed, or why there are none."""
-    try:
-        samples = read_audio(source, item.start, item.end, name=str(item.audio))
-    except MlmaError as error:
-        return error
+def _samples(item: Item, source: Path | BinaryIO) -> tuple[np.ndarray | MlmaError, list[str]]:
+    """(samples,) at 16 kHz and at the utterance's speed, or why there are none; and warnings."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", MlmaWarning)
+        try:
+            samples = read_audio(source, item.start, item.end, name=str(item.audio))
+        except MlmaError as error:
+            return error, []
+    said = [str(one.message) for one in heard if issubclass(one.category, MlmaWarning)]
     if item.speed != 1:
         samples = soxr.resample(samples, SAMPLE_RATE * item.speed, SAMPLE_RATE)
     if not len(samples):
-        return MlmaError(f"{item.audio}: holds no samples")
-    return samples
+        return MlmaError(f"{item.audio}: holds no samples"), []
+    return samples, said

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from espnet_mlma import streams
-from espnet_mlma.audio import audio_blocks, pcm_blocks
-from espnet_mlma.errors import MlmaError
+from espnet_mlma.audio import UntilDamage, audio_blocks, pcm_blocks
+from espnet_mlma.errors import MlmaError, one_line
 from espnet_mlma.host import check_device
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.sst import model as models
@@ -78,7 +78,12 @@ def add_translator_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Translate, one talk after the other, and write the log after each.
 
-    A talk that cannot be read is named and skipped.
+    A talk that cannot be read is named and skipped; of one that is cut off, what is there is
+    translated.
+
+    Raises:
+        MlmaError: a talk was skipped.
+        SystemExit: 1 where a part of a talk is missing.
     """
     keep_freed_memory()
     if args.live and not streams.has_stdin():
@@ -94,20 +99,26 @@ def run(args: argparse.Namespace) -> None:
         }
     else:
         sources = {str(path): audio_blocks(path, _LIVE_SECONDS) for path in args.wav}
-    talks = []
+    talks, is_damaged = [], False
     for name, blocks in sources.items():
+        whole = UntilDamage(blocks)
         try:
-            talks.append(translate(listener, name, paced(blocks) if args.realtime else blocks))
+            talks.append(translate(listener, name, paced(whole) if args.realtime else whole))
         except MlmaError as error:
             if len(sources) == 1:
                 raise
             print(f"\nskipped {name}: {error}", file=sys.stderr)
+        if whole.damage is not None:
+            is_damaged = True
+            print(f"error: {one_line(str(whole.damage))}", file=sys.stderr)
         listener.reset()
         if args.log is not None:
             _WRITERS[args.log_format](args.log, talks, unit)
     if len(talks) < len(sources):
         skipped = len(sources) - len(talks)
         raise MlmaError(f"{skipped} of {len(sources)} talks were skipped, see above")
+    if is_damaged:
+        raise SystemExit(1)
 
 
 def translator(args: argparse.Namespace) -> Translator:

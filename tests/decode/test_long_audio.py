@@ -239,3 +239,36 @@ def test_times_count_from_the_beginning_of_the_audio_with_vad(recogniser, shared
     for start, end in spans:
         assert any(start <= token.start and token.end <= end for token in tokens)
     assert all(any(a <= t.start and t.end <= b for a, b in spans) for t in tokens)
+
+
+def in_order(words) -> bool:
+    """Whether no word ends before it begins, or begins before the last one ends."""
+    times = [time for word in words for time in (word.start, word.end)]
+    return times == sorted(times)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    words=st.lists(st.text(LETTERS, min_size=1, max_size=8), min_size=10, max_size=60),
+    pauses=st.lists(st.integers(0, 12), min_size=1, max_size=7),
+    utterance=st.sampled_from([1.0, 3.0, 12.0, None]),
+)
+def test_words_of_two_pieces_do_not_overlap(words, pauses, utterance):
+    model = ToneModel(utterance, deaf_frames=1)
+    samples, _ = recording(words, [pauses[i % len(pauses)] for i in range(len(words))], 0)
+    recogniser = Recogniser(model, {}, batch_seconds=20.0)
+    found = recogniser.transcribe(samples).words
+    assert len(found) > 1
+    assert in_order(found)
+    assert found[-1].end <= len(samples) / SAMPLE_RATE
+    parts = [part.words for part in recogniser.iter_transcribe(samples)]
+    assert [word for part in parts for word in part] == list(found)
+
+
+def test_a_word_begins_no_earlier_than_the_piece_that_has_it():
+    model = ToneModel(1.0, deaf_frames=1)
+    # Longer than a piece, without a pause: cut between symbols, where a word has no room before it.
+    samples, _ = recording(["abcdefghij" * 3] * 20, [0] * 20, 0)
+    found = Recogniser(model, {}, batch_seconds=20.0).transcribe(samples).words
+    assert len(found) >= 20
+    assert in_order(found)

@@ -350,6 +350,8 @@ def test_words_do_not_depend_on_how_frames_are_cut(chars, symbols, pieces):
     words = [word for piece in cut(log_probs, pieces) for word in stream.push(piece).final]
     words += stream.push(log_probs[:0], len(symbols) * 0.04).final
     assert_same_words(words, at_once)
+    times = [time for word in words for time in (word.start, word.end)]
+    assert times == sorted(times)
     if "." * 15 not in "".join(symbols):
         tokens = timed_tokens(best_path(log_probs), CHARS, 0, 0.04)
         groups = token_groups(tokens, "char")
