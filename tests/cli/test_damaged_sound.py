@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import soundfile
+from babble import babble
 
 from espnet_mlma.audio import DamagedAudio
 from espnet_mlma.cli import stream
@@ -17,7 +18,7 @@ SECONDS = 40
 def cut(tmp_path_factory):
     """A folder with recordings cut off at 90 %, and what there is of them as `there.wav`."""
     folder = tmp_path_factory.mktemp("cut")
-    samples = np.random.default_rng(0).normal(0, 0.1, SECONDS * 16000)
+    samples = babble(SECONDS * 16000)
     for suffix in ("wav", "flac", "mp3"):
         file = folder / f"cut.{suffix}"
         soundfile.write(file, samples, 16000)
@@ -32,7 +33,7 @@ def test_what_is_there_is_printed_and_the_damage_reported(mlma, experiment, cut)
     for suffix in ("wav", "flac", "mp3"):
         code, out, err = mlma("transcribe", cut / f"cut.{suffix}", "--model", experiment)
         assert code == 1
-        assert len(out) > 0.9 * len(whole) and out.endswith("\n")
+        assert len(out) > 0.9 * len(whole) > 20 and out.endswith("\n")
         assert f"cut.{suffix}: cut off or damaged after" in err.splitlines()[0]
 
 
@@ -52,7 +53,7 @@ def test_the_library_gives_what_is_there_with_the_error(experiment, cut):
     whole = recogniser.transcribe(cut / "there.wav")
     with pytest.raises(DamagedAudio) as caught:
         recogniser.transcribe(cut / "cut.wav")
-    assert caught.value.transcript.text == whole.text
+    assert caught.value.transcript.text == whole.text != ""
     parts = []
     with pytest.raises(DamagedAudio):
         parts.extend(recogniser.iter_transcribe(cut / "cut.wav"))
@@ -60,12 +61,12 @@ def test_the_library_gives_what_is_there_with_the_error(experiment, cut):
 
 
 def test_channels_that_cancel_are_told_of_in_one_line(mlma, experiment, tmp_path):
-    speech = np.random.default_rng(0).normal(0, 0.1, 32000)
+    speech = babble(32000)
     soundfile.write(tmp_path / "one.wav", speech, 16000)
     soundfile.write(tmp_path / "two.wav", np.stack([speech, -speech], 1), 16000)
     _, one, _ = mlma("transcribe", tmp_path / "one.wav", "--model", experiment)
     code, two, err = mlma("transcribe", tmp_path / "two.wav", "--model", experiment)
-    assert code == 0 and one == two
+    assert code == 0 and one == two != "\n"
     told = [line for line in err.splitlines() if "two.wav" in line]
     assert len(told) == 1 and "out of phase" in told[0]
 
@@ -73,7 +74,7 @@ def test_channels_that_cancel_are_told_of_in_one_line(mlma, experiment, tmp_path
 @pytest.mark.parametrize("kind", ["WAV", "MP3", "FLAC", "OGG"])
 def test_a_file_piped_into_stream_is_named(mlma, experiment, monkeypatch, kind):
     file = io.BytesIO()
-    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 32000), 16000, format=kind)
+    soundfile.write(file, babble(32000), 16000, format=kind)
     file.seek(0)
     file.isatty = lambda: False
     monkeypatch.setattr(stream, "binary_stdin", lambda: file)
