@@ -63,7 +63,7 @@ class Part:
         start, end: its bytes in the file.
         patches: offsets in the file, and the bytes to read there instead of a wrong length.
         missing: bytes that the header promises beyond the end, for each byte of sound.
-        is_cut: the end is missing, and no header tells how much.
+        is_cut: some of it is missing, and no header tells how much.
         rate: in Hz, where the frames were counted.
         seconds: length by the frames that are there; None: not counted.
         promised: length that a header tells, seconds; None: not known.

@@ -5,22 +5,25 @@ Source: RFC 3533, sections 4 and 6.
 
 from __future__ import annotations
 
+import zlib
 from typing import BinaryIO
 
 from espnet_mlma.audio.files import Part, read_at
 
 _BEGIN_OF_STREAM, _END_OF_STREAM = 2, 4
 _HEAD = 27
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _BLOCK = 2**20
 
 
 def parts(file: BinaryIO, size: int) -> list[Part]:
     """Find the links of a chain; a link begins with the pages that begin its streams.
 
-    An end within a page, or without the mark of an end, is a cut-off. Damage between pages is
-    passed over.
+    An end within a page, or without the mark of an end, is a cut-off, and a page whose checksum is
+    wrong is damage: decoders leave it out without a word.
     """
     starts, at, is_head, is_cut = [], 0, False, False
+    damaged: list[int] = []
     while 0 <= at < size:
         head = read_at(file, at, _HEAD + 255)
         segments = head[_HEAD : _HEAD + head[26]] if len(head) >= _HEAD else b""
@@ -33,15 +36,28 @@ def parts(file: BinaryIO, size: int) -> list[Part]:
         is_head = is_beginning
         is_page = len(head) >= _HEAD and len(segments) == head[26]
         is_cut = not is_page or not head[5] & _END_OF_STREAM
-        at += _HEAD + len(segments) + sum(segments)
+        length = _HEAD + len(segments) + sum(segments)
+        if is_page and at + length <= size and not _is_whole(read_at(file, at, length)):
+            damaged.append(at)
+        at += length
     is_cut |= at > size
     if not starts:
-        return [Part(0, size, is_cut=is_cut)]
+        return [Part(0, size, is_cut=is_cut or bool(damaged))]
     ends = [*starts[1:], size]
     return [
-        Part(start, end, is_cut=is_cut and end == size)
+        Part(start, end, is_cut=(is_cut and end == size) or any(start <= p < end for p in damaged))
         for start, end in zip(starts, ends, strict=True)
     ]
+
+
+def _is_whole(page: bytes) -> bool:
+    """Whether a page has the checksum that it tells.
+
+    It is zlib's with the bits of each byte in the other order, beginning and ending in other ways.
+    """
+    bits = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED)
+    told = int.from_bytes(page[22:26].translate(_REVERSED), "big")
+    return zlib.crc32(bits, 0xFFFFFFFF) ^ 0xFFFFFFFF == told
 
 
 def _next_page(file: BinaryIO, at: int, size: int) -> int:

@@ -15,7 +15,7 @@ _LONGEST_NAME = 255
 
 @dataclass(frozen=True, slots=True)
 class AudioFile:
-    """A sound file of any format and rate that libsndfile reads."""
+    """A sound file of any format and rate."""
 
     path: Path
 

@@ -174,7 +174,7 @@ def _format(data: Path, items: Sequence[Item], out: Path, nj: int, verify: bool)
         first = dropped[0] if dropped else ("", "", "no utterances")
         raise MlmaError(f"{data}: no sound could be read; for one {first[0]}: {first[2]}")
     if notes := [note for record in records for _, note in record.notes]:
-        print(f"{out.name}: {len(notes)} utterances with a warning; for one {notes[0]}")
+        print(f"{out.name}: {len(notes)} read with a warning; the first: {notes[0]}")
     _remove_others(out / "data", shards)
     datadir.write_utterance_tables(data, out, [id_ for id_, *_ in kept], _MADE_BY)
     datadir.write(out / "utt2num_samples", ((id_, samples) for id_, _, samples in kept))

@@ -98,6 +98,18 @@ def test_damage_in_the_middle_hides_nothing_behind_it(encoded: Callable) -> None
     assert sound.damage is not None
 
 
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_a_page_that_decoders_leave_out_is_damage(written: Callable, subtype: str) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, round(SECONDS * SAMPLE_RATE))
+    data = bytearray(written("OGG", samples, subtype=subtype))
+    data[len(data) // 2] ^= 1
+    sound = UntilDamage(audio_blocks(io.BytesIO(data)))
+    assert sum(map(len, sound)) > 0.7 * SECONDS * SAMPLE_RATE
+    assert sound.damage is not None
+    with pytest.raises(DamagedAudio):
+        probe(io.BytesIO(data))
+
+
 def test_nothing_is_reported_of_a_whole_file(written: Callable, encoded: Callable) -> None:
     whole = [written(kind, **more) for kind, more in CASES]
     whole += [encoded(*case[:3]) for case in FFMPEG_CASES]
