@@ -62,7 +62,8 @@ def _grouped(pieces: Iterator[Piece]) -> Iterator[Piece]:
     kind = count = 0
     try:
         for rate, samples in pieces:
-            if held and (kind != (rate, samples.shape[1]) or count >= rate):
+            most = min(rate, _PIECE_VALUES // samples.shape[1])
+            if held and (kind != (rate, samples.shape[1]) or count >= most):
                 yield kind[0], np.concatenate(held)
                 held, count = [], 0
             kind = rate, samples.shape[1]

@@ -207,6 +207,17 @@ def test_a_header_that_promises_too_much_is_an_error_in_bounded_memory(written: 
             assert "\n" not in str(caught.value)
 
 
+def test_a_thousand_channels_take_no_more_memory(written: Callable) -> None:
+    samples = np.zeros((24000, 1024), np.int16)
+    data = io.BytesIO(written("WAV", samples, 24000, subtype="PCM_U8"))
+    tracemalloc.start()
+    try:
+        assert sum(map(len, audio_blocks(data))) == SAMPLE_RATE
+        assert tracemalloc.get_traced_memory()[1] < 6e7  # a second of them is 98 MB as floats
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_pipe_among_clips_is_not_waited_for(tmp_path: Path) -> None:
     import os
 
