@@ -153,7 +153,8 @@ def seekable(source: Source, name: str) -> Iterator[BinaryIO]:
         name: what to call it in errors.
 
     Raises:
-        MlmaError: no such file, an empty one, or it cannot be read.
+        MlmaError: no such file, an empty one, or it cannot be read; and for whatever is raised
+            while it is open.
     """
     with ExitStack() as stack:
         try:
@@ -173,4 +174,10 @@ def seekable(source: Source, name: str) -> Iterator[BinaryIO]:
             raise MlmaError(f"{name!r}: cannot be read") from None
         if size == 0:
             raise MlmaError(f"{name}: empty file")
-        yield file
+        try:
+            yield file
+        except MlmaError:
+            raise
+        except Exception as error:  # of a disk, or of a header that nobody foresaw
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise MlmaError(f"{name}: cannot be read ({why})") from error

@@ -101,3 +101,13 @@ def test_whatever_a_decoder_raises_is_the_error_of_its_file(written: Callable, m
             with pytest.raises(MlmaError, match="^audio: not readable as sound") as caught:
                 read_audio(io.BytesIO(written("WAV")))
         assert "\n" not in str(caught.value)
+
+
+def test_a_disk_that_fails_is_the_error_of_its_file(written: Callable) -> None:
+    class Failing(io.BytesIO):
+        def read(self, *_):
+            raise OSError(5, "Input/output error")
+
+    for reading in (lambda file: list(audio_blocks(file)), read_audio, probe, duration_of):
+        with pytest.raises(MlmaError, match="^audio: cannot be read .*Input/output error"):
+            reading(Failing(written("WAV")))
