@@ -21,6 +21,7 @@ from espnet_mlma import plugin
 from espnet_mlma.errors import run_cli
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.recipe import guard
+from espnet_mlma.workers import kill_with_parent
 
 USAGE = "usage: python -m espnet_mlma.run (-m MODULE | -c CODE | SCRIPT) [arguments]"
 
@@ -55,6 +56,8 @@ def main(arguments: list[str]) -> None:
     exec(compile(code, name, "exec"), {"__name__": "__main__", "__file__": name})
 
 
+if __name__ == "__mp_main__":
+    kill_with_parent()  # or a killed training's processes of several GPUs would train on
 if __name__ in ("__main__", "__mp_main__"):
     for name, then in guard.HOOKS.items():
         plugin.after_import(name, then)

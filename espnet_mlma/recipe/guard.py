@@ -78,8 +78,7 @@ def guarded(args: Namespace) -> Iterator[None]:
         MlmaError: another process is at work in the folder; it holds the training of other data or
             options, or one that cannot go on; or the statistics are of other data.
     """
-    is_first = (args.dist_rank or 0) == 0 and os.environ.get("SLURM_PROCID", "0") == "0"
-    if not args.output_dir or args.print_config or args.dry_run or not is_first:
+    if not args.output_dir or args.print_config or args.dry_run or not _is_first(args):
         yield
         return
     folder = Path(args.output_dir)
@@ -92,6 +91,12 @@ def guarded(args: Namespace) -> Iterator[None]:
     with claims.claim(folder, "trains in it"):
         _prepare(folder, args)
         yield
+
+
+def _is_first(args: Namespace) -> bool:
+    """Whether this is the only node, or the one that writes."""
+    by_slurm = args.dist_launcher == "slurm"
+    return not args.dist_rank and not (by_slurm and os.environ.get("SLURM_PROCID", "0") != "0")
 
 
 def _prepare(folder: Path, args: Namespace) -> None:

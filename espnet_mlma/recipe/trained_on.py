@@ -5,6 +5,8 @@ epochs are done, none; with another token list it fails. Here `trained_on.json` 
 holds digests of the data and the token list, and the options. `collected_from.json` is the same of
 the statistics of stage 10.
 
+    python -m espnet_mlma.recipe.trained_on exp/asr_train    # are its data what they were?
+
 Options that `MAY_CHANGE` matches may differ when training goes on. With `ngpu` and `num_workers`
 the result is as good and not the same to the last bit.
 """
@@ -13,14 +15,14 @@ from __future__ import annotations
 
 import json
 import re
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from espnet_mlma import digests, files
-from espnet_mlma.errors import MlmaError
+from espnet_mlma.errors import MlmaError, run_cli
 
 TRAINED = "trained_on.json"
 COLLECTED = "collected_from.json"
@@ -88,6 +90,24 @@ def check(experiment: Path, now: Mapping[str, Any]) -> None:
         raise MlmaError(
             f"{experiment}: training was begun with {other}; remove the folder, or train into "
             "another one (--asr_tag of asr.sh, --output_dir of asr_train)"
+        )
+
+
+def check_data(experiment: Path) -> None:
+    """See that the data of an experiment, as far as they are there, are what it was trained on.
+
+    Args:
+        experiment: the folder; paths in its record count from the working folder.
+
+    Raises:
+        MlmaError: they have changed.
+    """
+    before = (_read(experiment / TRAINED) or {}).get("data", {})
+    there = {name: one for name, one in before.items() if Path(one["file"]).exists()}
+    now = {name: _table(Path(one["file"]), one["kind"]) for name, one in there.items()}
+    if other := _other_data({"data": there}, {"data": now}):
+        raise MlmaError(
+            f"{experiment}: training was begun with {other}; remove the folder to train again"
         )
 
 
@@ -168,7 +188,7 @@ def _table(path: Path, kind: str) -> dict[str, Any]:
     of = digests.of_sounds if kind in _SOUNDS else digests.of_file
     found = [of(table) for table in tables]
     digest = digests.of_value(found) if path.is_dir() else found[0]
-    return {"file": str(path), "lines": sum(map(_lines, tables)), "digest": digest}
+    return {"file": str(path), "kind": kind, "lines": sum(map(_lines, tables)), "digest": digest}
 
 
 def _lines(table: Path) -> int:
@@ -274,3 +294,14 @@ def _other_option(
 def _short(value: object) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def main() -> None:
+    """Entry point; see the module's head."""
+    parser = ArgumentParser(prog="python -m espnet_mlma.recipe.trained_on")
+    parser.add_argument("experiment", type=Path)
+    check_data(parser.parse_args().experiment)
+
+
+if __name__ == "__main__":
+    run_cli(main)

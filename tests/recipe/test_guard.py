@@ -17,8 +17,10 @@ import yaml
 from espnet_mlma.claims import claim
 from espnet_mlma.corpora.utterance import AudioFile, Utterance
 from espnet_mlma.corpora.writer import write_set
+from espnet_mlma.errors import MlmaError
 from espnet_mlma.recipe.format_audio import format_folder
 from espnet_mlma.recipe.resume import main as resume
+from espnet_mlma.recipe.trained_on import check_data
 
 CONFIG = {
     "encoder": "conmamba",
@@ -247,7 +249,11 @@ def test_other_data_or_options_are_refused(
     run: Run, trained: Path, recipe: Path, change: Callable[[Path], None], said: str
 ):
     before = (trained / "config.yaml").read_bytes()
+    check_data(Path("exp"))
     change(recipe)
+    if "has changed" in said:
+        with pytest.raises(MlmaError, match=said):
+            check_data(Path("exp"))
     line = refused(run())
     assert said in line
     assert f"{trained}: training was begun with" in line

@@ -115,6 +115,8 @@ run_model() {
     local config=$3 tag=paper_$1_$2${sp} stats=exp/asr_stats_raw_$2_char${sp} command
     echo "$1 on $2: exp/asr_${tag}"
     if [ -e "exp/asr_${tag}/RESULTS.md" ]; then
+        # shellcheck source-path=SCRIPTDIR
+        (. ./path.sh && python3 -m espnet_mlma.recipe.trained_on "exp/asr_${tag}")
         echo "  is done; without its RESULTS.md it would be trained further and scored again"
         return
     fi
