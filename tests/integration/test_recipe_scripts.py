@@ -244,7 +244,7 @@ def test_failing_jobs_of_stage_10_show_their_log(recipe: Path) -> None:
     assert lines[-1].startswith("error: stage 10 failed with exit status 1; the whole log is in")
     assert not (recipe / "exp/asr_stats_raw_char/train").exists()
     [second] = (recipe / "exp/asr_stats_raw_char").glob("new.*/logdir/train.2.scp")
-    assert len(second.read_text().split()) == 4
+    assert second.read_text().count("\n") == 2
 
 
 def test_ctrl_c_ends_jobs_in_the_background(recipe: Path) -> None:
