@@ -51,6 +51,10 @@ def read_samples(where: str) -> np.ndarray:
     """
     if ":" not in Path(where).name:
         return read_audio(where)
+    archive = where.rpartition(":")[0].strip()
+    if archive == "-" or archive.startswith("|") or archive.endswith("|"):
+        # As kaldiio's own reader would take them.
+        raise MlmaError(f"{where}: a command or the standard input, no archive of stage 3")
     try:
         rate, samples = kaldi.load_mat(where)
     except Exception:  # bytes that are no header may raise any

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from espnet_mlma import tensors
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst import synthesis
 from espnet_mlma.sst.extras import require
@@ -77,12 +78,14 @@ class EncoderAligner:
 
     def __init__(self, path: str, layer: int = LAYER, device: str | None = None):
         transformers = require("transformers")
+        no_code = {"trust_remote_code": False}
         try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-            self.model = transformers.AutoModel.from_pretrained(path)
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(path, **no_code)
+            self.model = transformers.AutoModel.from_pretrained(path, **no_code)
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise MlmaError(f"--encoder {path}: no Hugging Face model ({reason})") from None
+        tensors.check_finite(dict(self.model.named_parameters()), f"--encoder {path}")
         if not self.tokenizer.is_fast:
             raise MlmaError(f"--encoder {path}: has no tokenizer.json, which says what is a word")
         layers = self.model.config.num_hidden_layers

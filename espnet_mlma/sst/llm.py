@@ -4,6 +4,8 @@ weights; its embeddings, and adapters to train it with."""
 from __future__ import annotations
 
 import importlib.util
+import json
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from espnet_mlma import hub
+from espnet_mlma import hub, tensors
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
 from espnet_mlma.sst.cache import Rotation
@@ -20,8 +22,8 @@ from espnet_mlma.sst.dialogue import Tokens
 from espnet_mlma.sst.extras import require
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from peft import LoraConfig, PeftModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 peft = require("peft")
 safetensors = require("safetensors")
@@ -34,6 +36,18 @@ SMOLLM2 = "smollm2"
 
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_ADAPTER_CONFIG = "adapter_config.json"
+# Of adapter_config.json: what `add_lora` sets, and what says nothing about the arithmetic.
+_ADAPTER_OPTIONS = ("r", "lora_alpha", "lora_dropout", "target_modules")
+_ADAPTER_LABELS = (
+    "base_model_name_or_path",
+    "inference_mode",
+    "peft_version",
+    "revision",
+    "task_type",
+)
+# A model's folder may bring Python files of its own; they are not run.
+_NO_CODE = {"trust_remote_code": False}
 
 
 class LanguageModel:
@@ -109,11 +123,12 @@ def load(
     folder, gguf = _located(name)
     source = {"gguf_file": gguf} if gguf else {}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **source)
-        config = transformers.AutoConfig.from_pretrained(folder, **source, **(random or {}))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **source, **_NO_CODE)
+        config = transformers.AutoConfig.from_pretrained(folder, **source, **_NO_CODE)
         if random is not None:
+            _change(config, random, name)
             model = transformers.AutoModelForCausalLM.from_config(
-                config, attn_implementation="sdpa"
+                config, attn_implementation="sdpa", **_NO_CODE
             )
             return LanguageModel(model.to(device, dtype).eval(), tokenizer)
         model, found = transformers.AutoModelForCausalLM.from_pretrained(
@@ -122,6 +137,7 @@ def load(
             dtype=dtype,
             attn_implementation="sdpa",
             output_loading_info=True,
+            **_NO_CODE,
         )
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         first_line = str(error).strip().partition("\n")[0]
@@ -134,7 +150,17 @@ def load(
                 f"{name}: {what} weights {sorted(keys)[0]} and {len(keys) - 1} more; "
                 "the files are not of this configuration: fetch them again"
             )
+    tensors.check_finite(dict(model.named_parameters()), name)
     return LanguageModel(model.to(device).eval(), tokenizer)
+
+
+def _change(config: PretrainedConfig, entries: Mapping[str, Any], name: str) -> None:
+    """Change entries of a configuration; arguments of a loader are none."""
+    known = config.to_dict()
+    for key, value in entries.items():
+        if key not in known:
+            raise MlmaError(f"random: {name}'s configuration has no {key}; take it out")
+        setattr(config, key, value)
 
 
 def packaged_smollm2() -> Path:
@@ -214,7 +240,9 @@ def load_lora(llm: LanguageModel, folder: Path, trainable: bool = False) -> Lang
     try:
         with safetensors.safe_open(weights, framework="pt") as file:
             saved = set(file.keys())
-        model = peft.PeftModel.from_pretrained(llm.model, folder, is_trainable=trainable)
+        model = peft.PeftModel.from_pretrained(
+            llm.model, folder, is_trainable=trainable, config=_lora_config(folder)
+        )
         adapters = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
         different = saved ^ set(adapters)
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
@@ -227,7 +255,34 @@ def load_lora(llm: LanguageModel, folder: Path, trainable: bool = False) -> Lang
             f"{folder}: not adapters of this model: {sorted(different)[0]} and "
             f"{len(different) - 1} more are only in one of them; give those trained with it"
         )
+    tensors.check_finite(adapters, weights)
     return LanguageModel(model if trainable else model.merge_and_unload(), llm.tokenizer)
+
+
+def _lora_config(folder: Path) -> LoraConfig:
+    """The configuration of adapters as `add_lora` makes them.
+
+    Others, which peft would follow, may name modules to import or models to download.
+    """
+    file = folder / _ADAPTER_CONFIG
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        options = {name: found.pop(name) for name in _ADAPTER_OPTIONS}
+        numbers = [options[name] for name in _ADAPTER_OPTIONS[:3]]
+        modules = options["target_modules"]
+        if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+            raise ValueError(f"{numbers} are no numbers")
+        if not (isinstance(modules, list) and all(isinstance(name, str) for name in modules)):
+            raise ValueError("target_modules is no list of names")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise MlmaError(f"{file}: not of our adapters ({error!r}); copy them again") from None
+    config = peft.LoraConfig(**options, task_type="CAUSAL_LM")
+    ours = config.to_dict()
+    for name in _ADAPTER_LABELS:
+        found.pop(name, None)
+    if other := [name for name, value in found.items() if name not in ours or value != ours[name]]:
+        raise MlmaError(f"{file}: {other[0]} is not as our training sets it; give its adapters")
+    return config
 
 
 def _located(name: str) -> tuple[Path, str | None]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espnet_mlma import files
+from espnet_mlma import files, tensors
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.host import import_espnet
 from espnet_mlma.sst import config as configuration
@@ -166,6 +166,7 @@ class SpeechTranslator(nn.Module):
                 f"{file}: of another encoder or language model: {wrong[0]} and {len(wrong) - 1} "
                 "more are missing, unknown or of another shape; give the folder of its stage 1"
             )
+        tensors.check_finite(state, file)
         self.load_state_dict(state, strict=False)
 
     def load_adapters(self, folder: Path, trainable: bool) -> None:
