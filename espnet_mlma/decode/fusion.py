@@ -23,6 +23,7 @@ flashlight-text (0.0.7, March 2024), which torchaudio's decoder needs, has no wh
 from __future__ import annotations
 
 import math
+import os
 import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
@@ -78,7 +79,7 @@ class NgramModel:
         config.show_progress = False
         config.arpa_complain = kenlm.ARPALoadComplain.NONE
         try:
-            self._model = kenlm.Model(str(path), config)
+            self._model = kenlm.Model(os.fsencode(path), config)
         except (OSError, MemoryError, UnicodeDecodeError) as error:  # not UTF-8 in its message
             raise MlmaError(
                 f"{path}: KenLM cannot read it: {_reason(error)}; give an ARPA or "
