@@ -105,11 +105,14 @@ class AcousticModel:
         return next((self._languages[i] for i in token_ids if i in self._languages), None)
 
 
-def check_emissions(log_probs: Tensor) -> None:
+def check_emissions(log_probs: Tensor) -> Tensor:
     """Refuse NaN and Inf, of which a search would make a text all the same.
 
     Args:
         log_probs: (..., vocabulary).
+
+    Returns:
+        What was given.
 
     Raises:
         MlmaError: a frame has no finite maximum, or a NaN.
@@ -119,3 +122,4 @@ def check_emissions(log_probs: Tensor) -> None:
             "the model's output is NaN or Inf; its checkpoint is damaged or diverged in training: "
             "take another"
         )
+    return log_probs

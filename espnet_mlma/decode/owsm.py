@@ -143,9 +143,7 @@ class SpeechToTextModel(AcousticModel):
         encoded, _ = self.model.encode(speech.to(self.device), lengths, **inputs)
         if isinstance(encoded, tuple):  # with intermediate CTC: (frames, intermediate frames)
             encoded = encoded[0]
-        log_probs = self.model.ctc.log_softmax(encoded)
-        check_emissions(log_probs)
-        return log_probs
+        return check_emissions(self.model.ctc.log_softmax(encoded))
 
     @torch.inference_mode()
     def _frames_of(self, samples: int) -> int:

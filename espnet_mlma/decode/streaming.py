@@ -14,7 +14,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShort
 from torch import Tensor
 
 from espnet_mlma.audio import SAMPLE_RATE, as_samples
-from espnet_mlma.decode.acoustic import AcousticModel
+from espnet_mlma.decode.acoustic import AcousticModel, check_emissions
 from espnet_mlma.decode.best_path import Path, best_path
 from espnet_mlma.decode.owsm import SpeechToTextModel
 from espnet_mlma.decode.recogniser import Recogniser
@@ -376,7 +376,7 @@ class StreamingTranscriber:
             raise MlmaError("the stream is finished; call reset() before a new one")
 
     def _log_probs(self, frames: Tensor) -> Tensor:
-        return self._recogniser.model.ctc.log_softmax(frames[None])[0]
+        return check_emissions(self._recogniser.model.ctc.log_softmax(frames[None])[0])
 
 
 def _check(recogniser: Recogniser) -> None:

@@ -283,12 +283,13 @@ def test_without_kenlm_the_error_says_what_to_install(monkeypatch, tmp_path):
 
 
 def test_a_model_of_words_may_have_any_name(tmp_path):
+    pytest.importorskip("kenlm")
     folder = tmp_path / os.fsdecode(b"mod\xe8le")
     folder.mkdir()
     unigrams = "-1\t<unk>\n-99\t<s>\t-0.3\n-1\t</s>\n-1\ta\t-0.3\n"
     bigrams = "-0.5\t<s> a\n-0.5\ta </s>\n"
-    (folder / "a.arpa").write_text(
-        f"\\data\\\nngram 1=4\nngram 2=2\n\n\\1-grams:\n{unigrams}\n\\2-grams:\n{bigrams}\n\\end\\\n"
-    )
+    head = "\\data\\\nngram 1=4\nngram 2=2\n\n"
+    parts = f"\\1-grams:\n{unigrams}\n\\2-grams:\n{bigrams}\n\\end\\\n"
+    (folder / "a.arpa").write_text(head + parts)
     model = NgramModel(folder / "a.arpa")
     assert model.word(model.start(), "a")[0] < 0
