@@ -22,8 +22,8 @@ def campaign(report: Campaign, folder: Path) -> None:
         report: gets the cases.
         folder: to work in; empty.
     """
-    tried, process = recipe.build(folder)
-    work = folder / "work"
+    tried = recipe.build(folder.parent / "recipe")
+    work = tried.folder / "work"
     is_mounted = _mount(work)
     if not is_mounted:
         report.skip(PART, "no tmpfs can be mounted; files are limited in size instead")
@@ -35,8 +35,6 @@ def campaign(report: Campaign, folder: Path) -> None:
                 else:
                     _limited(report, tried, stage, part)
     finally:
-        process.kill()
-        process.wait()
         if is_mounted:
             tried.wait_for_orphans()
             subprocess.run(["umount", work], check=True)

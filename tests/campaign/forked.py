@@ -5,6 +5,7 @@ What is slow to import has to be imported before, in this process.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import resource
@@ -70,6 +71,7 @@ def _become(work: Callable[[], object], memory: int, cwd: str, out: int, err: in
     """Never returns."""
     code = CRASHED
     try:
+        end_with_parent()
         os.setsid()
         os.chdir(cwd)
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -81,6 +83,12 @@ def _become(work: Callable[[], object], memory: int, cwd: str, out: int, err: in
         code = status_of(work)
     finally:
         os._exit(code)
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def take_streams(*fds: int) -> None:

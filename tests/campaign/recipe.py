@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.campaign import server, watch
@@ -161,17 +162,15 @@ class Recipe:
                     continue
 
 
-def build(folder: Path) -> tuple[Recipe, subprocess.Popen]:
+@cache
+def build(folder: Path) -> Recipe:
     """Run the recipe undisturbed and keep its folder as it was before and after each stage.
 
     Args:
-        folder: to work in; empty.
-
-    Returns:
-        The recipe, and the server to end after use.
+        folder: to work in; made.
     """
     server.install(folder / "bin")
-    process = server.start(folder / "socket")
+    server.start(folder / "socket")
     recipe = Recipe(folder, folder / "socket")
     work = recipe.work
     work.mkdir(parents=True)
@@ -192,7 +191,7 @@ def build(folder: Path) -> tuple[Recipe, subprocess.Popen]:
             keep(recipe, 22)
             recipe.restore(2)
     keep(recipe, 15)
-    return recipe, process
+    return recipe
 
 
 def keep(recipe: Recipe, stage: int) -> None:

@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.campaign import fixtures, watch
-from tests.campaign.forked import status_of, take_streams
+from tests.campaign.forked import end_with_parent, status_of, take_streams
 
 SOCKET = "MLMA_CAMPAIGN_SOCKET"
 _CLIENT = """#!{python} -SEI
@@ -51,8 +51,8 @@ def install(folder: Path) -> None:
     client.chmod(0o755)
 
 
-def start(path: Path) -> subprocess.Popen:
-    """Start the server and wait until it answers."""
+def start(path: Path) -> None:
+    """Start the server and wait until it answers; it ends with this process."""
     # The recipe's path.sh sets these, and they count when an interpreter starts.
     fixed = {"PYTHONHASHSEED": "0", "LC_ALL": "C", "PYTHONIOENCODING": "UTF-8"}
     process = subprocess.Popen(
@@ -62,7 +62,6 @@ def start(path: Path) -> subprocess.Popen:
     while not path.exists():
         assert process.poll() is None, "the server does not start"
         time.sleep(0.05)
-    return process
 
 
 def main() -> None:
@@ -107,6 +106,7 @@ def _fork(connection: socket.socket, listener: socket.socket) -> int:
         return pid
     code = 70
     try:
+        end_with_parent()
         listener.close()
         os.setsid()
         take_streams(*fds)
