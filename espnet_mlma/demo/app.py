@@ -22,6 +22,7 @@ from espnet_mlma.errors import MlmaError
 if TYPE_CHECKING:
     import gradio
 
+    from espnet_mlma.audio import DamagedAudio
     from espnet_mlma.decode import Recogniser
 
 _HERE = Path(__file__).parent
@@ -136,7 +137,7 @@ def _pages(recognisers: Mapping[str, Recogniser], sound: Upload, limits: Limits)
         MlmaError: no audio, or too much of it.
     """
     yield results.waiting("Reading the audio …")
-    duration, fault = _measured(sound, limits.minutes)
+    duration, damage = _measured(sound, limits.minutes)
     runs = [_Run(name, model, sound.path, duration) for name, model in recognisers.items()]
     due = 0.0
     while not all(run.is_finished for run in runs):
@@ -145,42 +146,31 @@ def _pages(recognisers: Mapping[str, Recogniser], sound: Upload, limits: Limits)
             due = time.monotonic() + _REFRESH_SECONDS
         for run in runs:
             if not run.is_finished:
-                run.advance(fault is not None)
-    damage = results.message(sound.renamed(str(fault))) if fault else ""
-    yield damage + results.transcripts([run.column for run in runs], sound.name)
+                run.advance()
+    said = results.message(sound.renamed(str(damage))) if damage else ""
+    yield said + results.transcripts([run.column for run in runs], sound.name)
 
 
-def _measured(sound: Upload, most_minutes: float) -> tuple[float, MlmaError | None]:
+def _measured(sound: Upload, most_minutes: float) -> tuple[float, DamagedAudio | None]:
     """Measure audio by decoding it: a header may lie.
 
     Returns:
-        Seconds, and what ends the audio before its end: it is damaged or cut off.
+        Seconds, and the damage that ends it.
 
     Raises:
         MlmaError: no audio, or too much of it.
     """
-    from espnet_mlma.audio import SAMPLE_RATE, audio_blocks
+    from espnet_mlma.audio import SAMPLE_RATE, UntilDamage, audio_blocks
 
-    samples = 0
-    fault = None
-    blocks = audio_blocks(sound.path)
-    while True:
-        try:
-            block = next(blocks, None)
-        except MlmaError as error:
-            if not samples:
-                raise
-            fault = error
-            break
-        if block is None:
-            break
+    samples, blocks = 0, UntilDamage(audio_blocks(sound.path))
+    for block in blocks:
         samples += len(block)
         if samples > most_minutes * 60 * SAMPLE_RATE:
             raise MlmaError(
                 f"{sound.name}: longer than {most_minutes:g} minutes; cut it, or start the page "
                 "with a higher limit"
             )
-    return samples / SAMPLE_RATE, fault
+    return samples / SAMPLE_RATE, blocks.damage
 
 
 class _Run:
@@ -194,22 +184,13 @@ class _Run:
     def is_finished(self) -> bool:
         return self.column.is_finished
 
-    def advance(self, is_damaged: bool) -> None:
-        """Recognise one part more.
+    def advance(self) -> None:
+        """Recognise one part more; damage ends the audio."""
+        from espnet_mlma.audio import DamagedAudio
 
-        Args:
-            is_damaged: the audio ends in an error, as is known.
-
-        Raises:
-            MlmaError: another error of the audio.
-        """
-        start = time.perf_counter()
-        try:
+        start, part = time.perf_counter(), None
+        with suppress(DamagedAudio):
             part = next(self._parts, None)
-        except MlmaError:
-            if not is_damaged:
-                raise
-            part = None
         spent = self.column.spent + time.perf_counter() - start
         parts = self.column.parts if part is None else (*self.column.parts, part)
         self.column = replace(self.column, parts=parts, spent=spent, is_finished=part is None)

@@ -312,6 +312,8 @@ def test_names_of_files_are_text_and_ours_are_not_shown(server, client, sound):
 def test_a_damaged_upload_is_named_by_its_sender(server, client, sound):
     shown = recognise(client, upload(client, sound.read_bytes()[:-20000], "cut.wav"))
     assert "cut.wav: " in shown and str(server.temporary) not in shown
+    # What is there is recognised.
+    assert is_transcript(shown) and "data-start" in shown
 
 
 def test_the_folder_is_of_this_server_and_user_alone(server, client, sound):
