@@ -197,6 +197,8 @@ def false_words(recogniser: Recogniser, args) -> None:
     kinds = [*KINDS, "all, one after the other"]
     found, seconds = {name: np.zeros(6, int) for name in kinds}, dict.fromkeys(kinds, 0.0)
     for name, samples in clips():
+        if len(samples) > args.longest * SAMPLE_RATE:
+            continue
         seconds[name] += len(samples) / SAMPLE_RATE
         ways = [recogniser.transcribe(samples).words, live(stream, samples), ()]
         if len(samples) <= BATCH_SECONDS * SAMPLE_RATE:
@@ -204,7 +206,7 @@ def false_words(recogniser: Recogniser, args) -> None:
         for place, words in enumerate(ways):
             found[name][2 * place :][:2] += len(words), len(guarded(words, samples))
         print(f"  {sum(seconds.values()):.0f} s", end="\r", flush=True)
-    rows = [[name, f"{seconds[name] / 60:.1f}", *found[name]] for name in kinds]
+    rows = [[name, f"{seconds[name] / 60:.1f}", *found[name]] for name in kinds if seconds[name]]
     hours = sum(seconds.values()) / 3600
     all_words = sum(found.values())
     rows.append(["all, words", f"{60 * hours:.1f}", *all_words])
@@ -247,6 +249,9 @@ def speech(recogniser: Recogniser, args) -> None:
 def main() -> None:
     parser = model_arguments(__doc__.splitlines()[0])
     parser.add_argument("--name", default="the model", help="what tables call it")
+    parser.add_argument(
+        "--longest", type=float, default=MIXED_SECONDS, help="leave out longer clips; seconds"
+    )
     args = parser.parse_args()
     if not args.model:
         parser.error("give --model")
