@@ -35,7 +35,8 @@ def clip(text: str = "a b") -> dict:
 
 
 def test_the_shares_are_those_of_the_options():
-    read, plain = preprocessor(non_speech_prob=0.2, silence_prob=0.5), clip()["speech"]
+    read = preprocessor(non_speech_prob=0.2, quieter_prob=0, silence_prob=0.5)
+    plain = clip()["speech"]
     np.random.seed(0)
     heard = [read("a", clip()) for _ in range(400)]
     replaced = [one for one in heard if not len(one["text"])]
@@ -52,6 +53,16 @@ def test_the_shares_are_those_of_the_options():
             after += len(spoken) - place > RATE
             assert len(spoken) <= 3 * RATE
     assert 120 < before < 210 and 120 < after < 210
+
+
+def test_some_clips_are_quieter():
+    read = preprocessor(non_speech_prob=0, quieter_prob=0.4, quieter_decibels=20, silence_prob=0)
+    np.random.seed(0)
+    heard = [read("a", clip()) for _ in range(200)]
+    gains = [20 * np.log10(np.abs(one["speech"]).max() / 0.1) for one in heard]
+    assert all(len(one["text"]) == 3 and one["speech"].dtype == np.float32 for one in heard)
+    assert -20 < min(gains) < -15 and max(gains) < 0.01
+    assert 50 < sum(gain < -0.01 for gain in gains) < 110
 
 
 def test_the_same_seed_gives_the_same_clips():
@@ -78,7 +89,13 @@ def test_a_text_with_a_language_token_is_emptied_whole():
 
 
 @pytest.mark.parametrize(
-    "option", [{"non_speech_prob": 1.5}, {"silence_prob": -0.1}, {"silence_seconds": -1}]
+    "option",
+    [
+        {"non_speech_prob": 1.5},
+        {"silence_prob": -0.1},
+        {"silence_seconds": -1},
+        {"quieter_prob": 2},
+    ],
 )
 def test_an_option_out_of_range_is_named(option):
     with pytest.raises(MlmaError, match=f"preprocessor_conf: {next(iter(option))} is"):
