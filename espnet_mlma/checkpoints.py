@@ -35,8 +35,10 @@ def save(write: Callable[[BinaryIO], object], path: Path, *, keep_previous: bool
                 write(file)
             if keep_previous and path.is_file():
                 _link(path, previous(path))
-    except RuntimeError as error:  # torch's own word for a full disk
-        raise MlmaError(f"cannot write {path}: {error}; make room") from None
+    except RuntimeError as error:  # torch ends its file in the place where a write has failed
+        failed = error.__context__
+        reason = failed.strerror if isinstance(failed, OSError) else error
+        raise MlmaError(f"cannot write {path}: {reason}; make room") from None
 
 
 def read(path: Path) -> Any:

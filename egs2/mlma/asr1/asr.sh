@@ -182,6 +182,9 @@ failed() {
     die "stage ${now} failed with exit status $2; the whole log is in $1"
 }
 
+# full FILE: give up because a file cannot be written.
+full() { die "stage ${now}: cannot write $1: the disk is full or not writable; make room, then run this again"; }
+
 # claim FOLDER: be the only run that writes it, until this one ends. Processes that may outlive it
 # are started with 9>&-, and claim what they write themselves.
 claim() {
@@ -192,7 +195,7 @@ claim() {
     if command -v flock >/dev/null && ! flock -n 9; then
         die "stage ${now}: $1: $(cat "${lock}") writes it already; wait for it or end it, then run this again"
     fi
-    echo "process $$ on ${HOSTNAME}" >"${lock}"
+    echo "process $$ on ${HOSTNAME}" 2>/dev/null >"${lock}" || full "${lock}"
 }
 
 # run_jobs COUNT LOG COMMAND...: run copies of a command side by side; {job} becomes their number.
@@ -234,7 +237,7 @@ conf_value() {
 resume_script() {
     mkdir -p "$1"
     printf '#!/usr/bin/env bash\ncd %q || exit\n./asr.sh %s --stage %s "$@"\n' \
-        "${PWD}" "${command_line}" "$2" >"$1/run.sh"
+        "${PWD}" "${command_line}" "$2" 2>/dev/null >"$1/run.sh" || full "$1/run.sh"
     chmod +x "$1/run.sh"
 }
 
@@ -427,7 +430,8 @@ stage_12() {
         need "${data_feats}/${set}/wav.scp" "stage 3"
         job=$((number % inference_nj + 1)) number=$((number + 1))
         jobs=$((job > jobs ? job : jobs))
-        echo "${data_feats}/${set}" >>"${folder}/logdir/sets.${job}"
+        echo "${data_feats}/${set}" 2>/dev/null >>"${folder}/logdir/sets.${job}" ||
+            full "${folder}/logdir/sets.${job}"
     done
     ${prefix} python3 -m espnet_mlma.decode.calibrate --asr_train_config "${asr_exp}/config.yaml" \
         --asr_model_file "${model}" --config conf/decode_ctc_best_path.yaml --ngpu "${gpu}" \
