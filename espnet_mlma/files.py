@@ -18,6 +18,7 @@ import yaml
 from espnet_mlma import claims
 from espnet_mlma.errors import MlmaError
 
+_YAML_VALUES = 10_000_000
 _WRITERS = 100  # processes that may write one output at once, each to a place of its own
 _HEAD = 2**16  # bytes that the kind of line ends is found in
 # Byte order marks of other encodings.
@@ -134,7 +135,7 @@ def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
         remedy: what to do where it is none, for the error.
 
     Raises:
-        MlmaError: it cannot be read, or holds something else.
+        MlmaError: it cannot be read, holds something else, or has aliases that multiply.
     """
     text = read_text(path, remedy)
     try:
@@ -144,7 +145,20 @@ def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
         raise MlmaError(f"{path}: not a readable YAML file ({reason}); {remedy}") from None
     if not isinstance(contents, dict | None):
         raise MlmaError(f"{path}: holds a {type(contents).__name__}, no mapping; {remedy}")
+    if _expanded(contents, {}) > _YAML_VALUES:
+        raise MlmaError(f"{path}: its aliases make more than {_YAML_VALUES} values; {remedy}")
     return contents or {}
+
+
+def _expanded(value: object, sizes: dict[int, int]) -> int:
+    """Count the values in a value, again for each alias: printing it takes as long."""
+    if not isinstance(value, list | tuple | dict):
+        return 1
+    if id(value) not in sizes:
+        sizes[id(value)] = _YAML_VALUES  # what holds itself has no end
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        sizes[id(value)] = 1 + sum(_expanded(part, sizes) for part in inner)
+    return sizes[id(value)]
 
 
 def replace_folder(folder: Path, fill: Callable[[Path], object]) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -233,3 +234,14 @@ def test_yaml_that_holds_no_mapping_is_one_line(tmp_path, text):
 def test_yaml_with_a_byte_order_mark_is_read(tmp_path):
     (tmp_path / "t.yaml").write_text("città: 1\n", encoding="utf-8-sig")
     assert read_yaml(tmp_path / "t.yaml", "") == {"città": 1}
+
+
+def test_yaml_whose_aliases_multiply_or_hold_themselves_is_refused(tmp_path: Path) -> None:
+    levels = [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise("abcdefghi")]
+    multiplied = "\n".join(["a: &a [x]", *levels])
+    for text in (multiplied, "a: &a [*a]", "a: &a {b: *a}"):
+        (tmp_path / "t.yaml").write_text(text)
+        with pytest.raises(MlmaError, match=r"t\.yaml: its aliases make .*; take another"):
+            read_yaml(tmp_path / "t.yaml", "take another")
+    (tmp_path / "t.yaml").write_text("a: &a [x, y]\nb: *a\nc: [*a, *a]\n")
+    assert read_yaml(tmp_path / "t.yaml", "")["c"] == [["x", "y"]] * 2

@@ -235,7 +235,7 @@ def _equal(one: Path, other: Path) -> bool:
         return one.is_symlink() and other.is_symlink() and os.readlink(one) == os.readlink(other)
     if one.read_bytes() == other.read_bytes():
         return True
-    if one.suffix == ".pth":
+    if ".pth" in one.suffixes:
         return _equal_tensors(one, other)
     if one.suffix == ".json" and one.parent.name == "data":  # the record of a shard, with dates
         first, second = (json.loads(path.read_text()) for path in (one, other))
