@@ -37,6 +37,8 @@ def iter_archive(archive: Path, members: Collection[str]) -> Iterator[tuple[str,
         MlmaError: the archive is missing or damaged.
     """
     wanted = set(members)
+    if archive.exists() and not archive.is_file():  # a pipe would be waited for
+        raise MlmaError(f"{archive}: no file; download the archive again")
     try:
         with _decompressed(archive) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
             for entry in tar:

@@ -1,5 +1,6 @@
 import gzip
 import io
+import os
 import subprocess
 import tarfile
 from pathlib import Path
@@ -90,3 +91,9 @@ def test_names_in_a_pipe_are_quoted(name: str) -> None:
     assert parse_scp_value(value) == member
     words = subprocess.check_output(["sh", "-c", "printf '%s\n' " + value.removesuffix("|")])
     assert words.decode().splitlines()[2:] == [str(member.archive), member.member]
+
+
+def test_an_archive_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar.gz")
+    with pytest.raises(MlmaError, match=r"a\.tar\.gz: no file; download"):
+        list(iter_archive(tmp_path / "a.tar.gz", ["x"]))
