@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,7 +37,11 @@ def main() -> None:
             start = time.monotonic()
             place = Path(folder) / part
             place.mkdir()
-            importlib.import_module(f"tests.campaign.{part}").campaign(report, place)
+            try:
+                importlib.import_module(f"tests.campaign.{part}").campaign(report, place)
+            except Exception:  # the other parts and the tables are wanted all the same
+                traceback.print_exc()
+                report.add(part, "the campaign", "itself", "ended by an exception of its own")
             spent[part] = time.monotonic() - start
             print(f"{part}: {spent[part]:.0f} s", file=sys.stderr, flush=True)
     text = tables(report)

@@ -6,7 +6,9 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISDIR
 
 import numpy as np
 
@@ -89,18 +91,20 @@ def _again(tried: Recipe, stage: int) -> str | None:
         wrong = fault(ended)
         if wrong:
             return f"run {number} after it: {wrong}"
+        if not tried.wait_for_orphans():
+            return "processes do not end with their parent"
         if ended.status == 0:
-            tried.wait_for_orphans()
             return recipe.difference(tried, stage)
-        tried.wait_for_orphans()
     return f"does not end in {_TRIES} runs after it: {ended.errors[-1][:300]}"
 
 
 def _listing(tried: Recipe) -> list[tuple[str, int, int]]:
     found = []
     for path in sorted((tried.folder / "work").rglob("*")):
-        status = path.lstat()
-        found.append((str(path), status.st_size, status.st_mtime_ns if path.is_file() else 0))
+        with suppress(FileNotFoundError):  # a process may still be at work
+            status = path.lstat()
+            date = 0 if S_ISDIR(status.st_mode) else status.st_mtime_ns
+            found.append((str(path), status.st_size, date))
     return found
 
 
@@ -127,7 +131,6 @@ def _two_at_once(report: Campaign, tried: Recipe, stage: int) -> None:
 def _kill_script_alone(report: Campaign, tried: Recipe, stage: int) -> None:
     """kill -9 of asr.sh leaves its programs without a parent; the same command at once."""
     tried.restore(stage)
-    before = _listing(tried)
     with open(os.devnull, "w") as nothing:
         process = tried.start(stage, real=True, stdout=nothing, stderr=nothing)
         wanted = "checkpoint.pth" if stage == 11 else "*.ark"
@@ -136,6 +139,6 @@ def _kill_script_alone(report: Campaign, tried: Recipe, stage: int) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    if _listing(tried) != before:
+        status = process.wait()
+    if status == -signal.SIGKILL:
         report.add(PART, f"stage {stage}", "asr.sh alone", _again(tried, stage))

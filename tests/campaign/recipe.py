@@ -6,10 +6,12 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -147,12 +149,22 @@ class Recipe:
             dirs_exist_ok=True,
         )
 
-    def wait_for_orphans(self, seconds: float = 20) -> None:
-        """Wait until no process is left that works in the folder."""
+    def wait_for_orphans(self, seconds: float = 20) -> bool:
+        """Wait until no process is left that works in the folder; end those that stay.
+
+        Returns:
+            Whether all ended by themselves.
+        """
         deadline = time.monotonic() + seconds
-        while list(self._orphans()):
-            assert time.monotonic() < deadline, "processes do not end with their parent"
+        while orphans := list(self._orphans()):
+            if time.monotonic() > deadline:
+                for pid in orphans:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                time.sleep(0.5)
+                return False
             time.sleep(0.05)
+        return True
 
     def _orphans(self) -> Iterator[int]:
         for entry in Path("/proc").iterdir():
