@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -56,7 +57,7 @@ def begin(arguments: list[str], group: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ[FSIZE]),) * 2)
     if LOG not in os.environ:
         return
-    program = " ".join(arguments)
+    program = re.sub(r"\bnew\.\d+", "new.PID", " ".join(arguments))  # stage 10's own folder
     told = os.environ.get(KILL)
     kill = Kill(**json.loads(told)) if told else None
     if kill and kill.program != program:
