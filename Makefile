@@ -2,8 +2,10 @@
 # make translation  speech into text of another language, while it is spoken: train, stream, score
 # make test    lint and tests
 # PYTHON=...   the Python to make .venv with; found by itself otherwise
+# WORKERS=2    processes that run the tests; each needs up to 4 GB
 SHELL := /bin/bash
 BIN := .venv/bin
+WORKERS := 2
 RECIPE := egs2/mlma/asr1
 INSTALLED := .venv/installed
 DEMO := $(RECIPE)/exp/demo.done
@@ -44,8 +46,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/shellcheck -x $(SCRIPTS)
 
+# Tests of a file stay in one process: they share fixtures.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
