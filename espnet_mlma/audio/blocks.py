@@ -96,7 +96,7 @@ def check_level(samples: np.ndarray, name: str) -> None:
     """
     peak = float(np.abs(samples).max(initial=0))
     if not np.isfinite(peak):
-        raise MlmaError(f"{name}: has samples that are no numbers; write it anew")
+        raise MlmaError(f"{name}: contains NaN or Inf; re-encode the file")
     if peak > _LOUDEST:
         raise MlmaError(
             f"{name}: samples reach {peak:g}; divide them so that they lie between -1 and 1"

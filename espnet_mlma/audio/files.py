@@ -31,7 +31,7 @@ class DamagedAudio(MlmaError):
     def at(cls, name: str, reached: float, whole: float | None = None) -> DamagedAudio:
         """An error about the file `name`, damaged after `reached` of `whole` seconds."""
         of_whole = "" if whole is None else f" of {whole:.1f} s"
-        return cls(f"{name}: cut off or damaged after {reached:.1f} s{of_whole}; copy it anew")
+        return cls(f"{name}: cut off or damaged after {reached:.1f} s{of_whole}; copy it again")
 
 
 class UntilDamage:

@@ -18,7 +18,7 @@ from espnet_mlma.text.language import split_language
 
 
 class SpeakingPreprocessor(NonSpeechPreprocessor):
-    """A preprocessor which in training has eSpeak NG say a clip anew whenever it is heard.
+    """A preprocessor that re-synthesises clips with eSpeak NG on each access in training.
 
     Voice, rate, pitch and noise are drawn from NumPy's global generator, as ESPnet draws its own
     augmentation, which follows. The clips on disk give their texts, and the lengths that batches

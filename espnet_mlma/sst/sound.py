@@ -34,7 +34,7 @@ def laid_down(parts: Iterable[Part], samples: int) -> np.ndarray:
         wanted, at = (part.end - part.start) * SAMPLE_RATE, round(part.at * SAMPLE_RATE)
         if len(piece) < wanted - _MISSING_SAMPLES:
             missing = (wanted - len(piece)) / SAMPLE_RATE
-            raise MlmaError(f"{part.audio} ends {missing:.1f} s before {part.end} s; copy it anew")
+            raise MlmaError(f"{part.audio} ends {missing:.1f} s before {part.end} s; copy it again")
         if at + len(piece) > samples + _MISSING_SAMPLES:
             raise MlmaError(
                 f"{part.audio} at {part.at} s goes beyond its {samples / SAMPLE_RATE:.2f} s; "

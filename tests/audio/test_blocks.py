@@ -291,8 +291,8 @@ def test_what_is_no_sound_is_said_in_a_line(tmp_path: Path, capfd) -> None:
     ("loudest", "said"),
     [
         (32768.0, "samples reach 32768; divide them"),
-        (np.nan, "has samples that are no numbers"),
-        (-np.inf, "has samples that are no numbers"),
+        (np.nan, "contains NaN or Inf"),
+        (-np.inf, "contains NaN or Inf"),
     ],
 )
 def test_samples_that_are_no_sound_are_refused(tmp_path: Path, loudest: float, said: str) -> None:

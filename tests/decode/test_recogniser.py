@@ -60,7 +60,7 @@ def test_whole_numbers_are_scaled(recogniser, utterances, dtype):
     [
         (np.zeros((16000, 2), dtype=np.float32), r"\(16000, 2\)"),
         (np.full(16000, 3e4), "reach 30000"),
-        (np.full(16000, np.nan), "no numbers"),
+        (np.full(16000, np.nan), "NaN or Inf"),
         (b"RIFF", "audio is bytes"),
         (["a.wav", "b.wav"], "audio is list"),
         ((16000, np.zeros(16000)), "audio is tuple"),

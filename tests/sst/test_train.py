@@ -469,7 +469,7 @@ def test_audio_that_is_not_a_number(config, data, tmp_path):
     file = tmp_path / "train.jsonl"
     file.write_text(json.dumps(bad) + "\n")
     text = message(config, 1, [file], tmp_path / "o")
-    assert text.startswith(f"segment 'bad': {sound}: has samples that are no numbers")
+    assert text.startswith(f"segment 'bad': {sound}: contains NaN or Inf")
 
 
 def test_a_gradient_that_is_no_number(config, data, tmp_path):
