@@ -15,7 +15,7 @@ import traceback
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.campaign.cases import Campaign, document, tables
+from tests.campaign.cases import Campaign, Case, document, tables
 
 # Corpora first: what later parts import makes every fork slower.
 PARTS = ("corpora", "models", "audio", "kills", "disk")
@@ -29,8 +29,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a sample of the inputs")
     parser.add_argument("--json", type=Path, help="write every case there")
     parser.add_argument("--markdown", type=Path, help="write the page of the documentation there")
+    parser.add_argument(
+        "--add", type=Path, nargs="+", default=[], help="cases of earlier runs (--json), as they are"
+    )
     args = parser.parse_args()
     report = Campaign(args.seed, args.quick)
+    for file in args.add:
+        report.cases += [Case(**case) for case in json.loads(file.read_text())]
     spent = {}
     with tempfile.TemporaryDirectory(prefix="mlma-campaign-", dir=_in_memory()) as folder:
         for part in sorted(args.parts or PARTS, key=PARTS.index):
