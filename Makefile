@@ -46,9 +46,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/shellcheck -x $(SCRIPTS)
 
-# Tests of a file stay in one process: they share fixtures.
+# Tests of a file stay in one process: they share fixtures. String hashes are those of the recipe.
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis

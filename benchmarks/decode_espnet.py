@@ -107,7 +107,7 @@ def speed(args) -> None:
         for path, seconds in zip(paths, DURATIONS, strict=True):
             soundfile.write(path, noise.normal(0, 0.1, round(seconds * SAMPLE_RATE)), SAMPLE_RATE)
         write_experiment(Path(name), list(map(read_audio, paths)), VOCABULARY, args.symbols)
-        for options in (Decoding(), Decoding(beam=10)):
+        for options in (Decoding(speech_guard=False), Decoding(beam=10, speech_guard=False)):
             theirs = espnet(Path(name), options.beam)
             recogniser = espnet_mlma.load(name, device="cpu", decoding=options)
             rows.append(search(theirs, options, paths[0]))
@@ -127,7 +127,9 @@ def texts(args) -> None:
     theirs, counts = espnet(Path(args.model)), Counter()
     model = theirs.asr_model
     utterances = [samples for folder in args.data for samples, _ in read_set(folder)]
-    ours = in_batches(espnet_mlma.load(args.model, device="cpu").transcribe_batch, utterances)
+    unguarded = Decoding(speech_guard=False)  # ESPnet drops no words
+    recogniser = espnet_mlma.load(args.model, device="cpu", decoding=unguarded)
+    ours = in_batches(recogniser.transcribe_batch, utterances)
     for samples, transcript in zip(utterances, ours, strict=True):
         text, _, found, _ = theirs(samples)[0]
         log_probs = model.ctc.log_softmax(encode(model, samples)[None])[0].double()
