@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every case there")
     parser.add_argument("--markdown", type=Path, help="write the page of the documentation there")
     parser.add_argument(
-        "--add", type=Path, nargs="+", default=[], help="cases of earlier runs (--json), as they are"
+        "--add", type=Path, nargs="+", default=[], help="cases of earlier runs (--json)"
     )
     args = parser.parse_args()
     report = Campaign(args.seed, args.quick)
