@@ -239,3 +239,13 @@ def test_nan_and_inf_are_named(value, dtype):
 def test_ignored_and_empty_parameters_pass():
     found = GOOD | {"head": torch.tensor([float("nan")]), "none": torch.ones(0)}
     tensors.check(found, MODEL | {"none": torch.ones(0)}, "m.pt", "config.yaml", ["head"])
+
+
+def test_changed_bytes_of_a_parameter_are_noticed(tmp_path):
+    file = tmp_path / "model.pth"
+    torch.save({"weight": torch.arange(64.0)}, file)
+    contents = file.read_bytes()
+    place = contents.index(torch.arange(64.0).numpy().tobytes())
+    file.write_bytes(contents[:place] + bytes(8) + b"\x01" + contents[place + 9 :])
+    with pytest.raises(MlmaError, match="does not match its checksum"):
+        tensors.read(file)
