@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every case there")
     parser.add_argument("--markdown", type=Path, help="write the page of the documentation there")
     parser.add_argument(
-        "--add", type=Path, nargs="+", default=[], help="cases of earlier runs (--json)"
+        "--add", type=Path, nargs="+", default=[], help="print cases of earlier runs (--json)"
     )
     args = parser.parse_args()
     report = Campaign(args.seed, args.quick)
@@ -38,7 +38,7 @@ def main() -> None:
         report.cases += [Case(**case) for case in json.loads(file.read_text())]
     spent = {}
     with tempfile.TemporaryDirectory(prefix="mlma-campaign-", dir=_in_memory()) as folder:
-        for part in sorted(args.parts or PARTS, key=PARTS.index):
+        for part in sorted(args.parts or ([] if args.add else PARTS), key=PARTS.index):
             start = time.monotonic()
             place = Path(folder) / part
             place.mkdir()
