@@ -99,7 +99,9 @@ def read(config: Path) -> dict[str, Any]:
     if not isinstance(arguments.get("token_type"), str):
         raise MlmaError(f"{config}: token_type is {_shown(arguments.get('token_type'))}, no text")
     rows = arguments.get("train_data_path_and_name_and_type") or []
-    if not all(isinstance(row, list | tuple) and row and isinstance(row[0], str) for row in rows):
+    if not isinstance(rows, list | tuple) or not all(
+        isinstance(row, list | tuple) and row and isinstance(row[0], str) for row in rows
+    ):
         raise MlmaError(f"{config}: train_data_path_and_name_and_type is no list of lists of text")
     arguments["init"] = None  # every parameter comes from the checkpoint
     arguments["token_list"] = _tokens(config, arguments)

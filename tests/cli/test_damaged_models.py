@@ -195,6 +195,7 @@ DAMAGES = {
     "token type word": edit_config(token_type="word"),
     "training set text": edit_config(train_data_path_and_name_and_type="dump"),
     "training set numbers": edit_config(train_data_path_and_name_and_type=[1, 2]),
+    "training set number": edit_config(train_data_path_and_name_and_type=5),
     "tokens too few": edit_tokens(lambda tokens: tokens[:-1]),
     "tokens too many": edit_tokens(lambda tokens: [*tokens, "x"]),
     "tokens twice": edit_tokens(lambda tokens: [*tokens[:-1], tokens[1]]),
