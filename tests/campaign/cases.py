@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -55,6 +56,9 @@ class Campaign:
         return [case for case in self.cases if case.fault]
 
 
+_OWN_FOLDER = re.compile(r"\S*mlma-campaign-[^/]*/")  # of one run, in errors
+
+
 _HEAD = """# The fault campaign
 
 What was tried with damaged input, kills and full disks, and what was not survived. The inputs are
@@ -89,7 +93,8 @@ def tables(campaign: Campaign) -> str:
         lines.append(_row(f"**{part}**", "**all**", cases))
     lines += [_row("**all**", "", campaign.cases), "", "Not survived:", ""]
     lines += [
-        f"- {case.part}, {case.group}, {case.name}: {case.fault}" for case in campaign.failed
+        f"- {case.part}, {case.group}, {case.name}: {_OWN_FOLDER.sub('', case.fault or '')}"
+        for case in campaign.failed
     ] or ["- nothing"]
     if campaign.skipped:
         lines += ["", "Skipped:", ""]
