@@ -37,8 +37,9 @@ def checkout(request, tmp_path) -> Path:
 
 
 def make(folder: Path, *targets: str) -> subprocess.CompletedProcess:
-    """Run make; the environment counts as installed."""
-    variables = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
+    """Run make as from a shell, even below `make test`; the environment counts as installed."""
+    given = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    variables = {name: value for name, value in os.environ.items() if name not in given}
     command = ["make", "-o", ".venv/installed", *targets]
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
 

@@ -156,7 +156,8 @@ def test_without_a_standard_input_there_is_none_to_read(mlma, experiment, monkey
 def test_a_folder_that_cannot_be_made_is_named_before_anything_is_loaded(mlma, sounds, tmp_path):
     (tmp_path / "taken").write_text("")
     folder = tmp_path / "taken" / "new"
-    options = ["--format", "srt", "-o", folder, "--model", tmp_path / "nothing"]
+    (tmp_path / "model").mkdir()
+    options = ["--format", "srt", "-o", folder, "--model", tmp_path / "model"]
     code, _, err = mlma("transcribe", sounds / "a.flac", *options)
     assert code == 1
     assert err.startswith(f"error: cannot make {folder}: Not a directory")

@@ -85,10 +85,10 @@ def test_loading_names_the_key_that_does_not_match(experiment, tmp_path, change)
     state = torch.load(experiment / "valid.cer_ctc.ave.pth")
     if change == "missing":
         del state["encoder.after_norm.weight"]
-        expected = "lacks 1 keys, the first 'encoder.after_norm.weight'"
+        expected = "lacks 1 parameters, first 'encoder.after_norm.weight'"
     else:
         state["encoder.extra"] = torch.zeros(1)
-        expected = "has unknown 1 keys, the first 'encoder.extra'"
+        expected = "has unknown 1 parameters, first 'encoder.extra'"
     torch.save(state, tmp_path / "wrong.pth")
     with pytest.raises(MlmaError, match=expected):
         espnet_mlma.load(experiment, tmp_path / "wrong.pth")
