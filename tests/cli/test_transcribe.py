@@ -157,6 +157,8 @@ def test_a_folder_that_cannot_be_made_is_named_before_anything_is_loaded(mlma, s
     (tmp_path / "taken").write_text("")
     folder = tmp_path / "taken" / "new"
     (tmp_path / "model").mkdir()
+    for name in ("config.yaml", "valid.cer_ctc.ave.pth"):
+        (tmp_path / "model" / name).write_text("")
     options = ["--format", "srt", "-o", folder, "--model", tmp_path / "model"]
     code, _, err = mlma("transcribe", sounds / "a.flac", *options)
     assert code == 1
