@@ -13,11 +13,11 @@ import numpy as np
 from ablation_grid import MODEL, RECIPE, Row
 from common import machine, save
 
-from espnet_mlma.compare.statistics import Bootstrap, bootstrap
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.report.training import read_epochs
-from espnet_mlma.score.align import count_errors
-from espnet_mlma.score.join import Utterance, characters, join
+from espnet_mlma.evaluation.compare.statistics import Bootstrap, bootstrap
+from espnet_mlma.evaluation.report.training import read_epochs
+from espnet_mlma.evaluation.score.align import count_errors
+from espnet_mlma.evaluation.score.join import Utterance, characters, join
 
 DECODING = f"decode_ctc_best_path_asr_model_{MODEL}"
 UNITS = ("WER", "CER")

@@ -18,11 +18,11 @@ import numpy as np
 from common import model_arguments, prepare, report
 
 import espnet_mlma
-from espnet_mlma import datadir
-from espnet_mlma.decode.calibrate import JudgedWord, judged_words
+from espnet_mlma.data import tables as datadir
 from espnet_mlma.decode.folder import decode_folder
 from espnet_mlma.decode.language import guess_language
 from espnet_mlma.decode.words import raw_confidence
+from espnet_mlma.evaluation.calibrate import JudgedWord, judged_words
 
 BINS = 10
 LENGTHS = ((1, 2), (3, 5), (6, 8), (9, None))  # words

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from common import ROOT, arguments, report
 
-from espnet_mlma.corpora.filters import Limits
-from espnet_mlma.corpora.mixtures import CORPORA, load
-from espnet_mlma.corpora.utterance import Utterance
-from espnet_mlma.corpora.writer import write_set
-from espnet_mlma.recipe.filter import filter_folder
-from espnet_mlma.recipe.format_audio import format_folder
-from espnet_mlma.recipe.tokens import read_transcripts, write_tokens
+from espnet_mlma.data.filter import filter_folder
+from espnet_mlma.data.format_audio import format_folder
+from espnet_mlma.data.limits import Limits
+from espnet_mlma.data.mixtures import CORPORA, load
+from espnet_mlma.data.tokens import read_transcripts, write_tokens
+from espnet_mlma.data.utterance import Utterance
+from espnet_mlma.data.writer import write_set
 
 MIXTURE = "real"
 

@@ -30,11 +30,11 @@ from streaming import read_set
 import espnet_mlma
 from espnet_mlma.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.decode.best_path import best_path
-from espnet_mlma.decode.checkpoint import AVERAGES
 from espnet_mlma.decode.folder import read_options
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.prefix_beam import prefix_beam
 from espnet_mlma.decode.recogniser import Recogniser, by_length
+from espnet_mlma.loading.checkpoint import AVERAGES
 
 VOCABULARY = 1000
 DURATIONS = (10.0, *np.linspace(5, 15, 63))  # the first is timed alone, too

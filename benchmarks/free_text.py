@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet_mlma.corpora.synthetic import sentences
+from espnet_mlma.data.corpora.synthetic import sentences
 from espnet_mlma.text import LANGUAGES
 
 MALLARD = "{http://projectmallard.org/1.0/}"

@@ -22,7 +22,7 @@ from streaming import read_set
 import espnet_mlma
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.decode.streaming import StreamingTranscriber
-from espnet_mlma.score.align import count_errors, total_errors
+from espnet_mlma.evaluation.score.align import count_errors, total_errors
 
 SETTINGS = ((0.32, 0.32), (0.64, 0.64), (1.28, 0.64))
 PIECES = (0.02, 0.08, 0.32)

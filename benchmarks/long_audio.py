@@ -21,8 +21,8 @@ import soundfile
 from common import in_own_process, model_arguments, peak_of_process, prepare, report
 
 import espnet_mlma
-from espnet_mlma import datadir
 from espnet_mlma.audio import SAMPLE_RATE
+from espnet_mlma.data import tables as datadir
 from espnet_mlma.decode.folder import decode_folder, read_samples
 
 NOISE = 1e-3  # of the pauses, root mean square of full scale

@@ -23,7 +23,7 @@ from espnet_mlma.decode import Decoding, Word
 from espnet_mlma.decode.recogniser import Recogniser
 from espnet_mlma.decode.speech_guard import SpeechGuard
 from espnet_mlma.decode.streaming import StreamingTranscriber
-from espnet_mlma.score.align import count_errors, total_errors
+from espnet_mlma.evaluation.score.align import count_errors, total_errors
 
 LENGTHS = (0.2, 0.3, 0.6, 1.0, 2.0, 4.0, 8.0, 12.0, 30.0, 41.9, 100.0)  # 200 in all
 MIXED_SECONDS = 600

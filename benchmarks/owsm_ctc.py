@@ -44,9 +44,9 @@ from peaky import write_experiment
 
 import espnet_mlma
 from espnet_mlma.audio import SAMPLE_RATE
-from espnet_mlma.compare.measure import parameters
-from espnet_mlma.decode.checkpoint import AVERAGES
 from espnet_mlma.decode.recogniser import Recogniser
+from espnet_mlma.evaluation.compare.measure import parameters
+from espnet_mlma.loading.checkpoint import AVERAGES
 
 OWSM = "OWSM-CTC"
 SYSTEMS = (OWSM, "ours")

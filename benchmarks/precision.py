@@ -11,9 +11,9 @@ from common import milliseconds, model_arguments, prepare, report, time_together
 from encoders import batch, conmamba, runner
 
 import espnet_mlma
-from espnet_mlma import datadir
+from espnet_mlma.data import tables as datadir
 from espnet_mlma.decode.folder import decode_folder
-from espnet_mlma.score.align import count_errors, total_errors
+from espnet_mlma.evaluation.score.align import count_errors, total_errors
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 

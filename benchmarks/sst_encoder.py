@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from espnet_mlma.decode.streaming import FeatureStream
 from espnet_mlma.encoder import EncoderStream
-from espnet_mlma.sst.conmamba import ChunkConMamba, ConMambaConfig
+from espnet_mlma.sst.encoder.conmamba import ChunkConMamba, ConMambaConfig
+from espnet_mlma.sst.encoder.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_SECONDS
-from espnet_mlma.sst.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
 
 SMALL = {"output_size": 64, "num_blocks": 4, "linear_units": 128, "bimamba": "none"}
 ENCODERS = {

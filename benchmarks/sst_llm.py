@@ -14,12 +14,12 @@ from statistics import median
 import torch
 from common import milliseconds, prepare, report, time_together, timed_arguments
 
-from espnet_mlma.sst.cache import SlidingCache, rotate
 from espnet_mlma.sst.config import Decoding
-from espnet_mlma.sst.dialogue import Dialogue
-from espnet_mlma.sst.generate import Conversation
 from espnet_mlma.sst.grid import CHUNK_SECONDS, CHUNK_VECTORS
-from espnet_mlma.sst.llm import LanguageModel, load
+from espnet_mlma.sst.llm.cache import SlidingCache, rotate
+from espnet_mlma.sst.llm.dialogue import Dialogue
+from espnet_mlma.sst.llm.generate import Conversation
+from espnet_mlma.sst.llm.model import LanguageModel, load
 
 PROMPT, CLOSING = 20, 2
 DTYPES = (torch.float32, torch.bfloat16)
@@ -172,7 +172,7 @@ def drift(llm: LanguageModel, args) -> None:
 
 def main() -> None:
     parser = timed_arguments(__doc__.splitlines()[0])
-    parser.add_argument("--model", default="smollm2", help="as of espnet_mlma.sst.llm.load")
+    parser.add_argument("--model", default="smollm2", help="as of espnet_mlma.sst.llm.model.load")
     parser.add_argument("--turns", type=int, default=60, help="turns measured")
     parser.add_argument("--repeats", type=int, default=5, help="of what is timed side by side")
     parser.add_argument("--max-tokens", type=int, default=1000, help="of the cache")

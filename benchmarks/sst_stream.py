@@ -24,9 +24,9 @@ from common import prepare, report, timed_arguments
 from scipy.stats import theilslopes
 
 from espnet_mlma.audio import read_audio
-from espnet_mlma.sst.agent import Translator
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_SECONDS
-from espnet_mlma.sst.stream import add_translator_arguments, translator
+from espnet_mlma.sst.stream.agent import Translator
+from espnet_mlma.sst.stream.files import add_translator_arguments, translator
 
 MINUTES = (1, 5, 10, 30, 55)
 PARTS = ("encoder", "LLM", "both")

@@ -23,11 +23,11 @@ from word_times import Spoken, Voice
 
 import espnet_mlma
 from espnet_mlma.audio import read_audio
-from espnet_mlma.corpora.mini import Line, Size, plan
+from espnet_mlma.data.corpora.mini import Line, Size, plan
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.host import import_espnet
+from espnet_mlma.espnet.imports import import_espnet
+from espnet_mlma.sst.data.words import lengthened, mean_score
 from espnet_mlma.sst.grid import CHUNK_SECONDS
-from espnet_mlma.sst.words import lengthened, mean_score
 
 FLITE_VOICES = ("slt", "rms", "awb")
 MARGINS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1)

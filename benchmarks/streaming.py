@@ -16,10 +16,10 @@ from common import milliseconds, model_arguments, prepare, report
 from encoders import FEATURES
 
 import espnet_mlma
-from espnet_mlma import datadir
+from espnet_mlma.data import tables as datadir
 from espnet_mlma.decode.folder import read_samples
 from espnet_mlma.encoder import ConMambaEncoder, EncoderStream
-from espnet_mlma.score.align import count_errors, total_errors
+from espnet_mlma.evaluation.score.align import count_errors, total_errors
 
 # Encoder frames of 40 ms: 320 ms to 5 s of chunk, 0 to 1.3 s of look-ahead.
 SETTINGS = (

@@ -19,8 +19,8 @@ from common import prepare, report, timed_arguments
 
 import espnet_mlma
 from espnet_mlma.audio import SAMPLE_RATE
-from espnet_mlma.corpora.espeak import BASE_VOICES, SPLITS, Espeak, Line, finish
-from espnet_mlma.corpora.mini import Size, plan
+from espnet_mlma.data.corpora.espeak import BASE_VOICES, SPLITS, Espeak, Line, finish
+from espnet_mlma.data.corpora.mini import Size, plan
 from espnet_mlma.decode.recogniser import Recogniser
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.decode.words import token_groups

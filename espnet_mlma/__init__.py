@@ -5,7 +5,7 @@ Importing the package registers the encoder `conmamba` in ESPnet's tasks (see `p
 
 import importlib
 
-from espnet_mlma import plugin
+from espnet_mlma.espnet import plugin
 from espnet_mlma.version import __version__
 
 __all__ = [

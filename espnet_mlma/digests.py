@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from espnet_mlma import datadir
+from espnet_mlma.data import tables as datadir
 from espnet_mlma.errors import MlmaError
 
 _LENGTH = 16  # hexadecimal digits

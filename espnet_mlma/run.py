@@ -17,10 +17,9 @@ import runpy
 import sys
 from pathlib import Path
 
-from espnet_mlma import plugin
 from espnet_mlma.errors import run_cli
+from espnet_mlma.espnet import guard, plugin
 from espnet_mlma.memory import keep_freed_memory
-from espnet_mlma.recipe import guard
 from espnet_mlma.workers import kill_with_parent
 
 USAGE = "usage: python -m espnet_mlma.run (-m MODULE | -c CODE | SCRIPT) [arguments]"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 1: make the data folders of a mixture. Options go to `python -m espnet_mlma.corpora`.
+# Stage 1: make the data folders of a mixture. Options go to `python -m espnet_mlma.data.corpora`.
 # db.sh says where corpora lie that are not under --db_root.
 set -euo pipefail
 
@@ -19,4 +19,4 @@ done
 # From run.sh, where it has a blank in it.
 [ -z "${MLMA_DB_ROOT:-}" ] || roots+=(--db_root "${MLMA_DB_ROOT}")
 
-python3 -m espnet_mlma.corpora --out data "${roots[@]}" "$@"
+python3 -m espnet_mlma.data.corpora --out data "${roots[@]}" "$@"

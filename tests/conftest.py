@@ -9,8 +9,9 @@ import sentencepiece
 import soundfile
 import yaml
 
-from espnet_mlma.corpora.utterance import AudioFile, Utterance
-from espnet_mlma.corpora.writer import write_set
+from espnet_mlma.audio.archives import AudioFile
+from espnet_mlma.data.utterance import Utterance
+from espnet_mlma.data.writer import write_set
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

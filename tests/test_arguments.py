@@ -6,12 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet_mlma.arguments import (
-    ArgumentParser,
-    check_outputs,
-    refuse_inputs,
-    refuse_to_replace,
-)
+from espnet_mlma.arguments import ArgumentParser, check_outputs, refuse_inputs, refuse_to_replace
 from espnet_mlma.errors import MlmaError
 
 

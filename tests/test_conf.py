@@ -14,7 +14,7 @@ from espnet2.train.distributed_utils import DistributedOption
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import espnet_mlma  # noqa: F401  registers the encoders
-from espnet_mlma.corpora.mix import write_sampler_files
+from espnet_mlma.data.mix import write_sampler_files
 from espnet_mlma.decode.folder import read_options
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

@@ -51,8 +51,8 @@ def test_the_package_works_without_espeak(tmp_path):
 import sys
 sys.modules["espeakng_loader"] = None
 from pathlib import Path
-import espnet_mlma.cli, espnet_mlma.corpora, espnet_mlma.model.speaking
-from espnet_mlma.corpora import espeak, mini
+import espnet_mlma.cli, espnet_mlma.data.corpora, espnet_mlma.espnet.synthetic_speech
+from espnet_mlma.data.corpora import espeak, mini
 from espnet_mlma.errors import MlmaError
 for generate in (espeak.Espeak, lambda: mini.generate(Path(sys.argv[1]), nj=1)):
     try:

@@ -128,9 +128,9 @@ def test_streams_of_a_caller_are_left_alone(capsys):
 PROGRAMS = {
     "espnet_mlma.cli": ["compare"],
     "espnet_mlma.run": ["-c", f"print({LETTERS!r})"],
-    "espnet_mlma.corpora": ["--list", "test", "--mixture", "mini"],
+    "espnet_mlma.data.corpora": ["--list", "test", "--mixture", "mini"],
     "espnet_mlma.sst": ["score", "--help"],
-    "espnet_mlma.recipe.tokens": ["--help"],
+    "espnet_mlma.data.tokens": ["--help"],
 }
 
 

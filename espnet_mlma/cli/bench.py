@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from espnet_mlma.cli import model
 from espnet_mlma.cli.parser import add_command, add_model_options, check_stdout
-from espnet_mlma.host import import_espnet
-from espnet_mlma.values import natural, positive
+from espnet_mlma.espnet.imports import import_espnet
+from espnet_mlma.numbers import natural, positive
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,7 +20,7 @@ from espnet_mlma.cli.parser import (
 )
 
 if TYPE_CHECKING:
-    from espnet_mlma.compare.comparison import Comparison
+    from espnet_mlma.evaluation.compare.comparison import Comparison
 
 FORMATS = {"md": ".md", "json": ".json", "html": ".html"}
 NORMALISERS = {"ours": ("ours",), "whisper": ("whisper",), "both": ("ours", "whisper")}
@@ -93,9 +93,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output:
         refuse_inputs([arguments.output], inputs_of(arguments))
 
-    from espnet_mlma.compare import published as quoted
-    from espnet_mlma.compare import systems
-    from espnet_mlma.compare.comparison import compare
+    from espnet_mlma.evaluation.compare import published as quoted
+    from espnet_mlma.evaluation.compare import systems
+    from espnet_mlma.evaluation.compare.comparison import compare
 
     published = quoted.load()
     chosen = {("all",): tuple(published.systems), ("none",): ()}
@@ -126,9 +126,9 @@ def inputs_of(arguments: argparse.Namespace) -> list[Path]:
 def render(comparison: Comparison, form: str) -> str:
     """The comparison as md, json or html."""
     if form == "json":
-        from espnet_mlma.compare.comparison import as_json
+        from espnet_mlma.evaluation.compare.comparison import as_json
 
         return json.dumps(as_json(comparison), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    from espnet_mlma.compare import html, markdown
+    from espnet_mlma.evaluation.compare import html, markdown
 
     return {"md": markdown, "html": html}[form].render(comparison)

@@ -6,8 +6,8 @@ import argparse
 
 from espnet_mlma.cli import model
 from espnet_mlma.cli.parser import DEFAULT_MODEL, UsageError, add_command
-from espnet_mlma.host import import_espnet
-from espnet_mlma.values import natural, positive
+from espnet_mlma.espnet.imports import import_espnet
+from espnet_mlma.numbers import natural, positive
 
 
 def add_to(commands) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from espnet_mlma.cli import model
 from espnet_mlma.cli.parser import UsageError, add_command, add_model, check_stdout, shown
-from espnet_mlma.datadir import training_folders, training_tables
-from espnet_mlma.host import import_espnet
+from espnet_mlma.data.tables import training_folders, training_tables
+from espnet_mlma.espnet.imports import import_espnet
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     name = model.choose(arguments.positional or arguments.model)
     import_espnet()
 
-    from espnet_mlma.decode import checkpoint
+    from espnet_mlma.loading import checkpoint
 
     network, config = checkpoint.build(Path(name))
     for what, value in list(facts(name, network, config)):  # all of them, or an error alone

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from espnet_mlma.arguments import refuse_inputs
 from espnet_mlma.cli.parser import UsageError, add_command, add_output, add_sets, check_output
+from espnet_mlma.espnet.imports import import_espnet
 from espnet_mlma.files import write
-from espnet_mlma.host import import_espnet
-from espnet_mlma.values import natural, not_negative
+from espnet_mlma.numbers import natural, not_negative
 
 _MEGA = 1_000_000
 
@@ -69,9 +69,9 @@ def run(arguments: argparse.Namespace) -> None:
         refuse_inputs([arguments.output], inputs_of(arguments))
     import_espnet()
 
-    from espnet_mlma.report.data import load
-    from espnet_mlma.report.page import render
-    from espnet_mlma.report.training import read_epochs
+    from espnet_mlma.evaluation.report.data import load
+    from espnet_mlma.evaluation.report.page import render
+    from espnet_mlma.evaluation.report.training import read_epochs
 
     decoded = load(arguments.experiment, arguments.decoding, arguments.dump, arguments.sets)
     page = render(

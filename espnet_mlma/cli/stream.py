@@ -24,7 +24,7 @@ from espnet_mlma.cli.parser import (
     check_stdout,
 )
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.values import natural, not_negative, positive
+from espnet_mlma.numbers import natural, not_negative, positive
 
 if TYPE_CHECKING:
     import numpy as np

@@ -27,7 +27,7 @@ from espnet_mlma.cli.parser import (
 from espnet_mlma.cli.progress import Progress
 from espnet_mlma.errors import MlmaError, one_line
 from espnet_mlma.files import write
-from espnet_mlma.values import finite, natural, positive
+from espnet_mlma.numbers import finite, natural, positive
 
 if TYPE_CHECKING:
     from espnet_mlma.decode import Recogniser

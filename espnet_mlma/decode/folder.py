@@ -13,14 +13,14 @@ import yaml
 from omniio import kaldi
 
 from espnet_mlma.audio import SAMPLE_RATE, as_samples, read_audio
-from espnet_mlma.datadir import read, seen_from
+from espnet_mlma.data.tables import read, seen_from
+from espnet_mlma.decode.fingerprint import FILE
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.recogniser import Recogniser, by_length
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml, replace_folder
-from espnet_mlma.score.fingerprint import FILE
-from espnet_mlma.values import is_positive
+from espnet_mlma.numbers import is_positive
 
 _MOST_NAMED = 10
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from espnet_mlma.audio import SAMPLE_RATE
-from espnet_mlma.decode import checkpoint
 from espnet_mlma.decode.acoustic import AcousticModel, check_emissions
 from espnet_mlma.decode.best_path import BLANK
 from espnet_mlma.decode.words import CHAR_SPACE
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.loading import checkpoint
 
 # ISO 639-3 as the symbols have it, and ISO 639-1. A language without a code of two letters keeps
 # its three.

@@ -12,18 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_mlma.audio import (
-    SAMPLE_RATE,
-    DamagedAudio,
-    UntilDamage,
-    as_samples,
-    audio_blocks,
-)
-from espnet_mlma.decode import checkpoint
+from espnet_mlma.audio import SAMPLE_RATE, DamagedAudio, UntilDamage, as_samples, audio_blocks
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.best_path import Path as TokenPath
 from espnet_mlma.decode.best_path import best_path, forced_path
-from espnet_mlma.decode.configuration import pieces_of
 from espnet_mlma.decode.fusion import Fusion
 from espnet_mlma.decode.known_text import known_words
 from espnet_mlma.decode.language import guess_language
@@ -44,7 +36,9 @@ from espnet_mlma.decode.words import (
     token_groups,
 )
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.host import check_device
+from espnet_mlma.espnet.imports import check_device
+from espnet_mlma.loading import checkpoint
+from espnet_mlma.loading.configuration import pieces_of
 
 Audio = str | Path | BinaryIO | np.ndarray | Tensor
 # Largest table, frames by symbols, that an alignment keeps: a byte each.

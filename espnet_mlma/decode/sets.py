@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_mlma import claims, digests, files
+from espnet_mlma.decode import fingerprint
 from espnet_mlma.decode.folder import (
     columns,
     read_lengths,
@@ -26,7 +27,6 @@ from espnet_mlma.decode.folder import (
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.recogniser import Recogniser
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.score import fingerprint
 from espnet_mlma.version import __version__
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import yaml
 
 from espnet_mlma.decode.best_path import Path as TokenPath
-from espnet_mlma.decode.checkpoint import fingerprint
 from espnet_mlma.decode.transcript import Token, Word
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.loading.checkpoint import fingerprint
 
 BPE_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 CHAR_SPACE = "<space>"
@@ -51,7 +51,7 @@ class Calibration:
         """That of a checkpoint; None: there is none, or it was fitted to another checkpoint.
 
         Args:
-            path: the file that `python -m espnet_mlma.decode.calibrate` writes.
+            path: the file that `python -m espnet_mlma.evaluation.calibrate` writes.
             model_file: the checkpoint.
 
         Raises:

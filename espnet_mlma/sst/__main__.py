@@ -13,15 +13,21 @@ from espnet_mlma.errors import run_cli
 
 # Name -> module with `add_arguments(parser)` and `run(args)`, and what it does.
 COMMANDS = {
-    "recordings": ("espnet_mlma.sst.recordings", "put a corpus's utterances back into recordings"),
-    "translate": ("espnet_mlma.sst.translate", "translate the sentences"),
-    "words": ("espnet_mlma.sst.words", "find when each word was said"),
-    "align": ("espnet_mlma.sst.align", "find which word each word of a translation stands for"),
-    "build": ("espnet_mlma.sst.segments", "cut recordings into segments with their turns"),
-    "train": ("espnet_mlma.sst.train", "train encoder and adapter, or LoRA"),
-    "talks": ("espnet_mlma.sst.talks", "write talks to test on, with their references"),
-    "stream": ("espnet_mlma.sst.stream", "translate talks as they are heard"),
-    "score": ("espnet_mlma.sst.score", "BLEU and StreamLAAL of translated talks"),
+    "recordings": (
+        "espnet_mlma.sst.data.recordings",
+        "put a corpus's utterances back into recordings",
+    ),
+    "translate": ("espnet_mlma.sst.data.translate", "translate the sentences"),
+    "words": ("espnet_mlma.sst.data.words", "find when each word was said"),
+    "align": (
+        "espnet_mlma.sst.data.align",
+        "find which word each word of a translation stands for",
+    ),
+    "build": ("espnet_mlma.sst.data.segments", "cut recordings into segments with their turns"),
+    "train": ("espnet_mlma.sst.train.trainer", "train encoder and adapter, or LoRA"),
+    "talks": ("espnet_mlma.sst.data.talks", "write talks to test on, with their references"),
+    "stream": ("espnet_mlma.sst.stream.files", "translate talks as they are heard"),
+    "score": ("espnet_mlma.sst.score.table", "BLEU and StreamLAAL of translated talks"),
 }
 # The option that names what a command writes, where it is not --out.
 _OUTPUTS = {"stream": "log", "score": "output"}

@@ -12,19 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espnet_mlma import files, tensors
+from espnet_mlma import files
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.host import import_espnet
+from espnet_mlma.espnet.imports import import_espnet
+from espnet_mlma.loading import tensors
 from espnet_mlma.sst import config as configuration
-from espnet_mlma.sst import llm as language_models
 from espnet_mlma.sst.config import Config, EncoderConfig
-from espnet_mlma.sst.dialogue import NO_TARGET, Dialogue, Example
-from espnet_mlma.sst.encoder import Adapter, ChunkEncoder
+from espnet_mlma.sst.encoder.base import Adapter, ChunkEncoder
+from espnet_mlma.sst.encoder.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
+from espnet_mlma.sst.encoder.weights import load_wav2vec2
 from espnet_mlma.sst.extras import require
 from espnet_mlma.sst.languages import name_of
-from espnet_mlma.sst.llm import LanguageModel
-from espnet_mlma.sst.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
-from espnet_mlma.sst.weights import load_wav2vec2
+from espnet_mlma.sst.llm import model as language_models
+from espnet_mlma.sst.llm.dialogue import NO_TARGET, Dialogue, Example
+from espnet_mlma.sst.llm.model import LanguageModel
 
 safetensors = require("safetensors.torch")
 
@@ -210,7 +211,7 @@ def build_encoder(config: EncoderConfig) -> ChunkEncoder:
         return load_wav2vec2(Path(config.weights), **options)[0]
     # ESPnet takes seconds to import.
     import_espnet()
-    from espnet_mlma.sst.conmamba import ChunkConMamba, ConMambaConfig, load_conmamba
+    from espnet_mlma.sst.encoder.conmamba import ChunkConMamba, ConMambaConfig, load_conmamba
 
     if config.weights is None:
         return ChunkConMamba(configuration.make(ConMambaConfig, config.options, where))

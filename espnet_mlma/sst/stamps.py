@@ -31,7 +31,7 @@ def of_recogniser(path: Path) -> list[Stamp]:
     """That of a recogniser's checkpoint, or of the zip it is packed in.
 
     Args:
-        path: as of `espnet_mlma.decode.checkpoint.build`; a model of the hub has none.
+        path: as of `espnet_mlma.loading.checkpoint.build`; a model of the hub has none.
 
     Raises:
         MlmaError: it is there and is no recogniser, or has no checkpoint.
@@ -39,7 +39,7 @@ def of_recogniser(path: Path) -> list[Stamp]:
     if path.suffix == ".zip" or not path.exists():
         return of_weights(path)
     # PyTorch takes seconds to import, and words from TextGrid files need none.
-    from espnet_mlma.decode.checkpoint import located
+    from espnet_mlma.loading.checkpoint import located
 
     with located(path) as (_, checkpoint):
         return of_weights(checkpoint)

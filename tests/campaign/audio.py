@@ -195,10 +195,11 @@ def _try_stages(report: Campaign, container: Container, inputs: list[Input], pla
 
 
 def _format(inputs: list[Input], place: Path) -> None:
-    from espnet_mlma.corpora.utterance import AudioFile, Utterance
-    from espnet_mlma.corpora.writer import write_set
+    from espnet_mlma.audio.archives import AudioFile
+    from espnet_mlma.data.format_audio import format_folder
+    from espnet_mlma.data.utterance import Utterance
+    from espnet_mlma.data.writer import write_set
     from espnet_mlma.errors import MlmaError, run_cli
-    from espnet_mlma.recipe.format_audio import format_folder
 
     def work() -> None:
         utterances = [

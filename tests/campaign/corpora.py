@@ -74,7 +74,7 @@ def campaign(report: Campaign, folder: Path) -> None:
     """
     fixtures.import_readers()
     for tree in TREES:
-        import_module(f"espnet_mlma.corpora.{tree.reader}")
+        import_module(f"espnet_mlma.data.corpora.{tree.reader}")
     for number, tree in enumerate(TREES):
         source = folder / "source"
         shutil.rmtree(source, ignore_errors=True)
@@ -114,9 +114,9 @@ def _prepare(tree: Tree, root: Path, folder: Path) -> tuple[Ended, dict[str, str
         _remove(folder / name)
 
     def work() -> None:
-        from espnet_mlma.corpora.writer import write_set
+        from espnet_mlma.data.format_audio import format_folder
+        from espnet_mlma.data.writer import write_set
         from espnet_mlma.errors import run_cli
-        from espnet_mlma.recipe.format_audio import format_folder
 
         def stages() -> None:
             write_set(folder / "data", tree.read(root), nj=1, scored=True)

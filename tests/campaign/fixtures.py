@@ -110,8 +110,8 @@ def pack(place: Path, target: Path) -> Path:
 
 def import_readers() -> None:
     """Import what stages 1 to 3 need, once for all forked processes."""
-    import_module("espnet_mlma.corpora.__main__")
-    import_module("espnet_mlma.recipe.format_audio")
+    import_module("espnet_mlma.data.prepare")
+    import_module("espnet_mlma.data.format_audio")
 
 
 def import_models() -> None:
@@ -119,7 +119,7 @@ def import_models() -> None:
     import torch
 
     torch.set_num_threads(1)  # OpenMP's threads do not live on in a forked process
-    from espnet_mlma.host import import_espnet
+    from espnet_mlma.espnet.imports import import_espnet
 
     import_espnet()
     import_readers()

@@ -123,7 +123,7 @@ def _fork(connection: socket.socket, listener: socket.socket) -> int:
 
 def _program(arguments: list[str], group: int) -> None:
     """What `python3 ARGUMENTS` does."""
-    from espnet_mlma.corpora import mini
+    from espnet_mlma.data.corpora import mini
 
     mini.generate.__kwdefaults__.update(_MINI)
     warnings.filterwarnings("ignore", message=".*found in sys.modules", category=RuntimeWarning)

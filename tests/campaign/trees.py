@@ -25,7 +25,7 @@ class Tree:
     Args:
         name: of the reader, and of the layout where there are two.
         make: writes it below a folder, of `SENTENCES`.
-        reader: module of `espnet_mlma.corpora`.
+        reader: module of `espnet_mlma.data.corpora`.
         lang, split: what of it to read.
         table: the file of transcripts that is damaged, below the folder.
         sounds: patterns of the sound files, likewise.
@@ -49,7 +49,7 @@ class Tree:
         """The utterances, by the product's reader."""
         from importlib import import_module
 
-        reader = import_module(f"espnet_mlma.corpora.{self.reader}")
+        reader = import_module(f"espnet_mlma.data.corpora.{self.reader}")
         return reader.prepare(root, self.lang, self.split)
 
 

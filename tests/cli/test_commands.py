@@ -13,8 +13,9 @@ import soundfile
 from praatio import textgrid
 
 from espnet_mlma.cli.stream import Figures, TextPrinter
-from espnet_mlma.decode import Word, checkpoint
+from espnet_mlma.decode import Word
 from espnet_mlma.decode.streaming import StreamUpdate
+from espnet_mlma.loading import checkpoint
 
 
 def test_align_prints_ctm(mlma, experiment, sounds):

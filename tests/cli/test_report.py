@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from espnet_mlma.audio import SAMPLE_RATE
-from espnet_mlma.datadir import read
-from espnet_mlma.report.data import read_confidences
+from espnet_mlma.data.tables import read
+from espnet_mlma.evaluation.report.data import read_confidences
 
 TAG = "decode_ctc_best_path_asr_model_valid.cer_ctc.ave"
 EVIL = "en_2-<script>document.title='run'</script>"

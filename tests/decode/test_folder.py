@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 import espnet_mlma
+from espnet_mlma.data.format_audio import format_folder
 from espnet_mlma.decode import Decoding
 from espnet_mlma.decode.folder import decode_folder, read_options
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.recipe.format_audio import format_folder
 
 
 @pytest.mark.parametrize(

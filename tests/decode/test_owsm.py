@@ -4,12 +4,13 @@ import torch
 from babble import babble
 from espnet2.bin.s2t_inference import Speech2Text
 
-from espnet_mlma.decode import checkpoint, load
+from espnet_mlma.decode import load
 from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.best_path import best_path
 from espnet_mlma.decode.owsm import SpeechToTextModel, acoustic_model
 from espnet_mlma.decode.words import text_of
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.loading import checkpoint
 
 WINDOW = 30 * 16000
 

@@ -14,11 +14,11 @@ import yaml
 
 import espnet_mlma
 from espnet_mlma.claims import claim
+from espnet_mlma.data.format_audio import format_folder
 from espnet_mlma.decode import Decoding
+from espnet_mlma.decode.fingerprint import check_alike, check_newest
 from espnet_mlma.decode.sets import decode_set, fingerprint_of
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.recipe.format_audio import format_folder
-from espnet_mlma.score.fingerprint import check_alike, check_newest
 
 SECONDS = 2.5  # two utterances in a batch
 

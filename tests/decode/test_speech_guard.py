@@ -8,8 +8,8 @@ import soundfile
 from babble import babble
 
 import espnet_mlma
-from espnet_mlma.corpora import espeak, non_speech
-from espnet_mlma.corpora.espeak import Line
+from espnet_mlma.data.corpora import espeak, non_speech
+from espnet_mlma.data.corpora.espeak import Line
 from espnet_mlma.decode import Decoding
 from espnet_mlma.decode.recogniser import Recogniser
 from espnet_mlma.decode.speech2text import Speech2Text

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import espnet_mlma
-from espnet_mlma.decode import checkpoint
 from espnet_mlma.decode.best_path import best_path
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.owsm import SpeechToTextModel
@@ -17,6 +16,7 @@ from espnet_mlma.decode.recogniser import Recogniser
 from espnet_mlma.decode.streaming import FeatureStream, StreamingTranscriber, WordStream
 from espnet_mlma.decode.words import timed_tokens, timed_words, token_groups
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.loading import checkpoint
 
 CHARS = ["<blank>", "<unk>", "<space>", *"abcdefghij", "<sos/eos>"]
 PIECES = ["<blank>", "<unk>", "▁", "▁a", "b", "▁c", "▁d", "e", "<sos/eos>"]

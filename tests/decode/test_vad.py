@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from espnet_mlma.audio import SAMPLE_RATE, read_audio
-from espnet_mlma.corpora.espeak import Espeak, Line
+from espnet_mlma.data.corpora.espeak import Espeak, Line
 from espnet_mlma.decode.vad import speech_spans
 from espnet_mlma.errors import MlmaError
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_mlma import datadir
-from espnet_mlma.corpora.utterance import AudioFile, Utterance
-from espnet_mlma.corpora.writer import write_set
+from espnet_mlma.audio.archives import AudioFile
+from espnet_mlma.data import tables as datadir
+from espnet_mlma.data.utterance import Utterance
+from espnet_mlma.data.writer import write_set
 from espnet_mlma.text import LANGUAGES
 
 ROOT = Path(__file__).resolve().parents[2]

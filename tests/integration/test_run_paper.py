@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet_mlma.compare import published
+from espnet_mlma.evaluation.compare import published
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("conmamba", "conf/train_asr_conmamba.yaml")

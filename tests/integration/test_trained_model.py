@@ -11,9 +11,9 @@ import soundfile
 from espnet2.bin.asr_inference import Speech2Text
 
 import espnet_mlma
-from espnet_mlma.datadir import read
+from espnet_mlma.data.tables import read
 from espnet_mlma.decode.folder import read_samples
-from espnet_mlma.score.align import count_errors
+from espnet_mlma.evaluation.score.align import count_errors
 
 SETS = [f"test_mini_{lang}" for lang in ("de", "en", "es", "fr", "it", "nl")]
 CTC_ONLY = {"ctc_weight": 1.0, "beam_size": 1, "device": "cpu"}

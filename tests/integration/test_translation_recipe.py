@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from espnet_mlma.corpora import mini
+from espnet_mlma.data.corpora import mini
 from espnet_mlma.sst.__main__ import COMMANDS as COMMANDS_OF_SST
 from espnet_mlma.sst.__main__ import main
 

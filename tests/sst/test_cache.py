@@ -8,7 +8,7 @@ pytest.importorskip("transformers")
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-from espnet_mlma.sst.cache import Rotation, SlidingCache
+from espnet_mlma.sst.llm.cache import Rotation, SlidingCache
 
 PROMPT, CLOSING = 7, 2
 

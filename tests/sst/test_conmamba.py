@@ -5,10 +5,10 @@ import pytest
 import torch
 from espnet2.tasks.asr import ASRTask
 
-from espnet_mlma.decode import checkpoint
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst.conmamba import ChunkConMamba, ConMambaConfig, load_conmamba
-from espnet_mlma.sst.encoder import Adapter, EncoderStream
+from espnet_mlma.loading import checkpoint
+from espnet_mlma.sst.encoder.base import Adapter, EncoderStream
+from espnet_mlma.sst.encoder.conmamba import ChunkConMamba, ConMambaConfig, load_conmamba
 from espnet_mlma.sst.grid import CHUNK_SAMPLES
 
 TINY = {"output_size": 16, "num_blocks": 2, "linear_units": 32, "bimamba": "none"}

@@ -12,10 +12,10 @@ pytest.importorskip("peft")
 
 from espnet_mlma.errors import MlmaError  # noqa: E402
 from espnet_mlma.sst.config import DialogueConfig, TrainingConfig  # noqa: E402
-from espnet_mlma.sst.dataset import Batches, dialogues, read_all, sound_of  # noqa: E402
-from espnet_mlma.sst.dialogue import NO_TARGET, Dialogue  # noqa: E402
+from espnet_mlma.sst.data.records import Part, Segment, line_of  # noqa: E402
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_VECTORS  # noqa: E402
-from espnet_mlma.sst.records import Part, Segment, line_of  # noqa: E402
+from espnet_mlma.sst.llm.dialogue import NO_TARGET, Dialogue  # noqa: E402
+from espnet_mlma.sst.train.dataset import Batches, dialogues, read_all, sound_of  # noqa: E402
 
 WORDS = ["", "", " Guten", " Morgen, meine", " Damen und Herren, das ist ein"]
 CONFIG = TrainingConfig(batch_tokens=1500, batch_segments=5, seed=3)

@@ -4,7 +4,7 @@ from espnet_mlma.errors import MlmaError
 
 pytest.importorskip("transformers")
 
-from espnet_mlma.sst.dialogue import NO_TARGET, Dialogue, system_prompt
+from espnet_mlma.sst.llm.dialogue import NO_TARGET, Dialogue, system_prompt
 
 TEXTS = ["Guten Morgen,", "", "meine Damen und Herren.", "", "", "Schön"]
 VECTORS = 24

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst.encoder import Adapter, EncoderStream
+from espnet_mlma.sst.encoder.base import Adapter, EncoderStream
+from espnet_mlma.sst.encoder.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_VECTORS
-from espnet_mlma.sst.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
 
 
 @pytest.fixture(scope="module")

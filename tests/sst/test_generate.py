@@ -7,11 +7,11 @@ pytest.importorskip("transformers")
 
 from transformers import EncoderNoRepeatNGramLogitsProcessor
 
-from espnet_mlma.sst.cache import SlidingCache
 from espnet_mlma.sst.config import Decoding
-from espnet_mlma.sst.dialogue import NO_TARGET, Dialogue, Tokens
-from espnet_mlma.sst.generate import Conversation, Penalties, Tree, clean, search
-from espnet_mlma.sst.llm import LanguageModel
+from espnet_mlma.sst.llm.cache import SlidingCache
+from espnet_mlma.sst.llm.dialogue import NO_TARGET, Dialogue, Tokens
+from espnet_mlma.sst.llm.generate import Conversation, Penalties, Tree, clean, search
+from espnet_mlma.sst.llm.model import LanguageModel
 
 HIDDEN = 32
 END = 2

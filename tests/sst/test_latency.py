@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espnet_mlma.sst.latency import (
+from espnet_mlma.sst.score.latency import (
     ScoredSentence,
     fixed,
     laal,
@@ -15,7 +15,7 @@ from espnet_mlma.sst.latency import (
     stream_laal,
     unit_times,
 )
-from espnet_mlma.sst.logs import Emission, Talk
+from espnet_mlma.sst.score.logs import Emission, Talk
 
 turns = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20)
 

@@ -10,8 +10,8 @@ pytest.importorskip("peft")
 
 from safetensors.torch import load_file, save_file
 
-from espnet_mlma.sst.dialogue import Dialogue, Tokens
-from espnet_mlma.sst.llm import LanguageModel, add_lora, load, load_lora, save_lora
+from espnet_mlma.sst.llm.dialogue import Dialogue, Tokens
+from espnet_mlma.sst.llm.model import LanguageModel, add_lora, load, load_lora, save_lora
 
 
 @pytest.fixture

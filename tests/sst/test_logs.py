@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst.logs import (
+from espnet_mlma.sst.score.logs import (
     Emission,
     Talk,
     joined,

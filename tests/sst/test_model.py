@@ -9,17 +9,12 @@ safetensors = pytest.importorskip("safetensors.torch")
 
 from espnet_mlma.errors import MlmaError  # noqa: E402
 from espnet_mlma.sst import model as models  # noqa: E402
-from espnet_mlma.sst.config import (  # noqa: E402
-    Config,
-    EncoderConfig,
-    LlmConfig,
-    LoraConfig,
-)
-from espnet_mlma.sst.dataset import collate  # noqa: E402
-from espnet_mlma.sst.dialogue import NO_TARGET  # noqa: E402
+from espnet_mlma.sst.config import Config, EncoderConfig, LlmConfig, LoraConfig  # noqa: E402
+from espnet_mlma.sst.encoder.weights import load_wav2vec2  # noqa: E402
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_VECTORS  # noqa: E402
+from espnet_mlma.sst.llm.dialogue import NO_TARGET  # noqa: E402
 from espnet_mlma.sst.model import SpeechTranslator, build, build_encoder, load, save  # noqa: E402
-from espnet_mlma.sst.weights import load_wav2vec2  # noqa: E402
+from espnet_mlma.sst.train.dataset import collate  # noqa: E402
 
 WAV2VEC2 = EncoderConfig(
     "wav2vec2",

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from espnet_mlma.audio import AudioInfo
-from espnet_mlma.corpora import commonvoice, librispeech, voxpopuli
-from espnet_mlma.corpora.probing import probe_all
-from espnet_mlma.corpora.utterance import ArchiveMember, AudioFile, Utterance
+from espnet_mlma.audio.archives import ArchiveMember, AudioFile
+from espnet_mlma.data.corpora import commonvoice, librispeech, voxpopuli
+from espnet_mlma.data.probing import probe_all
+from espnet_mlma.data.utterance import Utterance
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst.recordings import put_together
+from espnet_mlma.sst.data.recordings import put_together
 
 
 def utterance(id_, audio, text="HELLO", **span):

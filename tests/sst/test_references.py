@@ -4,7 +4,7 @@ import re
 import pytest
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst.references import Reference, read_segments, read_sentences
+from espnet_mlma.sst.score.references import Reference, read_segments, read_sentences
 
 SEGMENT = {"wav": "talk.wav", "offset": 1.5, "duration": 2, "speaker_id": "a"}
 

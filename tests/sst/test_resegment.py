@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espnet_mlma.sst.resegment import boundaries, resegment
+from espnet_mlma.sst.score.resegment import boundaries, resegment
 
 tokens = st.lists(st.sampled_from("abc"), max_size=6)
 talks = st.tuples(tokens, st.lists(st.lists(st.sampled_from("abcd"), max_size=3), min_size=1))

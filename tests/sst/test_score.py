@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst.logs import (
+from espnet_mlma.sst.score.logs import (
     Emission,
     Talk,
     joined,
@@ -19,9 +19,9 @@ from espnet_mlma.sst.logs import (
     write_simuleval,
     write_simulstream,
 )
-from espnet_mlma.sst.published import TABLE_2
-from espnet_mlma.sst.references import read_segments
-from espnet_mlma.sst.score import CONVENTIONS, add_arguments, real_time_factor, run, score
+from espnet_mlma.sst.score.published import TABLE_2
+from espnet_mlma.sst.score.references import read_segments
+from espnet_mlma.sst.score.table import CONVENTIONS, add_arguments, real_time_factor, run, score
 
 # Two sentences whose figures all tools agree on: StreamLAAL 1.905 s; computation-aware 2.171667 s,
 # and 2.371667 s with SimulEval's elapsed as it is.

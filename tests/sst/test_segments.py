@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.sst.data.records import Sentence
+from espnet_mlma.sst.data.segments import build, reason_to_drop
+from espnet_mlma.sst.data.trajectory import chunk_at, chunks_up_to
 from espnet_mlma.sst.grid import CHUNK_SECONDS
-from espnet_mlma.sst.records import Sentence
-from espnet_mlma.sst.segments import build, reason_to_drop
-from espnet_mlma.sst.trajectory import chunk_at, chunks_up_to
 
 CLOSE = 2e-4  # seconds; two of the decimals that times have
 # A word counts as heard that ends no more than a millisecond after what is heard.

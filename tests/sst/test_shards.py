@@ -5,8 +5,8 @@ import json
 import pytest
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst.records import Part, Segment, Sentence
-from espnet_mlma.sst.shards import (
+from espnet_mlma.sst.data.records import Part, Segment, Sentence
+from espnet_mlma.sst.data.shards import (
     Shard,
     digest,
     finished,

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst.logs import read_log
+from espnet_mlma.sst.score.logs import read_log
 
 pytest.importorskip("simulstream")
 websockets = pytest.importorskip("websockets")
 
 # A stream that says how loud each second was, and at the end how many there were.
 LOUDNESS = """
-from espnet_mlma.sst.simulstream import StreamProcessor
+from espnet_mlma.sst.stream.simulstream import StreamProcessor
 import torch
 
 class Loudness:

@@ -7,10 +7,10 @@ import pytest
 import soundfile
 
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.sst.data.records import Sentence, line_of
+from espnet_mlma.sst.data.talks import sound_of, talks
 from espnet_mlma.sst.grid import SAMPLE_RATE
-from espnet_mlma.sst.records import Sentence, line_of
-from espnet_mlma.sst.references import read_sentences
-from espnet_mlma.sst.talks import sound_of, talks
+from espnet_mlma.sst.score.references import read_sentences
 
 
 @pytest.fixture

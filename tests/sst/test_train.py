@@ -18,7 +18,7 @@ safetensors = pytest.importorskip("safetensors.torch")
 
 from espnet_mlma.claims import claim  # noqa: E402
 from espnet_mlma.errors import MlmaError  # noqa: E402
-from espnet_mlma.score.align import count_errors  # noqa: E402
+from espnet_mlma.evaluation.score.align import count_errors  # noqa: E402
 from espnet_mlma.sst.config import (  # noqa: E402
     Config,
     EncoderConfig,
@@ -27,13 +27,13 @@ from espnet_mlma.sst.config import (  # noqa: E402
     StageConfig,
     TrainingConfig,
 )
-from espnet_mlma.sst.dataset import Batches, dialogues, read_all, sound_of  # noqa: E402
+from espnet_mlma.sst.data.records import Part, Segment, line_of  # noqa: E402
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, SAMPLE_RATE  # noqa: E402
-from espnet_mlma.sst.hearing import Hearing  # noqa: E402
 from espnet_mlma.sst.model import build  # noqa: E402
-from espnet_mlma.sst.parallel import joined  # noqa: E402
-from espnet_mlma.sst.records import Part, Segment, line_of  # noqa: E402
-from espnet_mlma.sst.train import learning_rate, train  # noqa: E402
+from espnet_mlma.sst.train.ctc import Hearing  # noqa: E402
+from espnet_mlma.sst.train.dataset import Batches, dialogues, read_all, sound_of  # noqa: E402
+from espnet_mlma.sst.train.parallel import joined  # noqa: E402
+from espnet_mlma.sst.train.trainer import learning_rate, train  # noqa: E402
 
 TONES = {"Guten": 400, "Morgen": 700, "Damen": 1100, "Tag": 1600}
 STEPS = 4  # updates of a short training

@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espnet_mlma.sst.grid import CHUNK_SECONDS
-from espnet_mlma.sst.languages import pieces, separator
-from espnet_mlma.sst.trajectory import (
+from espnet_mlma.sst.data.trajectory import (
     boundaries,
     chunk_at,
     chunks_up_to,
@@ -14,6 +12,8 @@ from espnet_mlma.sst.trajectory import (
     turn_after,
     turns,
 )
+from espnet_mlma.sst.grid import CHUNK_SECONDS
+from espnet_mlma.sst.languages import pieces, separator
 
 HALF_A_SAMPLE = 0.5001 / 16000
 

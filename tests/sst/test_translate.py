@@ -12,10 +12,10 @@ import pytest
 
 from espnet_mlma.claims import claim
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst import synthesis, translate
-from espnet_mlma.sst.records import Sentence
-from espnet_mlma.sst.shards import Shard, read_report, read_sentences, write_shard
-from espnet_mlma.sst.translators import Question, ServerTranslator
+from espnet_mlma.sst.data import synthesis, translate
+from espnet_mlma.sst.data.records import Sentence
+from espnet_mlma.sst.data.shards import Shard, read_report, read_sentences, write_shard
+from espnet_mlma.sst.data.translators import Question, ServerTranslator
 
 
 def sentence(recording, number, text=None):
@@ -103,7 +103,7 @@ def serve():
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Attempts follow each other at once."""
-    monkeypatch.setattr("espnet_mlma.sst.translators.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("espnet_mlma.sst.data.translators.time.sleep", lambda seconds: None)
 
 
 def run(tmp_path, *options, out="de.jsonl"):

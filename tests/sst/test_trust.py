@@ -15,8 +15,8 @@ pytest.importorskip("peft")
 
 from safetensors.torch import load_file, save_file
 
-from espnet_mlma.sst.align import EncoderAligner
-from espnet_mlma.sst.llm import LanguageModel, add_lora, load, load_lora, save_lora
+from espnet_mlma.sst.data.align import EncoderAligner
+from espnet_mlma.sst.llm.model import LanguageModel, add_lora, load, load_lora, save_lora
 
 CODE = """
 import pathlib

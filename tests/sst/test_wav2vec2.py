@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.sst.encoder.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
 from espnet_mlma.sst.grid import CHUNK_FRAMES, CHUNK_SAMPLES
-from espnet_mlma.sst.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
 
 TINY = Wav2Vec2Config(
     conv_channels=(8,) * 7, d_model=16, num_layers=3, num_heads=2, linear_units=24, dropout=0.0

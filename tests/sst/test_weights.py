@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.sst.encoder.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
+from espnet_mlma.sst.encoder.weights import load_wav2vec2
 from espnet_mlma.sst.grid import CHUNK_SAMPLES
-from espnet_mlma.sst.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
-from espnet_mlma.sst.weights import load_wav2vec2
 
 transformers = pytest.importorskip("transformers")
 

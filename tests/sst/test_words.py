@@ -13,11 +13,11 @@ import espnet_mlma
 from espnet_mlma.decode import formats
 from espnet_mlma.decode.transcript import Word
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst import words
-from espnet_mlma.sst.records import Sentence
-from espnet_mlma.sst.shards import read_sentences, write_shard
-from espnet_mlma.sst.textgrid import read_tiers, read_words
-from espnet_mlma.sst.words import lengthened, timed_by_model, timed_by_textgrid
+from espnet_mlma.sst.data import words
+from espnet_mlma.sst.data.records import Sentence
+from espnet_mlma.sst.data.shards import read_sentences, write_shard
+from espnet_mlma.sst.data.textgrid import read_tiers, read_words
+from espnet_mlma.sst.data.words import lengthened, timed_by_model, timed_by_textgrid
 
 RATE = 16000
 LONG = '''File type = "ooTextFile"

@@ -18,7 +18,7 @@ die() {
     exit 1
 }
 
-# quoted: the table's models as espnet_mlma/compare/published.yaml calls them.
+# quoted: the table's models as espnet_mlma/evaluation/compare/published.yaml calls them.
 quoted() {
     case $1 in
         3) echo mlma-conmamba-ls960,mlma-conformer-ls960 ;;
@@ -116,7 +116,7 @@ run_model() {
     echo "$1 on $2: exp/asr_${tag}"
     if [ -e "exp/asr_${tag}/RESULTS.md" ]; then
         # shellcheck source-path=SCRIPTDIR
-        (. ./path.sh && python3 -m espnet_mlma.recipe.trained_on "exp/asr_${tag}")
+        (. ./path.sh && python3 -m espnet_mlma.espnet.trained_on "exp/asr_${tag}")
         echo "  is done; without its RESULTS.md it would be trained further and scored again"
         return
     fi

@@ -1,0 +1,1 @@
+"""From corpora to what ESPnet trains on: stages 1 to 5."""

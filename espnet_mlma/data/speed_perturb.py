@@ -1,0 +1,85 @@
+"""Stage 2: a training set said again faster and slower.
+
+No sound is written: each copy of an utterance has a line in `utt2speed`, and stage 3 changes the
+speed of what it reads. Ids and speakers get the prefix `sp<factor>-`, as ESPnet's own stage does.
+
+    python -m espnet_mlma.data.speed_perturb --data data/train --out data/train_sp \
+        --factors "0.9 1.0 1.1"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
+from espnet_mlma.data import tables as datadir
+from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.files import replace_folder
+
+_MADE_BY = "stage 1"
+_SLOWEST, _FASTEST = 0.5, 2.0
+
+
+def perturb(data: Path, out: Path, factors: Sequence[float]) -> int:
+    """Write a data folder with one copy of every utterance per factor.
+
+    Args:
+        data: a data folder of stage 1.
+        out: the data folder to write.
+        factors: speeds relative to the recording; 1.0 keeps utterance and id as they are.
+
+    Returns:
+        The number of utterances written.
+
+    Raises:
+        MlmaError: a factor occurs twice or is out of range, or a table is missing.
+    """
+    if not factors or len(set(factors)) < len(factors):
+        raise MlmaError(f"speed factors {list(factors)}: want one or more, all different")
+    for factor in factors:
+        if not _SLOWEST <= factor <= _FASTEST:
+            raise MlmaError(f"speed factor {factor}: not within {_SLOWEST} to {_FASTEST}")
+    prefixes = {factor: "" if factor == 1 else f"sp{factor:g}-" for factor in factors}
+    sound = "segments" if (data / "segments").exists() else "wav.scp"
+    tables = datadir.read_alike(data, (*datadir.PER_UTTERANCE, sound), _MADE_BY)
+    ids = tables["text"]
+
+    def fill(new: Path) -> None:
+        for name, table in tables.items():
+            rows = [
+                (prefix + id_, prefix + value if name == "utt2spk" else value)
+                for prefix in prefixes.values()
+                for id_, value in table.items()
+            ]
+            datadir.write(new / name, sorted(rows))
+            if name == "utt2spk":
+                datadir.write(new / "spk2utt", datadir.spk2utt(dict(sorted(rows))))
+        if sound == "segments":  # recordings stay as they are
+            recordings = datadir.read(data / "wav.scp", _MADE_BY)
+            datadir.write(new / "wav.scp", sorted(recordings.items()))
+        speeds = ((prefix + id_, f"{f:g}") for f, prefix in prefixes.items() for id_ in ids)
+        datadir.write(new / "utt2speed", sorted(speeds))
+
+    replace_folder(out, fill)
+    return len(ids) * len(factors)
+
+
+def main() -> None:
+    """Entry point; see the module's head."""
+    parser = ArgumentParser(prog="python -m espnet_mlma.data.speed_perturb")
+    parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1")
+    parser.add_argument("--out", type=Path, required=True, help="data folder to write")
+    parser.add_argument("--factors", required=True, help='such as "0.9 1.0 1.1"')
+    args = parser.parse_args()
+    refuse_to_replace(args.out, [args.data])
+    try:
+        factors = [float(factor) for factor in args.factors.split()]
+    except ValueError:
+        raise MlmaError(f"speed factors '{args.factors}': not numbers") from None
+    count = perturb(args.data, args.out, factors)
+    print(f"{args.out}: {count} utterances at speeds {args.factors}")
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,152 @@
+"""Stage 5: the token list of a recogniser, and its BPE model.
+
+The list is ESPnet's: `<blank>` is 0, `<unk>` is 1 and a symbol of its own, `<sos/eos>` is last.
+Texts that begin with language tokens, as stage 4 writes them into `text_lang`, add these symbols.
+
+    python -m espnet_mlma.data.tokens --text dump/raw/train/text --token_type bpe --nbpe 500 \
+        --out data/en_token_list/bpe_unigram500
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
+from espnet_mlma.data import tables as datadir
+from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.files import replace_folder
+from espnet_mlma.text.language import language_token, split_language
+
+BLANK, UNKNOWN, SPACE, SOS_EOS = "<blank>", "<unk>", "<space>", "<sos/eos>"
+
+
+def read_transcripts(paths: Iterable[Path]) -> list[str]:
+    """The texts of Kaldi-style `text` files, without ids and empty ones.
+
+    Raises:
+        MlmaError: a file is missing, or none has any text.
+    """
+    paths = list(paths)
+    texts = [text for path in paths for text in datadir.read(path, "stage 4").values() if text]
+    if not texts:
+        raise MlmaError(f"{' '.join(map(str, paths))}: no text to make tokens of")
+    return texts
+
+
+def characters(texts: Iterable[str]) -> list[str]:
+    """The characters of the texts, the most frequent first; the space is `<space>`."""
+    counts = Counter(character for text in texts for character in text)
+    ordered = sorted(counts, key=lambda character: (-counts[character], character))
+    return [SPACE if character == " " else character for character in ordered]
+
+
+def train_bpe(texts: Sequence[str], size: int, mode: str, whole: Sequence[str] = ()) -> bytes:
+    """Train a SentencePiece model.
+
+    Args:
+        texts: normalised transcripts, which SentencePiece is told to leave as they are.
+        size: number of pieces, SentencePiece's own three included.
+        mode: `unigram` or `bpe`.
+        whole: symbols that are pieces whatever the texts are, and are never cut.
+
+    Returns:
+        The serialised model.
+
+    Raises:
+        MlmaError: the text has too few different pieces, or too many characters, for the size.
+    """
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=size,
+            model_type=mode,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            user_defined_symbols=list(whole),
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        too_large = re.search(r"value <= (\d+)", str(error))
+        too_small = re.search(r"\d+ vs (\d+)", str(error))
+        if too_large:
+            bound = f"the text allows {too_large[1]} at most"
+        elif too_small:
+            bound = f"the text has so many characters that {too_small[1]} is the least"
+        else:
+            bound = str(error)
+        raise MlmaError(f"--nbpe {size} ({mode}): {bound}; choose another size") from None
+    return model.getvalue()
+
+
+def pieces(model: bytes) -> list[str]:
+    """The pieces of a SentencePiece model without its `<unk> <s> </s>`."""
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_proto=model)
+    own = {processor.unk_id(), processor.bos_id(), processor.eos_id()}
+    return [processor.id_to_piece(i) for i in range(len(processor)) if i not in own]
+
+
+def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mode: str) -> int:
+    """Write `tokens.txt`, and `bpe.model` for BPE, into a folder that appears whole.
+
+    Where texts begin with language tokens, ESPnet's tokeniser of characters wants these in a file
+    of their own, `nlsyms.txt`.
+
+    Args:
+        out: the folder.
+        texts: normalised transcripts.
+        token_type: `char` or `bpe`.
+        size, mode: of BPE, see `train_bpe`.
+
+    Returns:
+        The number of tokens, special ones included.
+
+    Raises:
+        MlmaError: see `train_bpe`.
+    """
+    languages, texts = zip(*map(split_language, texts), strict=True)
+    whole = [language_token(language) for language in sorted(set(languages) - {None})]
+    if token_type == "bpe":
+        model = train_bpe(texts, size, mode, whole)
+        written = pieces(model)
+    else:
+        model, written = b"", [*whole, *characters(texts)]
+    tokens = [BLANK, UNKNOWN, *written, SOS_EOS]
+
+    def fill(new: Path) -> None:
+        if model:
+            (new / "bpe.model").write_bytes(model)
+        if whole:
+            (new / "nlsyms.txt").write_text("\n".join(whole) + "\n", encoding="utf-8")
+        (new / "tokens.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+
+    replace_folder(out, fill)
+    return len(tokens)
+
+
+def main() -> None:
+    """Entry point; see the module's head."""
+    parser = ArgumentParser(prog="python -m espnet_mlma.data.tokens")
+    parser.add_argument("--text", type=Path, nargs="+", required=True, help="`<id> <text>` files")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--token_type", choices=("char", "bpe"), required=True)
+    parser.add_argument("--nbpe", type=int, default=500, help="number of BPE pieces")
+    parser.add_argument("--bpemode", choices=("unigram", "bpe"), default="unigram")
+    args = parser.parse_args()
+    refuse_to_replace(args.out, args.text)
+    texts = read_transcripts(args.text)
+    count = write_tokens(args.out, texts, args.token_type, args.nbpe, args.bpemode)
+    print(f"{args.out / 'tokens.txt'}: {count} tokens from {len(texts)} sentences")
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,1 @@
+"""What ESPnet's registries, trainer and programs get from this package."""

@@ -1,0 +1,124 @@
+"""Guard ESPnet's trainer: whole files, one training in a folder, and the data it was begun with.
+
+`espnet_mlma.run` puts this around the `main` of ESPnet's tasks, so that it holds under ESPnet's
+own `asr.sh` too.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from espnet_mlma import claims
+from espnet_mlma.espnet import trained_on
+
+_SAID = "training: "  # asr.sh shows lines that begin so
+
+
+def guard_main(tasks: ModuleType) -> None:
+    """Have the `main` of ESPnet's tasks run in `guarded`.
+
+    Args:
+        tasks: the module `espnet2.tasks.abs_task`.
+    """
+    unguarded = tasks.AbsTask.main.__func__
+
+    def main(cls, args: Namespace | None = None, cmd=None):
+        args = cls.get_parser().parse_args(cmd) if args is None else args
+        with guarded(args):
+            return unguarded(cls, args, cmd)
+
+    tasks.AbsTask.main = classmethod(main)
+
+
+def write_whole(trainer: ModuleType) -> None:
+    """Have `torch.save` write files whole or not at all, and keep the checkpoint before.
+
+    Args:
+        trainer: the module `espnet2.train.trainer`.
+    """
+    from espnet_mlma import checkpoints
+    from espnet_mlma.espnet.resume import CHECKPOINT
+
+    torch = trainer.torch
+    save = torch.save
+
+    def save_whole(obj, f, *args, **kwargs) -> None:
+        if not isinstance(f, str | os.PathLike):
+            save(obj, f, *args, **kwargs)
+            return
+        path = Path(f)
+        checkpoints.save(
+            lambda file: save(obj, file, *args, **kwargs),
+            path,
+            keep_previous=path.name == CHECKPOINT,
+        )
+
+    torch.save = save_whole
+
+
+HOOKS: dict[str, Callable[[ModuleType], None]] = {
+    "espnet2.tasks.abs_task": guard_main,
+    "espnet2.train.trainer": write_whole,
+}
+
+
+@contextmanager
+def guarded(args: Namespace) -> Iterator[None]:
+    """Prepare a folder for what a program of ESPnet's is about to do in it.
+
+    Args:
+        args: of the program, as `asr_train`.
+
+    Raises:
+        MlmaError: another process is at work in the folder; it holds the training of other data or
+            options, or one that cannot go on; or the statistics are of other data.
+    """
+    if not args.output_dir or args.print_config or args.dry_run or not _is_first(args):
+        yield
+        return
+    folder = Path(args.output_dir)
+    if args.collect_stats:
+        with claims.claim(folder, "collects statistics in it"):
+            now = trained_on.describe(args)
+            yield
+            trained_on.write_collected(folder, now)
+        return
+    with claims.claim(folder, "trains in it"):
+        _prepare(folder, args)
+        yield
+
+
+def _is_first(args: Namespace) -> bool:
+    """Whether this is the only node, or the one that writes."""
+    by_slurm = args.dist_launcher == "slurm"
+    return not args.dist_rank and not (by_slurm and os.environ.get("SLURM_PROCID", "0") != "0")
+
+
+def _prepare(folder: Path, args: Namespace) -> None:
+    from espnet_mlma import checkpoints
+    from espnet_mlma.espnet.resume import CHECKPOINT, mend
+
+    now = trained_on.describe(args)
+    trained_on.check_statistics(args, now)
+    both = (folder / CHECKPOINT, checkpoints.previous(folder / CHECKPOINT))
+    if not args.resume:
+        for file in both:  # of a training that is to be overwritten
+            file.unlink(missing_ok=True)
+    elif any(file.exists() for file in both):
+        trained_on.check(folder, now)
+    if args.resume:
+        mended = mend(folder, vars(args))
+        for line in mended.lines:
+            print(f"{_SAID}{line}", flush=True)
+        if mended.epoch >= args.max_epoch:
+            said = f"already trained for {mended.epoch} epochs with this data and configuration"
+            print(f"{_SAID}{said}", flush=True)
+        elif mended.epoch:
+            said = f"goes on after epoch {mended.epoch} of {args.max_epoch}"
+            print(f"{_SAID}{said}", flush=True)
+    trained_on.write(folder, now)

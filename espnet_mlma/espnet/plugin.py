@@ -1,0 +1,96 @@
+"""Registration of our encoders, masks, model and preprocessor in ESPnet's tasks.
+
+ESPnet finds such classes in tables per task module and has no hook for others, so the entries have
+to be made after each of those modules is imported. Importing them all here would cost every
+small command of the recipe several seconds; instead the tables are filled when, and only if, ESPnet
+imports them.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+_ASR = frozenset(["espnet2.tasks.asr", "espnet3.systems.esp2_asr.task"])
+TASKS = _ASR | {f"espnet2.tasks.{task}" for task in ("st", "slu", "s2t", "s2t_ctc", "ssl")}
+
+
+def register(task: ModuleType) -> None:
+    """Add `conmamba` and `conformer_cnn4` to the encoders of an ESPnet task module.
+
+    `clip_specaug` goes to its masks, and the asr task's models get `mlma_ctc`, its preprocessors
+    `non_speech` and `espeak`.
+
+    Args:
+        task: a module with tables `encoder_choices` and `specaug_choices`.
+    """
+    from espnet_mlma.encoder import ConformerCnn4Encoder, ConMambaEncoder
+    from espnet_mlma.espnet.masks import ClipSpecAug
+    from espnet_mlma.espnet.objectives import MlmaCTCModel
+    from espnet_mlma.espnet.preprocessor import NonSpeechPreprocessor
+    from espnet_mlma.espnet.synthetic_speech import SpeakingPreprocessor
+
+    task.encoder_choices.classes["conmamba"] = ConMambaEncoder
+    task.encoder_choices.classes["conformer_cnn4"] = ConformerCnn4Encoder
+    task.specaug_choices.classes["clip_specaug"] = ClipSpecAug
+    if task.__name__ in _ASR:
+        task.model_choices.classes["mlma_ctc"] = MlmaCTCModel
+        task.preprocessor_choices.classes["non_speech"] = NonSpeechPreprocessor
+        task.preprocessor_choices.classes["espeak"] = SpeakingPreprocessor
+
+
+class _ThenLoader(importlib.abc.Loader):
+    """Loads a module as before, then does something to it."""
+
+    def __init__(self, loader: importlib.abc.Loader, then: Callable[[ModuleType], object]):
+        self._loader = loader
+        self._then = then
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        self._then(module)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds some modules where they are and hands them to `_ThenLoader`."""
+
+    def __init__(self) -> None:
+        self.then: dict[str, Callable[[ModuleType], object]] = {}
+
+    def find_spec(self, name, path, target=None):
+        if name not in self.then:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _ThenLoader(spec.loader, self.then[name])
+        return spec
+
+
+def after_import(name: str, then: Callable[[ModuleType], object]) -> None:
+    """Do something to a module once it is imported; now, if it is.
+
+    Args:
+        name: of the module. What is given first for it is done.
+        then: called with the module.
+    """
+    finder = next((found for found in sys.meta_path if isinstance(found, _Finder)), None)
+    if finder is None:
+        finder = _Finder()
+        sys.meta_path.insert(0, finder)
+    if name in finder.then:
+        return
+    finder.then[name] = then
+    if name in sys.modules:
+        then(sys.modules[name])
+
+
+def install() -> None:
+    """Register in the tasks already imported and in those imported from now on; once is enough."""
+    for name in TASKS:
+        after_import(name, register)

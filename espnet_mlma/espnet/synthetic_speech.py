@@ -1,0 +1,73 @@
+"""SpeakingPreprocessor, the class ESPnet builds from `preprocessor: espeak`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from espnet_mlma.data.corpora import espeak, synthetic
+from espnet_mlma.data.tables import without_speed
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.espnet.preprocessor import NonSpeechPreprocessor
+from espnet_mlma.text import normalise
+from espnet_mlma.text.language import split_language
+
+
+class SpeakingPreprocessor(NonSpeechPreprocessor):
+    """A preprocessor that re-synthesises clips with eSpeak NG on each access in training.
+
+    Voice, rate, pitch and noise are drawn from NumPy's global generator, as ESPnet draws its own
+    augmentation, which follows. The clips on disk give their texts, and the lengths that batches
+    are made by. A copy at another speed is said like what it is a copy of. Clips of the folder that
+    eSpeak did not say are heard as they are, and so is everything in validation.
+
+    Args:
+        sentences: data folder of stage 1 of the training set, such as data/train_synthetic, whose
+            wav.scp leads to what eSpeak was told to say; needed.
+        options: those of NonSpeechPreprocessor.
+
+    Raises:
+        MlmaError: the folder is not there, or has no clips that eSpeak said.
+    """
+
+    def __init__(self, *, sentences: str | Path | None = None, **options):
+        if sentences is None:
+            raise MlmaError("preprocessor espeak: preprocessor_conf has no `sentences`; add it")
+        super().__init__(**options)
+        self._folder = Path(sentences)
+        if self.train:  # where a model is decoded its training set need not be
+            self._sentences = espeak.told(self._folder)
+            said = sum(sentence is not None for sentence in self._sentences.values())
+            logging.info(f"{self._folder}: {said} of {len(self._sentences)} clips are said anew")
+        self._speaker: tuple[int, espeak.Espeak] | None = None
+
+    def __call__(self, uid: str, data: dict[str, str | np.ndarray]) -> dict[str, np.ndarray]:
+        if not self.train:
+            return super().__call__(uid, data)
+        original = without_speed(uid)
+        if original not in self._sentences:
+            raise MlmaError(
+                f"{uid}: not in {self._folder}; give as `sentences` the training set's data folder"
+            )
+        if told := self._sentences[original]:
+            sentence, lang = told
+            if split_language(data[self.text_name])[1] != normalise(sentence, lang):
+                raise MlmaError(
+                    f"{uid}: its sentence is now {sentence!r}, its text is another; "
+                    "run the stages from 1 to 10 again"
+                )
+            data = data | {self.speech_name: self._say(uid, sentence, lang)}
+        return super().__call__(uid, data)
+
+    def _say(self, uid: str, sentence: str, lang: str) -> np.ndarray:
+        """(samples,) float32 at 16 kHz."""
+        # a process that was forked gets an eSpeak of its own
+        if self._speaker is None or self._speaker[0] != os.getpid():
+            self._speaker = os.getpid(), espeak.Espeak()
+        rng = np.random.default_rng(np.random.randint(2**31))
+        line = replace(synthetic.draw(lang, "train", 0, sentence, rng), id=uid)
+        return espeak.finish(self._speaker[1].say(line), line.snr, rng).astype(np.float32)

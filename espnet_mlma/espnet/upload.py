@@ -1,0 +1,57 @@
+"""Stage 15: a packed model to the Hugging Face hub.
+
+python -m espnet_mlma.espnet.upload --packed exp/asr_train/model.zip --repository name/model
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+from espnet_mlma.arguments import ArgumentParser
+from espnet_mlma.errors import MlmaError, run_cli
+
+
+def upload(packed: Path, repository: str) -> None:
+    """Unpack a model into a repository, which is made if it is not there.
+
+    Args:
+        packed: the zip file of stage 14.
+        repository: `<user>/<name>`.
+
+    Raises:
+        MlmaError: the zip file is missing or not whole, or the hub refuses or is out of reach.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(packed) as model:
+                model.extractall(folder)
+        except (OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise MlmaError(
+                f"{packed}: not a whole packed model ({error}); run stage 14 again"
+            ) from None
+        hub = HfApi()
+        try:
+            hub.create_repo(repository, exist_ok=True)
+            hub.upload_folder(repo_id=repository, folder_path=folder)
+        except (HTTPError, LocalTokenNotFoundError, ValueError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise MlmaError(f"{repository}: {reason}; `hf auth login` sets who you are") from None
+
+
+def main() -> None:
+    """Entry point; see the module's head."""
+    parser = ArgumentParser(prog="python -m espnet_mlma.espnet.upload")
+    parser.add_argument("--packed", type=Path, required=True, help="zip file of stage 14")
+    parser.add_argument("--repository", required=True, help="<user>/<name>")
+    args = parser.parse_args()
+    upload(args.packed, args.repository)
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,1 @@
+"""Scores, comparisons with other systems, and reports about experiments."""

@@ -1,0 +1,198 @@
+"""Loading an ESPnet model strictly: an experiment folder, files, a packed zip, or a hub id."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.loading import configuration, hub, tensors
+from espnet_mlma.loading.configuration import Task, task_of
+from espnet_mlma.loading.packed import META, named_files, unpack
+
+# Tried in this order in an experiment folder; asr.sh makes the first.
+AVERAGES = (
+    "valid.cer_ctc.ave.pth",
+    "valid.loss.ave.pth",
+    "valid.acc.ave.pth",
+    "valid.total_count.ave.pth",
+    "latest.pth",
+)
+
+_GIVE_ONE = "give an experiment folder, a packed zip or a hub id user/name"
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+# What a packed model needs; the rest of a hub repository is pictures and logs.
+_HUB_FILES = ("*.yaml", "*.pth", "*.npz", "*.model")
+
+
+def build(path: Path, model_file: Path | None = None) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The model in evaluation mode on the CPU, and its configuration.
+
+    Args:
+        path: an experiment folder, its config.yaml, a zip packed by ESPnet, such a zip unpacked, or
+            the id of a model on the Hugging Face hub, `user/name` or `user/name@revision`, which is
+            downloaded into the hub's cache.
+        model_file: the checkpoint; None: the one packed with the configuration, or the averaged one
+            beside it.
+
+    Raises:
+        MlmaError: a file is missing or damaged, the model was trained by a task without CTC, the
+            checkpoint's parameters are not the model's or not finite, or the hub cannot be reached.
+    """
+    with located(path, model_file) as (config, checkpoint):
+        return from_files(config, checkpoint)
+
+
+def check_path(path: Path) -> None:
+    """See that a model's files are there; a hub id is not looked up.
+
+    Nothing of ESPnet's is imported for it, so that typos fail before the slow import.
+
+    Args:
+        path: as of `build`.
+
+    Raises:
+        MlmaError: a file is missing or may not be looked at.
+    """
+    if _kind(path) == "zip":
+        _check_zip(path)
+    elif _kind(path) == "folder":
+        config, packed = _in_folder(path)
+        packed or _averaged(config.parent)
+
+
+@contextmanager
+def located(path: Path, model_file: Path | None = None) -> Iterator[tuple[Path, Path]]:
+    """The configuration and the checkpoint; those of a zip are there as long as the context lasts.
+
+    Args:
+        path, model_file: as of `build`.
+
+    Raises:
+        MlmaError: a file is missing or may not be looked at, or the hub cannot be reached.
+    """
+    kind = _kind(path)
+    if kind == "zip":
+        _check_zip(path)
+        with tempfile.TemporaryDirectory() as folder:
+            config, packed = unpack(path, Path(folder))
+            yield config, model_file or packed
+        return
+    if kind == "hub":
+        path = _snapshot(path.as_posix())
+    config, packed = _in_folder(path)
+    yield config, model_file or packed or _averaged(config.parent)
+
+
+def fingerprint(model_file: Path) -> str:
+    """Of a checkpoint, the same wherever it lies and whatever it is called."""
+    with model_file.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _kind(path: Path) -> str:
+    """Whether a path is meant as a zip, a hub id or a folder (or its configuration).
+
+    It can only be meant as `user/name` if nothing is there, nor its first folder.
+    """
+    try:
+        if path.suffix == ".zip" and not path.is_dir():
+            return "zip"
+        is_there = path.exists() or path.parent.is_dir()
+    except (OSError, ValueError) as error:  # no permission, a name too long, NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise MlmaError(f"{path}: cannot be looked at ({reason}); {_GIVE_ONE}") from None
+    is_hub = not is_there and path.suffix not in (".yaml", ".yml")
+    return "hub" if is_hub and _HUB_ID.fullmatch(path.as_posix()) else "folder"
+
+
+def _snapshot(hub_id: str) -> Path:
+    repository = hub_id.partition("@")[0]
+    try:
+        cached = _cache_folder(repository)
+    except ValueError:
+        raise MlmaError(f"{hub_id}: not there, and no name on the hub; {_GIVE_ONE}") from None
+    remedy = (
+        f"where there is a network run `hf download {repository} --local-dir FOLDER` and give "
+        f"FOLDER, or copy {cached} from there"
+    )
+    return hub.snapshot(hub_id, _HUB_FILES, "file or folder", remedy)
+
+
+def _cache_folder(repository: str) -> Path:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+
+
+def _in_folder(path: Path) -> tuple[Path, Path | None]:
+    """The configuration, and the checkpoint if a meta.yaml names one."""
+    config, meta = path / "config.yaml", path / META
+    if path.is_dir() and os.path.isfile(meta) and not os.path.isfile(config):
+        return named_files(meta, path)
+    config = config if path.is_dir() else path
+    is_yaml = config.suffix in (".yaml", ".yml")
+    if not os.path.isfile(config) or not is_yaml:
+        what = "not a model" if os.path.exists(config) else "no such file"
+        raise MlmaError(f"{config}: {what}; {_GIVE_ONE}")
+    return config, None
+
+
+def _check_zip(path: Path) -> None:
+    if not os.path.isfile(path):
+        what = "not a file" if os.path.exists(path) else "no such file"
+        raise MlmaError(f"{path}: {what}; stage 14 of the recipe packs one")
+
+
+def _averaged(folder: Path) -> Path:
+    for name in AVERAGES:
+        if os.path.isfile(folder / name):
+            return folder / name
+    raise MlmaError(f"{folder}: none of {', '.join(AVERAGES)}; train first, or name a checkpoint")
+
+
+def from_files(config: Path, model_file: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """What `build` returns, from the files that `located` found.
+
+    Raises:
+        MlmaError: as of `build`.
+    """
+    for file in (config, model_file):
+        if not os.path.isfile(file):
+            what = "not a file" if os.path.exists(file) else "no such file"
+            raise MlmaError(f"{file}: {what}; the model was not copied or downloaded whole")
+    arguments = configuration.read(config)
+    try:
+        model = _task_class(task_of(arguments)).build_model(argparse.Namespace(**arguments))
+    except Exception as error:  # an option of another version or a wrong value may raise any
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = f"no option {reason}" if isinstance(error, KeyError) else reason
+        raise MlmaError(f"{config}: no model can be built from it: {reason}") from error
+    expected = model.state_dict()
+    state = tensors.read(model_file)
+    tensors.check(state, expected, model_file, config)
+    model.load_state_dict(state)
+    for module in model.modules():
+        if hasattr(module, "use_flash_attn"):
+            module.use_flash_attn = False  # written by training; needs a GPU and half precision
+    return model.eval(), arguments
+
+
+def _task_class(task: Task):
+    if task == "asr":
+        from espnet2.tasks.asr import ASRTask
+
+        return ASRTask
+    from espnet2.tasks.s2t_ctc import S2TTask
+
+    return S2TTask

@@ -1,0 +1,254 @@
+"""A config.yaml that training wrote: read, checked, and its paths found where they are now."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+from zipfile import ZipFile, is_zipfile
+
+import numpy as np
+
+from espnet_mlma.data.tables import folders_above
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import read_lines, read_yaml
+
+Task = Literal["asr", "s2t_ctc"]
+
+# Keys that only the configurations of ESPnet's other tasks have.
+_OF_OTHER_TASKS = ("src_token_list", "transcript_token_list", "subtask_series")
+_COMPUTING_ENCODERS = frozenset(
+    [
+        "branchformer",
+        "conformer",
+        "conformer_cnn4",
+        "conmamba",
+        "contextual_block_conformer",
+        "contextual_block_transformer",
+        "e_branchformer",
+        "e_branchformer_ctc",
+        "longformer",
+        "multiconv_conformer",
+        "rnn",
+        "torchaudiohubert",
+        "transformer",
+        "transformer_multispkr",
+        "vgg_rnn",
+    ]
+)
+# Classes that only compute. ESPnet has others, such as `frontend: s3prl` or `encoder: hubert`, that
+# download, unpickle or write files as the configuration says, which may be a stranger's.
+_COMPUTING = {
+    "frontend": frozenset({"default", "sliding_window", "wav2vec_cnn"}),
+    "specaug": frozenset({"clip_specaug", "specaug"}),
+    "normalize": frozenset({"global_mvn", "utterance_mvn"}),
+    "model": frozenset({"espnet", "espnet_ctc", "maskctc", "mlma_ctc", "pit_espnet"}),
+    "preencoder": frozenset({"linear", "sinc"}),
+    "encoder": _COMPUTING_ENCODERS,
+    "promptencoder": _COMPUTING_ENCODERS,
+    "postencoder": frozenset({"length_adaptor"}),
+    "decoder": frozenset(
+        [
+            "dynamic_conv",
+            "dynamic_conv2d",
+            "lightweight_conv",
+            "lightweight_conv2d",
+            "linear_decoder",
+            "mlm",
+            "rnn",
+            "s4",
+            "transducer",
+            "transformer",
+        ]
+    ),
+}
+# The features' statistics are a few numbers for each of some hundred bins.
+_LARGEST_STATISTICS = 16 << 20
+
+
+def read(config: Path) -> dict[str, Any]:
+    """Read a configuration that a model can be built from.
+
+    Paths in it that a loaded model needs (`bpemodel`, `normalize_conf.stats_file`) become absolute;
+    `token_list` becomes a list. One that is nowhere stays as it is written.
+
+    Args:
+        config: the file.
+
+    Raises:
+        MlmaError: it cannot be read, is not of a CTC model, names a class that reads other files,
+            or has values of a wrong kind.
+    """
+    arguments = read_yaml(config, "give a config.yaml that training wrote")
+    if task_of(arguments) is None:
+        raise MlmaError(
+            f"{config}: not of a CTC model; give one that ESPnet's asr or s2t_ctc task trained"
+        )
+    for key, value in arguments.items():
+        if str(key).endswith("_conf") and not isinstance(value, dict | None):
+            raise MlmaError(f"{config}: {key} is {_shown(value)}; it must be a mapping of options")
+    for key, computing in _COMPUTING.items():
+        value = arguments.get(key)
+        if value is not None and not (isinstance(value, str) and value in computing):
+            raise MlmaError(
+                f"{config}: {key} is {_shown(value)}; loaded here are "
+                f"{', '.join(sorted(computing))}: others may download or run files"
+            )
+    if not isinstance(arguments.get("token_type"), str):
+        raise MlmaError(f"{config}: token_type is {_shown(arguments.get('token_type'))}, no text")
+    rows = arguments.get("train_data_path_and_name_and_type") or []
+    if not isinstance(rows, list | tuple) or not all(
+        isinstance(row, list | tuple) and row and isinstance(row[0], str) for row in rows
+    ):
+        raise MlmaError(f"{config}: train_data_path_and_name_and_type is no list of lists of text")
+    arguments["init"] = None  # every parameter comes from the checkpoint
+    arguments["token_list"] = _tokens(config, arguments)
+    if isinstance(written := arguments.get("bpemodel"), str):
+        arguments["bpemodel"] = str(find(config, written) or written)
+    statistics = (arguments.get("normalize_conf") or {}).get("stats_file")
+    if statistics is not None:
+        arguments["normalize_conf"]["stats_file"] = str(_statistics(config, str(statistics)))
+    pieces_of(arguments)  # damage is found when a model is loaded, not when it is first used
+    return arguments
+
+
+def task_of(config: dict[str, Any]) -> Task | None:
+    """Which of ESPnet's tasks a configuration belongs to; None: one that is not read here.
+
+    Args:
+        config: a config.yaml that training wrote.
+    """
+    if config.get("model") == "espnet_ctc" and "token_list" in config:
+        return "s2t_ctc"
+    is_other = config.get("preprocessor") == "s2t" or any(key in config for key in _OF_OTHER_TASKS)
+    return None if is_other or not {"encoder", "ctc_conf", "token_list"} <= set(config) else "asr"
+
+
+def find(config: Path, written: str) -> Path | None:
+    """Find a file that a configuration names, wherever model and recipe are now.
+
+    Training writes paths relative to the recipe's folder, or absolute ones of its machine. So the
+    path and its ends are looked for below the folders above the configuration, nearest first, then
+    in the current folder, then beside the configuration.
+
+    Args:
+        config: the configuration.
+        written: the path in it.
+
+    Returns:
+        An absolute path to a file; None: it is nowhere.
+    """
+    return next((path for path in _places(config, Path(written)) if os.path.isfile(path)), None)
+
+
+def _places(config: Path, written: Path) -> Iterator[Path]:
+    if written.is_absolute():
+        yield written
+    parts = written.parts[1:] if written.is_absolute() else written.parts
+    above = folders_above(config)
+    for first in range(max(1, len(parts) - 1)):
+        end = Path(*parts[first:])
+        yield from (folder / end for folder in above)
+        if first == 0:
+            yield written.absolute()
+    yield config.absolute().parent / written.name
+    yield written.absolute()
+
+
+def pieces_of(config: dict[str, Any]) -> Callable[[str], list[str]] | None:
+    """What splits text into a model's symbols, for a model of SentencePiece's.
+
+    Args:
+        config: from `read`.
+
+    Returns:
+        A function; None: the model is not `bpe`, or its `bpemodel` is not there. Nothing but
+        alignment needs it.
+
+    Raises:
+        MlmaError: the file is damaged, or of another vocabulary.
+    """
+    file = config.get("bpemodel")
+    if config["token_type"] != "bpe" or not isinstance(file, str) or not os.path.isfile(file):
+        return None
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        processor = SentencePieceProcessor(model_proto=Path(file).read_bytes())
+        pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+    except (OSError, RuntimeError):
+        pieces = []
+    if not pieces:
+        raise MlmaError(f"{file}: not a whole SentencePiece model; copy it again")
+    known = len(set(pieces) & set(config["token_list"]))
+    if 2 * known < len(pieces):
+        raise MlmaError(
+            f"{file}: {known} of its {len(pieces)} pieces are symbols of the model; it is the "
+            "SentencePiece model of another one"
+        )
+    return lambda text: processor.encode(text, out_type=str)
+
+
+def _tokens(config: Path, arguments: dict[str, Any]) -> list[str]:
+    tokens = arguments["token_list"]
+    if isinstance(tokens, str):
+        file = find(config, tokens)
+        if file is None:
+            raise MlmaError(f"{config}: token_list {tokens} is not there, nor below a folder above")
+        try:
+            tokens = [line.rstrip() for line in read_lines(file)]
+        except OSError as error:
+            raise MlmaError(f"{file}: not a readable token list ({error})") from None
+    if not isinstance(tokens, list | tuple) or not tokens:
+        raise MlmaError(f"{config}: token_list is {_shown(tokens)}, no list of symbols")
+    if wrong := [token for token in tokens if not isinstance(token, str) or not token]:
+        raise MlmaError(
+            f"{config}: token_list has {_shown(wrong[0])}, which is no symbol; quote it"
+        )
+    if len(set(tokens)) < len(tokens):
+        twice = next(token for token in tokens if tokens.count(token) > 1)
+        raise MlmaError(f"{config}: token_list has {twice!r} twice; take the one of training")
+    blank = (arguments.get("model_conf") or {}).get("sym_blank", "<blank>")
+    if tokens[0] != blank:
+        raise MlmaError(
+            f"{config}: token_list begins with {tokens[0]!r}, not with {blank!r}, which CTC has "
+            "there; take the one of training"
+        )
+    return list(tokens)
+
+
+def _shown(value: object) -> str:
+    return textwrap.shorten(repr(value), 80, placeholder=" ...")
+
+
+def _statistics(config: Path, written: str) -> Path:
+    """Find the file of the features' statistics and read it once, whole."""
+    path = find(config, written)
+    if path is None:
+        raise MlmaError(f"{config}: {written} is not there, nor below a folder above the config")
+    try:
+        if is_zipfile(path):
+            with ZipFile(path) as members:
+                size = sum(member.file_size for member in members.infolist())
+        else:
+            size = path.stat().st_size
+        if size > _LARGEST_STATISTICS:
+            raise ValueError(f"{size} bytes")
+        found = np.load(path)  # without pickles
+        if isinstance(found, np.ndarray):  # of Kaldi
+            arrays = [found]
+            is_whole = found.ndim == 2 and len(found) == 2
+        else:
+            arrays = [found[key] for key in ("count", "sum", "sum_square")]
+            count, total, squares = arrays
+            is_whole = count.size == 1 and total.ndim == 1 and total.shape == squares.shape
+        if not is_whole or not all(a.dtype.kind in "iuf" and np.isfinite(a).all() for a in arrays):
+            raise ValueError("other arrays")
+    except Exception as error:  # a damaged zip in a zip may raise any
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise MlmaError(
+            f"{path}: not whole statistics of features ({reason}); copy it again"
+        ) from None
+    return path

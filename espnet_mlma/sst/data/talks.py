@@ -1,0 +1,124 @@
+"""Talks to test a translator on, as sound files with the places of their sentences.
+
+Recordings that hold several sentences are talks as they are; utterances that are recordings of
+their own are joined in a random order with random silences before each.
+
+    python -m espnet_mlma.sst talks --sentences translated.jsonl --out talks --seconds 60
+
+The folder gets `<talk>.flac`, and `sentences.jsonl`, the references of `score`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from espnet_mlma.arguments import refuse_to_replace
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import replace_folder
+from espnet_mlma.sst.data.records import Part, Sentence, line_of
+from espnet_mlma.sst.data.segments import SILENCE, by_recording, parse_span
+from espnet_mlma.sst.data.shards import dropped_line, read_sentences
+from espnet_mlma.sst.data.sound import laid_down
+from espnet_mlma.sst.grid import SAMPLE_RATE
+
+
+def talks(
+    sentences: Iterable[Sentence],
+    rng: random.Random,
+    silence: tuple[float, float] = SILENCE,
+    seconds: float = 60.0,
+) -> Iterator[list[Sentence]]:
+    """The sentences of each talk, in order, each with its place in the talk.
+
+    Args:
+        sentences: those dropped, or of no length, are left out.
+        rng: of order and silences.
+        silence: shortest and longest before a joined utterance, seconds.
+        seconds: a talk of joined utterances ends after the one that makes it so long.
+    """
+    recordings, singles = by_recording(s for s in sentences if _reason_to_drop(s) is None)
+    yield from recordings.values()
+    rng.shuffle(singles)
+    clock, number = 0.0, 0
+    talk: list[Sentence] = []
+    for sentence in singles:
+        start = clock + rng.uniform(*silence)
+        clock = start + sentence.end - sentence.start
+        place = {"recording": f"joined-{number:03d}", "start": start, "end": clock}
+        talk.append(replace(sentence, **place))
+        if clock >= seconds:
+            yield talk
+            talk, clock, number = [], 0.0, number + 1
+    if talk:
+        yield talk
+
+
+def _reason_to_drop(sentence: Sentence) -> str | None:
+    return sentence.dropped or (None if sentence.end > sentence.start else "no_sound")
+
+
+def sound_of(talk: Sequence[Sentence]) -> np.ndarray:
+    """The sound of a talk, (samples,) at 16 kHz; silence where no sentence is.
+
+    Raises:
+        MlmaError: as of `laid_down`.
+    """
+    spans = ((s.audio, s.offset, s.offset + s.end - s.start, s.start) for s in talk)
+    samples = round(max(sentence.end for sentence in talk) * SAMPLE_RATE)
+    return laid_down((Part(*span) for span in spans), samples)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument(
+        "--sentences", type=Path, nargs="+", required=True, help="of the stage translate"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder; one there is replaced")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="of a talk of joined utterances"
+    )
+    parser.add_argument(
+        "--silence", type=parse_span, default=SILENCE, metavar="LOW:HIGH", help="seconds"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of order and silences (default: 0)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the talks and say how many.
+
+    Raises:
+        MlmaError: there is no sentence of use, a file cannot be read, or the folder not written.
+    """
+    refuse_to_replace(args.out, args.sentences)
+    rng = random.Random(args.seed)
+    sentences = list(chain.from_iterable(map(read_sentences, args.sentences)))
+    found = list(talks(sentences, rng, args.silence, args.seconds))
+    if not found:
+        raise MlmaError(f"{args.sentences[0]}: no sentence of use in it; see what was dropped")
+
+    def fill(folder: Path) -> None:
+        for talk in found:
+            samples = sound_of(talk)
+            try:
+                soundfile.write(folder / f"{talk[0].recording}.flac", samples, SAMPLE_RATE)
+            except soundfile.SoundFileError as error:  # a full disk is one
+                raise OSError(str(error)) from None
+        lines = "".join(line_of(sentence) for talk in found for sentence in talk)
+        (folder / "sentences.jsonl").write_text(lines, encoding="utf-8")
+
+    replace_folder(args.out, fill)
+    seconds = sum(max(sentence.end for sentence in talk) for talk in found)
+    dropped = Counter(reason for reason in map(_reason_to_drop, sentences) if reason)
+    print(
+        f"talks: {len(found)} of {sum(map(len, found))} sentences, {seconds:.0f} s; "
+        f"{dropped_line(dropped)}, in {args.out}"
+    )

@@ -1,0 +1,1 @@
+"""Speech encoders of the translator, and the adapter behind them."""

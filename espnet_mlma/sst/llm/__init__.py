@@ -1,0 +1,1 @@
+"""The language model: weights, dialogue, cache, generation."""

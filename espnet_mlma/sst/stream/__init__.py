@@ -1,0 +1,1 @@
+"""Translation of a talk while it is spoken."""

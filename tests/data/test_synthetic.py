@@ -1,0 +1,115 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from espnet_mlma.data.corpora import synthetic
+from espnet_mlma.data.corpora.espeak import Espeak, Line
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.text import LANGUAGES
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+from free_text import paragraphs  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six texts of 60 sentences."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    for lang in LANGUAGES:
+        lines = [f"La casa {a}{b}a sola." for a in letters for b in "aeiou"][:60]
+        (folder / f"{lang}.txt").write_text(" ".join(lines), encoding="utf-8")
+    synthetic.generate(folder)
+    return folder
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_sentence_is_spoken_once_and_held_out_voices_are_not_trained_on(root, lang):
+    splits = {split: list(synthetic.prepare(root, lang, split)) for split in synthetic.VOICES}
+    assert {split: len(said) for split, said in splits.items()} == {
+        "train": 56,
+        "dev": 2,
+        "test": 2,
+    }
+    said = [utterance.text for split in splits.values() for utterance in split]
+    assert len(set(said)) == 60
+    speakers = [{utterance.speaker for utterance in split} for split in splits.values()]
+    assert sum(map(len, speakers)) == len(set.union(*speakers))
+    assert len(speakers[0]) > 20, "so many voices say 56 sentences"
+    for utterance in splits["dev"] + splits["train"][:3]:
+        samples, rate = soundfile.read(utterance.audio.path)
+        assert rate == 16000 and 0.5 < len(samples) / rate < 4 and np.abs(samples).max() > 0.05
+
+
+def test_the_same_text_is_spoken_once_and_another_one_anew(root, capsys):
+    clip = next(synthetic.prepare(root, "nl", "train")).audio.path
+    written = clip.stat().st_mtime_ns
+    synthetic.generate(root)
+    assert "complete" in capsys.readouterr().out and clip.stat().st_mtime_ns == written
+    with (root / "nl.txt").open("a") as file:
+        file.write("\nEen heel nieuwe zin.\n")
+    synthetic.generate(root)
+    texts = [u.text for split in synthetic.VOICES for u in synthetic.prepare(root, "nl", split)]
+    assert len(texts) == 61 and "Een heel nieuwe zin." in texts
+
+
+def test_sentences_are_cut_at_their_ends_and_what_cannot_be_spoken_is_counted():
+    lines = ["Elle a ri.  Il est\tvenu hier soir ! Oui. Il a 3 chats noirs.", "Elle a ri.", ""]
+    lines += ["Le łoś dort ici." + " mot" * 25, "elle a Ri:"]  # the same words
+    kept, dropped = synthetic.sentences("\n".join(lines), "fr")
+    assert kept == ["Elle a ri.", "Il est venu hier soir !"]
+    assert dropped == {
+        "too short": 1,
+        "digits": 1,
+        "seen before": 2,
+        "out_of_alphabet": 1,
+        "too long": 1,
+    }
+
+
+def test_a_manual_is_read_by_paragraphs(tmp_path):
+    page = (
+        '<page xmlns="http://projectmallard.org/1.0/" id="x"><title>No</title>'
+        "<p>Press the\n  <gui>red <em>big</em></gui> button.</p><list><item><p>Wait.</p></item>"
+        "</list></page>"
+    )
+    (tmp_path / "b.page").write_text(page)
+    (tmp_path / "a.page").write_text(page.replace("Press", "Push"))
+    (tmp_path / "c.txt").write_text("no page")
+    assert list(paragraphs(tmp_path)) == [
+        *("Push the red big button.", "Wait."),
+        *("Press the red big button.", "Wait."),
+    ]
+
+
+def test_a_text_that_is_missing_or_has_no_sentences_is_named(tmp_path):
+    with pytest.raises(MlmaError, match=r"no .*en\.txt; put sentences in en there"):
+        synthetic.generate(tmp_path)
+    (tmp_path / "en.txt").write_text("One. Two.\n4 is too few of them here.\n")
+    with pytest.raises(MlmaError, match=r"en\.txt: 0 sentences .*digits 1, too short 2"):
+        synthetic.plan(tmp_path / "en.txt", "en", 1)
+    (tmp_path / "en.txt").write_bytes("Caffè.".encode("latin-1"))
+    with pytest.raises(MlmaError, match=r"en\.txt:1: byte 0xe8 is not UTF-8"):
+        synthetic.plan(tmp_path / "en.txt", "en", 1)
+
+
+def test_a_folder_of_the_users_own_is_not_replaced(root, tmp_path):
+    for lang in LANGUAGES:
+        (tmp_path / f"{lang}.txt").symlink_to(root / f"{lang}.txt")
+    book = tmp_path / "nl" / "book.txt"
+    book.parent.mkdir()
+    book.write_text("Een boek.")
+    with pytest.raises(MlmaError, match=r"nl: not made here, .* move it away"):
+        synthetic.generate(tmp_path)
+    assert book.is_file() and not (tmp_path / "de").exists()
+
+
+def test_each_voice_speaks_at_any_rate_and_pitch_that_is_drawn():
+    speech = Espeak()
+    for voice in sorted(set(sum(synthetic.VOICES.values(), ()))):
+        for rate, pitch in ((110, 20), (200, 80)):
+            said = speech.say(Line("u", "s", "la casa", f"it+{voice}", rate, pitch, 30))
+            assert np.abs(said).max() > 0.05, voice
