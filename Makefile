@@ -1,6 +1,7 @@
 # make demo    train and score six small languages; prints the table
 # make translation  speech into text of another language, while it is spoken: train, stream, score
 # make test    lint and tests
+# make docs    the documentation site, in build/site
 # PYTHON=...   the Python to make .venv with; found by itself otherwise
 # WORKERS=2    processes that run the tests; each needs up to 4 GB
 SHELL := /bin/bash
@@ -16,7 +17,7 @@ SCRIPTS := .ci/run $(wildcard tools/*.sh local/*.sh egs2/*/*/*.sh)
 PACKAGE := $(shell find espnet_mlma -name '*.py' -o -name '*.yaml' -o -name '*.[ch]')
 CONF := conf/train_asr_conmamba_mini.yaml conf/decode_ctc_best_path.yaml conf/mixtures.yaml
 
-.PHONY: venv demo translation test lint clean
+.PHONY: venv demo translation test lint docs clean
 .DELETE_ON_ERROR:
 
 venv: $(INSTALLED)
@@ -45,6 +46,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/shellcheck -x $(SCRIPTS)
+
+# The variables silence notices about other projects.
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet --strict
 
 # Tests of a file stay in one process: they share fixtures. String hashes are those of the recipe.
 test: lint

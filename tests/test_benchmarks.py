@@ -98,7 +98,9 @@ def test_a_table_that_came_out_as_it_was_keeps_its_record(monkeypatch, tmp_path)
     assert commits == ["a", "a", "c"]
 
 
-@pytest.mark.parametrize("document", ["README.md", "benchmarks/README.md", "docs/experiments.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "benchmarks/README.md", "docs/explanation/experiments.md"]
+)
 def test_tables_of_figures_are_those_of_the_runs(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     if document == "README.md":

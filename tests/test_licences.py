@@ -1,4 +1,4 @@
-"""Dependencies: a range for each, their licences in docs/licences.md, and none of the GPL asked."""
+"""Dependencies: a range for each, their licences in the documentation, none of the GPL required."""
 
 import importlib.util
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "licences.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ Its Python needs a trained demonstration: MLMA_EXPERIMENT names one, as `.ci/run
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -95,10 +96,30 @@ def test_yaml_blocks_build_the_encoder():
     assert found
 
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (document.parent / target).exists(), target
+
+
+def documented_commands() -> list[str]:
+    """Command lines that begin with `mlma`, in the documents' shell blocks."""
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for block in re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += re.findall(r"(?:^|\| )(mlma .*)", "\n".join(lines), re.MULTILINE)
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_documented_commands_are_parsed(line):
+    from espnet_mlma.cli import build_parser
+
+    words = shlex.split(line, comments=True)
+    words = words[1 : min(words.index(sign) if sign in words else len(words) for sign in "<>|")]
+    assert build_parser().parse_args(words).run

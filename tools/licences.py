@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Print the dependencies, their versions and their licences as Markdown, for docs/licences.md.
+"""Print the dependencies, their versions and licences as Markdown.
 
-    .venv/bin/python tools/licences.py >docs/licences.md
+    .venv/bin/python tools/licences.py >docs/reference/licences.md
 
 The ranges are those of setup.cfg; the licences are what the installed packages say of themselves.
 """

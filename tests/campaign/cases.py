@@ -64,7 +64,7 @@ _HEAD = """# The fault campaign
 What was tried with damaged input, kills and full disks, and what was not survived. The inputs are
 made from a seed by `tests/campaign/`, which says what counts as survived. This page is printed by
 
-    python -m tests.campaign --markdown docs/campaign.md
+    python -m tests.campaign --markdown docs/explanation/faults.md
 
 and CI runs a sample (`--quick`). A kill is SIGKILL while the program runs and has written
 something. The same command then has to end in the same files as an undisturbed run, and training

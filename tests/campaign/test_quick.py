@@ -1,4 +1,4 @@
-"""A sample of the fault campaign, which is run as a whole by hand (docs/campaign.md)."""
+"""A sample of the fault campaign, which is run as a whole by hand (docs/explanation/faults.md)."""
 
 import json
 import os

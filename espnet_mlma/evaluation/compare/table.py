@@ -326,8 +326,8 @@ def cost_grid(systems: Sequence[System]) -> Grid:
         ("cost",),
         "Size and cost of what was measured here",
         "Speed, memory and cost are empty where the decoding folder has no measured.json, which "
-        "decoding with python -m espnet_mlma.evaluation.compare.measure writes; M and hours are then"
-        " those of the training's log and data, where they are here."
+        "decoding with python -m espnet_mlma.evaluation.compare.measure writes; M and hours are "
+        "then those of the training's log and data, where they are here."
         + (unlike if len(runs) > 1 else ""),
         +(unlike if len(runs) > 1 else ""),
         ("System", "Machine", "M", "Training hours", "Audio (s)", "RTF", "x real time")
