@@ -66,7 +66,7 @@ def row(name: str, ours: Callable[[], list], *theirs: Callable[[], list]) -> lis
 
 def search(theirs: Speech2Text, options: Decoding, path: Path) -> list:
     encoded = encode(theirs.asr_model, read_audio(path))
-    limits = options.beam, options.token_threshold, options.score_threshold
+    limits = options.beam_size, options.token_threshold, options.score_threshold
 
     def ours() -> list:
         log_probs = theirs.asr_model.ctc.log_softmax(encoded[None])[0]
@@ -74,13 +74,13 @@ def search(theirs: Speech2Text, options: Decoding, path: Path) -> list:
             return [list(best_path(log_probs).token_ids)]
         return [list(prefix_beam(log_probs.numpy(), *limits)[0].token_ids)]
 
-    name = f"search, 10 s with {len(ours()[0])} symbols, beam {options.beam}"
+    name = f"search, 10 s with {len(ours()[0])} symbols, beam {options.beam_size}"
     return row(name, ours, lambda: [theirs.beam_search(encoded)[0].yseq[1:-1].tolist()])
 
 
 def one_file(theirs: Speech2Text, recogniser: Recogniser, path: Path) -> list:
     return row(
-        f"file to text, 10 s, beam {recogniser.decoding.beam}",
+        f"file to text, 10 s, beam {recogniser.decoding.beam_size}",
         lambda: [recogniser.transcribe(path).text],
         lambda: [theirs(read_audio(path))[0][0]],
     )
@@ -107,8 +107,8 @@ def speed(args) -> None:
         for path, seconds in zip(paths, DURATIONS, strict=True):
             soundfile.write(path, noise.normal(0, 0.1, round(seconds * SAMPLE_RATE)), SAMPLE_RATE)
         write_experiment(Path(name), list(map(read_audio, paths)), VOCABULARY, args.symbols)
-        for options in (Decoding(speech_guard=False), Decoding(beam=10, speech_guard=False)):
-            theirs = espnet(Path(name), options.beam)
+        for options in (Decoding(speech_guard=False), Decoding(beam_size=10, speech_guard=False)):
+            theirs = espnet(Path(name), options.beam_size)
             recogniser = espnet_mlma.load(name, device="cpu", decoding=options)
             rows.append(search(theirs, options, paths[0]))
             rows.append(one_file(theirs, recogniser, paths[0]))

@@ -73,10 +73,10 @@ def streams(recogniser) -> dict[str, StreamingTranscriber]:
     if getattr(recogniser.model.encoder, "is_causal", lambda: False)():
         return {"causal": StreamingTranscriber(recogniser)}
     return {
-        f"{1e3 * chunk:.0f} + {1e3 * look_ahead:.0f} ms": StreamingTranscriber(
-            recogniser, chunk, look_ahead
+        f"{1e3 * chunk:.0f} + {1e3 * lookahead:.0f} ms": StreamingTranscriber(
+            recogniser, chunk, lookahead
         )
-        for chunk, look_ahead in SETTINGS
+        for chunk, lookahead in SETTINGS
     }
 
 

@@ -178,7 +178,7 @@ def search_options(arguments: argparse.Namespace) -> dict[str, Any]:
     is_search = arguments.lm is not None or arguments.hotwords
     beam = arguments.beam or (SEARCH_BEAM if is_search else 1)
     given = {name: value for name, value in given.items() if value is not None}
-    return {"beam": beam, "speech_guard": arguments.speech_guard} | given
+    return {"beam_size": beam, "speech_guard": arguments.speech_guard} | given
 
 
 def write_files(

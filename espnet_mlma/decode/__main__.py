@@ -1,7 +1,7 @@
 """Stage 12: decode data folders into ESPnet's `text token token_int score`, and `utt2lang`.
 
-The same command again goes on where it was stopped, and leaves alone what is decoded. A sound that
-cannot be read is named and skipped; stage 13 counts its words as deleted.
+Re-running resumes a run that was stopped and skips finished sets. A sound that cannot be read is
+reported and skipped; stage 13 counts its words as deleted.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from functools import cache
 from pathlib import Path
 
 from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
+from espnet_mlma.decode.fingerprint import of_decoding
 from espnet_mlma.decode.folder import read_options
 from espnet_mlma.decode.recogniser import Recogniser, load
-from espnet_mlma.decode.sets import decode_set, fingerprint_of
+from espnet_mlma.decode.sets import decode_set
 from espnet_mlma.errors import run_cli
 from espnet_mlma.memory import keep_freed_memory
 
@@ -28,13 +29,13 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="dump/raw/<set>")
     parser.add_argument("--output_dir", type=Path, required=True, help="gets a folder per set")
     parser.add_argument("--config", type=Path, required=True, help="conf/decode_*.yaml")
-    parser.add_argument("--lm", help="n-gram model of words, in place of the configuration's")
+    parser.add_argument("--lm", help="n-gram model of words, replaces the configuration's")
     parser.add_argument("--ngpu", type=int, default=0)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Decode each set and say how fast."""
+    """Decode each set and print the speed."""
     arguments = _parse()
     keep_freed_memory()
     inputs = [*arguments.data_dir, arguments.asr_train_config, arguments.asr_model_file]
@@ -50,7 +51,7 @@ def main() -> None:
         device = "cuda" if arguments.ngpu else "cpu"
         return load(config, model_file, device, decoding=decoding)
 
-    made_with = fingerprint_of(config, model_file, batch_seconds, decoding)
+    made_with = of_decoding(config, model_file, batch_seconds, decoding)
     for data_dir in arguments.data_dir:
         out = arguments.output_dir / data_dir.name
         print(decode_set(recogniser, data_dir, batch_seconds, out, made_with))

@@ -1,4 +1,4 @@
-"""Data folders as stage 3 leaves them, recognised by utterance: what stage 12 is made of."""
+"""Recognise the utterances of a data folder that stage 3 wrote; the core of stage 12."""
 
 from __future__ import annotations
 
@@ -26,25 +26,28 @@ _MOST_NAMED = 10
 
 
 def read_options(path: Path) -> tuple[float, Decoding]:
-    """The batch size in seconds and the options of the search from a decoding configuration.
+    """Read the batch size in seconds and the options of the search from `conf/decode_*.yaml`.
 
     Raises:
         MlmaError: an option is unknown, or the batch size is missing.
     """
-    options = read_yaml(path, "give one as conf/decode_*.yaml")
-    if "batch_seconds" not in options:
-        raise MlmaError(f"{path}: has no batch_seconds, the most audio in a batch")
-    batch_seconds = options.pop("batch_seconds")
+    options = read_yaml(path, "give one like conf/decode_*.yaml")
+    batch_seconds = options.pop("batch_seconds", None)
     if not is_positive(batch_seconds):
-        raise MlmaError(f"{path}: batch_seconds: {batch_seconds!r} is not a number above 0")
+        raise MlmaError(
+            f"{path}: batch_seconds is {batch_seconds}; give the most audio in a batch, above 0 s"
+        )
     return float(batch_seconds), Decoding.from_dict(options, str(path))
 
 
 def read_samples(where: str) -> np.ndarray:
-    """The second column of a wav.scp as float samples (time,) at 16 kHz.
+    """Read what the second column of a `wav.scp` names.
 
     Args:
         where: a sound file, or `ark:offset` as stage 3 writes it.
+
+    Returns:
+        (time,) float32 samples at 16 kHz.
 
     Raises:
         MlmaError: the sound cannot be read or is cut off, or an archive has another rate.
@@ -53,25 +56,25 @@ def read_samples(where: str) -> np.ndarray:
         return read_audio(where)
     archive = where.rpartition(":")[0].strip()
     if archive == "-" or archive.startswith("|") or archive.endswith("|"):
-        # As kaldiio's own reader would take them.
-        raise MlmaError(f"{where}: a command or the standard input, no archive of stage 3")
+        # The Kaldi reader would run the command.
+        raise MlmaError(f"{where}: a command or stdin, not an archive; run stage 3 again")
     try:
         rate, samples = kaldi.load_mat(where)
-    except Exception:  # bytes that are no header may raise any
+    except Exception:  # a damaged header may raise any
         raise MlmaError(f"{where}: no whole sound there; run stage 3 again") from None
     if rate != SAMPLE_RATE:
-        raise MlmaError(f"{where}: {rate} Hz; stage 3 writes {SAMPLE_RATE} Hz")
+        raise MlmaError(f"{where}: {rate} Hz, not {SAMPLE_RATE} Hz; run stage 3 again")
     if samples.dtype.kind == "i":
         return samples.astype(np.float32) / (np.iinfo(samples.dtype).max + 1)
     return samples.astype(np.float32)
 
 
 def locate(where: str, below: Path) -> str:
-    """The second column of a wav.scp, seen from here.
+    """Find the file of a `wav.scp` entry from the current folder.
 
     Args:
-        where: a file, or `ark:offset`; a relative one counts from the recipe's folder.
-        below: a folder below the recipe's.
+        where: a file, or `ark:offset`; a relative path counts from the recipe's folder.
+        below: a folder inside the recipe's.
     """
     file, colon, _ = where.rpartition(":")
     file = file if colon else where
@@ -80,13 +83,13 @@ def locate(where: str, below: Path) -> str:
 
 
 def read_lengths(data_dir: Path) -> dict[str, int]:
-    """How many samples each utterance of a data folder has, in the order of its `wav.scp`.
+    """Read each utterance's number of samples, in the order of `wav.scp`.
 
     Args:
         data_dir: holds `wav.scp` and, from stage 3, `utt2num_samples`.
 
     Raises:
-        MlmaError: a table is missing, or has no number of an utterance.
+        MlmaError: a table is missing, or has no number for an utterance.
     """
     table = data_dir / "utt2num_samples"
     ids, found = read(data_dir / "wav.scp", "stage 3"), read(table, "stage 3")
@@ -98,12 +101,12 @@ def read_lengths(data_dir: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Batch:
-    """What was recognised together.
+    """Utterances that were recognised together.
 
     Attributes:
-        number: of the batch in the set, from 0.
+        number: the batch's index in the set.
         transcripts: by id.
-        skipped: why, by id, sounds could not be read.
+        skipped: reasons by id, for sounds that cannot be read.
     """
 
     number: int
@@ -123,9 +126,9 @@ def recognise(
     Args:
         recogniser: the model.
         data_dir: holds `wav.scp`.
-        lengths: of `read_lengths`, all or some; a sound with fewer samples is skipped.
+        lengths: from `read_lengths`, all or some; a sound with fewer samples is skipped.
         batch_seconds: most audio in a batch, padding included.
-        done: numbers of batches to leave out.
+        done: numbers of the batches to leave out.
 
     Raises:
         MlmaError: a table cannot be read.
@@ -140,20 +143,20 @@ def recognise(
             try:
                 sound = as_samples(read_samples(locate(audio[id_], data_dir)))
                 if len(sound) < lengths[id_]:
-                    said = f"{len(sound)} of {lengths[id_]} samples"
-                    raise MlmaError(f"{audio[id_]}: {said}; run stage 3 again")
+                    found = f"{len(sound)} of {lengths[id_]} samples"
+                    raise MlmaError(f"{audio[id_]}: {found}; run stage 3 again")
             except MlmaError as error:
                 skipped[id_] = str(error)
             else:
                 samples[id_] = sound
-        found = recogniser.transcribe_batch(list(samples.values())) if samples else []
-        yield Batch(number, dict(zip(samples, found, strict=True)), skipped)
+        transcripts = recogniser.transcribe_batch(list(samples.values())) if samples else []
+        yield Batch(number, dict(zip(samples, transcripts, strict=True)), skipped)
 
 
 def decode_folder(
     recogniser: Recogniser, data_dir: Path, batch_seconds: float
 ) -> tuple[dict[str, Transcript], dict[str, str]]:
-    """Recognise every utterance of a data folder and show how far it is.
+    """Recognise every utterance of a data folder and print the progress.
 
     Args:
         recogniser: the model.
@@ -161,10 +164,10 @@ def decode_folder(
         batch_seconds: most audio in a batch, padding included.
 
     Returns:
-        What was recognised, and why others were skipped, by id.
+        Transcripts by id, and reasons by id for the sounds that were skipped.
 
     Raises:
-        MlmaError: a table of the folder cannot be read, or no sound can.
+        MlmaError: a table or all sounds cannot be read.
     """
     lengths = read_lengths(data_dir)
     results: dict[str, Transcript] = {}
@@ -173,31 +176,31 @@ def decode_folder(
         results |= batch.transcripts
         skipped |= batch.skipped
         show_progress(len(results) + len(skipped), len(lengths))
-    say_skipped(data_dir, len(lengths), skipped)
+    print_skipped(data_dir, len(lengths), skipped)
     return results, skipped
 
 
 def show_progress(done: int, of: int) -> None:
-    """Print how many utterances are done, in the place of the line before."""
+    """Print how many utterances are done, over the previous line."""
     print(f"  {done} / {of} utterances", end="\r", flush=True)
 
 
-def say_skipped(data_dir: Path, count: int, skipped: Mapping[str, str]) -> None:
-    """Name the utterances whose sound could not be read.
+def print_skipped(data_dir: Path, count: int, skipped: Mapping[str, str]) -> None:
+    """Print the utterances whose sounds cannot be read.
 
     Args:
         data_dir: the set.
         count: utterances in it.
-        skipped: why, by id.
+        skipped: reasons by id.
 
     Raises:
-        MlmaError: they are all that there are.
+        MlmaError: no sound of the set can be read.
     """
     if not skipped:
         return
     if len(skipped) == count:
         id_, reason = next(iter(skipped.items()))
-        raise MlmaError(f"{data_dir}: no sound can be read; of {id_}: {reason}")
+        raise MlmaError(f"{data_dir}: no sound can be read; {id_}: {reason}")
     print(f"{data_dir.name}: skipped {len(skipped)} of {count} utterances, which cannot be read:")
     for id_ in sorted(skipped)[:_MOST_NAMED]:
         print(f"  {id_}: {skipped[id_]}")
@@ -206,7 +209,7 @@ def say_skipped(data_dir: Path, count: int, skipped: Mapping[str, str]) -> None:
 
 
 def columns(transcript: Transcript) -> dict[str, str]:
-    """What is written of a transcript: one value for each file of a decoded set."""
+    """Return a transcript's values by the names of a decoded set's files."""
     words = transcript.words
     return {
         "text": transcript.text,
@@ -221,12 +224,12 @@ def columns(transcript: Transcript) -> dict[str, str]:
 def write_results(
     results: Mapping[str, Mapping[str, str]], output_dir: Path, made_with: Mapping[str, Any]
 ) -> None:
-    """Write a file a column in C order of the ids; the folder appears whole or not at all.
+    """Write one file per column, ids in C order; the folder appears whole or not at all.
 
     Args:
-        results: columns by id.
-        output_dir: gets text, token, token_int, utt2lang, the path's log-probability in score, the
-            mean of the words' confidences, and decoding.yaml.
+        results: from `columns`, by id.
+        output_dir: gets text, token, token_int, score (the path's log-probability), utt2lang,
+            confidence (the mean of the words'), and decoding.yaml.
         made_with: contents of decoding.yaml.
     """
     names = next(iter(results.values()))

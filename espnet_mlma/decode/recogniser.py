@@ -245,7 +245,7 @@ class Recogniser:
             return best_path(log_probs)
         (best,) = prefix_beam(
             log_probs.cpu().numpy(),
-            width=options.beam,
+            width=options.beam_size,
             token_threshold=options.token_threshold,
             score_threshold=options.score_threshold,
             fusion=self._fusion,

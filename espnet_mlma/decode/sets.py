@@ -1,8 +1,8 @@
-"""Sets of stage 12: decoded once, in batches that a killed run keeps, with what they were made by.
+"""Stage 12 for one set: a killed run resumes, a finished set is not decoded again.
 
-What is recognised is added to a hidden file beside the set's folder, a line of JSON for each batch,
-and becomes the folder when all is there. A run that was stopped goes on after the last whole line.
-Batches are planned over the whole set, so that an utterance has the same company either way.
+Each recognised batch is added as a line of JSON to a hidden file beside the set's folder. When all
+batches are there, the folder is written from it. A run that was killed resumes after the last whole
+line. Batches are planned over the whole set, so that a resumed run makes the same batches.
 """
 
 from __future__ import annotations
@@ -10,63 +10,34 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from espnet_mlma import claims, digests, files
+from espnet_mlma import claims, files
 from espnet_mlma.decode import fingerprint
 from espnet_mlma.decode.folder import (
     columns,
+    print_skipped,
     read_lengths,
     recognise,
-    say_skipped,
     show_progress,
     write_results,
 )
-from espnet_mlma.decode.options import Decoding
+from espnet_mlma.decode.precision import count_parameters
 from espnet_mlma.decode.recogniser import Recogniser
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.version import __version__
-
-
-def fingerprint_of(
-    config: Path, model_file: Path, batch_seconds: float, decoding: Decoding
-) -> dict[str, Any]:
-    """Say what a set is decoded with, but for the set.
-
-    Args:
-        config: the training configuration; a calibration beside it counts.
-        model_file: the checkpoint.
-        batch_seconds: most audio in a batch.
-        decoding: options of the search.
-
-    Raises:
-        MlmaError: a file cannot be read.
-    """
-    options = asdict(decoding)
-    lm, calibration = options.pop("lm"), config.with_name("calibration.yaml")
-    made_with = {
-        "model_file": model_file.name,
-        "checkpoint": digests.of_file(model_file),
-        "config": digests.of_file(config),
-        "calibration": digests.of_file(calibration) if calibration.is_file() else None,
-        "language_model": digests.of_file(Path(lm)) if lm else None,
-        "options": {"batch_seconds": batch_seconds, **options},
-        "version": __version__,
-    }
-    return json.loads(json.dumps(made_with))  # as it is read back
 
 
 @dataclass
-class _Done:
-    """Batches that are decoded, and the file that keeps them."""
+class _Partial:
+    """The batches decoded so far, and the file that holds them."""
 
     file: Path
     batches: dict[int, Mapping[str, Any]] = field(default_factory=dict)
 
     def add(self, number: int, record: Mapping[str, Any]) -> None:
-        """Keep a batch."""
+        """Store a batch."""
         self.batches[number] = record
         try:
             with self.file.open("a", encoding="ascii") as file:
@@ -75,38 +46,38 @@ class _Done:
             raise MlmaError(f"cannot write {self.file}: {error.strerror}; make room") from None
 
     def all(self, key: str) -> dict[str, Any]:
-        """What the batches have under a key, by id."""
+        """Collect what the batches have under a key, by id."""
         return {id_: of for batch in self.batches.values() for id_, of in batch[key].items()}
 
     @property
     def seconds(self) -> float:
-        """Audio that was recognised."""
+        """Audio recognised so far."""
         return sum(batch["seconds"] for batch in self.batches.values())
 
 
 def decode_set(
-    recogniser: Callable[[], Recogniser],
+    load: Callable[[], Recogniser],
     data_dir: Path,
     batch_seconds: float,
     output_dir: Path,
     made_with: Mapping[str, Any],
 ) -> str:
-    """Decode a set, unless that was done, and go on where a run was stopped.
+    """Decode a set, unless it is decoded already; resume a run that was killed.
 
-    A set with sounds that could not be read is decoded again where they are.
+    A set with unreadable sounds is decoded again at those sounds.
 
     Args:
-        recogniser: loads the model, when it is needed.
+        load: loads the model; called only where something is decoded.
         data_dir: holds `wav.scp` and, from stage 3, `utt2num_samples`.
         batch_seconds: most audio in a batch, padding included.
-        output_dir: is replaced when all is decoded.
-        made_with: of `fingerprint_of`.
+        output_dir: replaced when all is decoded.
+        made_with: from `fingerprint.of_decoding`.
 
     Returns:
-        A line for the user.
+        One line to print.
 
     Raises:
-        MlmaError: a table cannot be read, no sound can, another process decodes the set, or the
+        MlmaError: a table or all sounds cannot be read, another process decodes the set, or the
             results cannot be written.
     """
     with claims.claim(output_dir, "decodes into it"):
@@ -114,12 +85,15 @@ def decode_set(
         made_with = {**made_with, "data": fingerprint.of_data(data_dir)}
         if _is_done(output_dir, made_with):
             return f"{data_dir.name}: decoded before, with the same model and options"
+        if not lengths:
+            raise MlmaError(f"{data_dir}: the set has no utterance; run stage 3 again")
         started = time.perf_counter()
-        done = _begun(claims.beside(output_dir, "partial"), made_with)
+        done = _resumed(claims.beside(output_dir, "partial"), made_with)
         before, count = done.seconds, len(done.all("rows"))
         if count:
-            print(f"{data_dir.name}: goes on after {count} of {len(lengths)} utterances")
-        for batch in recognise(recogniser(), data_dir, lengths, batch_seconds, done.batches):
+            print(f"{data_dir.name}: resumes after {count} of {len(lengths)} utterances")
+        recogniser = load()
+        for batch in recognise(recogniser, data_dir, lengths, batch_seconds, done.batches):
             found = batch.transcripts
             record = {
                 "rows": {id_: columns(transcript) for id_, transcript in found.items()},
@@ -130,10 +104,13 @@ def decode_set(
             count += len(found) + len(batch.skipped)
             show_progress(count, len(lengths))
         rows, skipped = done.all("rows"), done.all("skipped")
-        if not lengths:
-            raise MlmaError(f"{data_dir}: the set has no utterance; run stage 3 again")
-        say_skipped(data_dir, len(lengths), skipped)
-        write_results(rows, output_dir, {**made_with, "skipped": skipped})
+        print_skipped(data_dir, len(lengths), skipped)
+        measured = {
+            "parameters": count_parameters(recogniser.model),
+            "audio_seconds": round(done.seconds, 3),
+            "skipped": skipped,
+        }
+        write_results(rows, output_dir, {**made_with, **measured})
         done.file.unlink()
         spent, audio = time.perf_counter() - started, done.seconds - before
         return (
@@ -144,16 +121,17 @@ def decode_set(
 
 def _is_done(folder: Path, made_with: Mapping[str, Any]) -> bool:
     try:
-        found = dict(fingerprint.read(folder) or {})
+        found = fingerprint.read(folder) or {}
     except MlmaError:
         return False
-    return not found.pop("skipped", None) and found == made_with and (folder / "text").is_file()
+    is_same = {key: found.get(key) for key in made_with} == made_with
+    return is_same and not found.get("skipped") and (folder / "text").is_file()
 
 
-def _begun(path: Path, made_with: Mapping[str, Any]) -> _Done:
-    """What an earlier run decoded with the same; batches with skipped sounds are tried again."""
+def _resumed(path: Path, made_with: Mapping[str, Any]) -> _Partial:
+    """Read the batches of a killed run that decoded alike, but for those with skipped sounds."""
     head = json.dumps(made_with) + "\n"
-    done = _Done(path)
+    done = _Partial(path)
     lines = path.read_text("ascii", "replace").splitlines(True) if path.is_file() else []
     whole = [head]
     for line in lines[1:] if lines[:1] == [head] else []:

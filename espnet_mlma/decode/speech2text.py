@@ -108,7 +108,7 @@ class Speech2Text:
             if asr_model_file is None:
                 raise MlmaError("neither asr_train_config nor asr_model_file; give one of them")
             asr_train_config = Path(asr_model_file).parent / "config.yaml"
-        self.decoding = Decoding(beam=beam_size, speech_guard=speech_guard)
+        self.decoding = Decoding(beam_size=beam_size, speech_guard=speech_guard)
         self.nbest = nbest
         self.device = device
         recogniser = load(asr_train_config, asr_model_file, device)
@@ -153,7 +153,7 @@ class Speech2Text:
         else:
             paths = prefix_beam(
                 log_probs.cpu().numpy(),
-                width=self.decoding.beam,
+                width=self.decoding.beam_size,
                 token_threshold=self.decoding.token_threshold,
                 score_threshold=self.decoding.score_threshold,
                 n_best=self.nbest,

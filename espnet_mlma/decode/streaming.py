@@ -268,7 +268,7 @@ class StreamingTranscriber:
     Args:
         recogniser: with an ESPnet model whose front-end and normalisation can stream.
         chunk: seconds that a model which is not causal encodes at once.
-        look_ahead: seconds after a chunk that are waited for and seen by it.
+        lookahead: seconds after a chunk that are waited for and seen by it.
         left_context: seconds before a chunk that are encoded again, for encoders not our own.
 
     Raises:
@@ -279,17 +279,17 @@ class StreamingTranscriber:
         self,
         recogniser: Recogniser,
         chunk: float = 0.64,
-        look_ahead: float = 0.64,
+        lookahead: float = 0.64,
         left_context: float = 5.12,
     ):
         _check(recogniser)
         frame_seconds = recogniser.acoustic.frame_samples / SAMPLE_RATE
-        self._chunk, self._look_ahead, self._left_context = (
-            round(seconds / frame_seconds) for seconds in (chunk, look_ahead, left_context)
+        self._chunk, self._lookahead, self._left_context = (
+            round(seconds / frame_seconds) for seconds in (chunk, lookahead, left_context)
         )
-        if self._chunk < 1 or self._look_ahead < 0 or self._left_context < 0:
+        if self._chunk < 1 or self._lookahead < 0 or self._left_context < 0:
             raise MlmaError(
-                f"chunk is {chunk} s, look_ahead {look_ahead} s, left_context {left_context} s; "
+                f"chunk is {chunk} s, lookahead {lookahead} s, left_context {left_context} s; "
                 f"give a chunk of at least one frame, {frame_seconds} s, and no negative number"
             )
         self._pause = round(_PAUSE_SECONDS / frame_seconds)
@@ -310,7 +310,7 @@ class StreamingTranscriber:
 
     def _encoder_stream(self) -> EncoderStream | WindowStream:
         model, acoustic = self._recogniser.model, self._recogniser.acoustic
-        encoder, context = model.encoder, (self._chunk, self._look_ahead)
+        encoder, context = model.encoder, (self._chunk, self._lookahead)
         if not isinstance(encoder, ConMambaEncoder) or not isinstance(
             encoder.frontend, ConvFrontend | LinearFrontend
         ):

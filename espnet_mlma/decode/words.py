@@ -9,10 +9,10 @@ from pathlib import Path
 
 import yaml
 
+from espnet_mlma import digests
 from espnet_mlma.decode.best_path import Path as TokenPath
 from espnet_mlma.decode.transcript import Token, Word
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.loading.checkpoint import fingerprint
 
 BPE_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 CHAR_SPACE = "<space>"
@@ -67,7 +67,7 @@ class Calibration:
             raise MlmaError(f"{path}: not a calibration; delete it") from None
         if not all(map(math.isfinite, (calibration.total, calibration.mean, calibration.bias))):
             raise MlmaError(f"{path}: has NaN or Inf; delete it")
-        return calibration if fitted_to == fingerprint(model_file) else None
+        return calibration if fitted_to == digests.of_file(model_file) else None
 
 
 def features(scores: Sequence[float]) -> tuple[float, float]:

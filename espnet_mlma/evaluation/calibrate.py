@@ -12,18 +12,17 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from espnet_mlma import files
+from espnet_mlma import digests, files
 from espnet_mlma.arguments import ArgumentParser, check_outputs
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.data.tables import read
 from espnet_mlma.decode.acoustic import AcousticModel
-from espnet_mlma.decode.folder import read_lengths, read_options, recognise, say_skipped
+from espnet_mlma.decode.folder import print_skipped, read_lengths, read_options, recognise
 from espnet_mlma.decode.recogniser import Recogniser, load
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.decode.words import Calibration, features, token_groups
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.evaluation.score.align import align
-from espnet_mlma.loading.checkpoint import fingerprint
 from espnet_mlma.memory import keep_freed_memory
 
 _LEAST_WORDS = 100
@@ -100,7 +99,7 @@ def judged_part(
             judged_words(transcript, references[id_], recogniser.acoustic)
             for id_, transcript in batch.transcripts.items()
         ]
-    say_skipped(data_dir, len(chosen), skipped)
+    print_skipped(data_dir, len(chosen), skipped)
     return judged
 
 
@@ -161,7 +160,7 @@ def write(path: Path, calibration: Calibration, model_file: Path, about: Iterabl
         about: lines of comment.
     """
     values = {name: round(value, 6) for name, value in asdict(calibration).items()}
-    values["checkpoint"] = fingerprint(model_file)
+    values["checkpoint"] = digests.of_file(model_file)
     comment = "".join(f"# {line}\n" for line in about)
     files.write(path, comment + yaml.safe_dump(values, sort_keys=False))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 import tempfile
@@ -91,12 +90,6 @@ def located(path: Path, model_file: Path | None = None) -> Iterator[tuple[Path, 
         path = _snapshot(path.as_posix())
     config, packed = _in_folder(path)
     yield config, model_file or packed or _averaged(config.parent)
-
-
-def fingerprint(model_file: Path) -> str:
-    """Of a checkpoint, the same wherever it lies and whatever it is called."""
-    with model_file.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _kind(path: Path) -> str:

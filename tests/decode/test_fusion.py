@@ -220,7 +220,7 @@ def test_special_symbols_are_no_letters(arpa):
 
 
 def test_neither_language_model_nor_hotwords():
-    assert Fusion.from_options(CHARS, "char", Decoding(beam=10)) is None
+    assert Fusion.from_options(CHARS, "char", Decoding(beam_size=10)) is None
 
 
 @pytest.mark.parametrize("hotword, wrong", [("zoo", "'z'"), ("<unk>", "'u'")])

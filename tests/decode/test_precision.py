@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from espnet_mlma.decode.precision import prepare_linear_layers
+from espnet_mlma.decode.precision import count_parameters, prepare_linear_layers
 from espnet_mlma.decode.recogniser import load
 from espnet_mlma.encoder import ConMambaEncoder
 from espnet_mlma.errors import MlmaError
@@ -44,6 +44,16 @@ def test_thin_and_sensitive_layers_stay():
     prepare_linear_layers(encoder, "int8")
     left = {name.split(".")[-1] for name, m in encoder.named_modules() if isinstance(m, nn.Linear)}
     assert left == {"x_proj", "dt_proj"}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_the_parameters_of_replaced_layers_count(precision):
+    encoder = encoder_of_width_64()
+    expected = sum(parameter.numel() for parameter in encoder.parameters())
+    if precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no bfloat16")
+    prepare_linear_layers(encoder, precision)
+    assert count_parameters(encoder) == expected
 
 
 def test_wrong_requests_are_named(experiment):

@@ -162,10 +162,10 @@ def test_stage_12_writes_its_files(experiment, utterances, tmp_path):
     for line, t in zip((tmp_path / "out/test/confidence").open(), expected, strict=True):
         mean = np.mean([word.confidence for word in t.words]) if t.words else np.nan
         assert float(line.partition(" ")[2] or "nan") == pytest.approx(mean, abs=2e-4, nan_ok=True)
-    config.write_text("batch_seconds: 3\nbeam_size: 3\n")
+    config.write_text("batch_seconds: 3\nbeam: 3\n")
     done = subprocess.run([*command, "--config", config], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "unknown option 'beam_size'" in done.stderr.splitlines()[-1]
+    assert "unknown option 'beam'" in done.stderr.splitlines()[-1]
 
 
 def test_language_tokens_name_the_language_and_are_no_text(make_experiment, utterances):

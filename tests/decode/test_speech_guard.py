@@ -113,7 +113,7 @@ def test_it_can_be_switched_off(open_to_all, experiment):
 
 @pytest.mark.parametrize("beam", [1, 4])
 def test_a_search_is_guarded_too(experiment, beam):
-    recogniser = espnet_mlma.load(experiment, device="cpu", decoding=Decoding(beam=beam))
+    recogniser = espnet_mlma.load(experiment, device="cpu", decoding=Decoding(beam_size=beam))
     assert recogniser.transcribe(SOUNDS["white"]).text == ""
     assert recogniser.transcribe(babble(RATE)).text != ""
 

@@ -195,7 +195,7 @@ def test_a_causal_stream_with_self_conditioning(build):
 @given(sizes=SIZES)
 def test_words_in_chunks_do_not_depend_on_the_pieces(build, encoder, sizes):
     recogniser, samples = build(**encoder), sound(3)
-    stream = StreamingTranscriber(recogniser, chunk=0.2, look_ahead=0.1, left_context=0.4)
+    stream = StreamingTranscriber(recogniser, chunk=0.2, lookahead=0.1, left_context=0.4)
     expected = recognise(stream, samples, [len(samples)])
     assert sum(len(word.text) for word in expected) > 20
     stream.reset()
@@ -210,7 +210,7 @@ def test_words_around_pauses_do_not_depend_on_the_pieces(build):
         silence, _ = recogniser.model.encode(torch.zeros(1, 32000), torch.tensor([32000]))
         typical = silence[0, 10:-10].mean(0)
         recogniser.model.ctc.ctc_lo.weight[0] += 8 * typical / typical.norm() ** 2
-    stream = StreamingTranscriber(recogniser, chunk=0.2, look_ahead=0.1)
+    stream = StreamingTranscriber(recogniser, chunk=0.2, lookahead=0.1)
     expected = recognise(stream, samples, [len(samples)])
     pauses = [b.start - a.end for a, b in itertools.pairwise(expected)]
     assert any(pause > 0.8 for pause in pauses)
@@ -223,7 +223,7 @@ def test_words_around_pauses_do_not_depend_on_the_pieces(build):
 def test_a_window_over_the_whole_utterance_equals_one_pass(build, input_layer):
     recogniser = build(CONFORMER | {"input_layer": input_layer}, "conformer")
     samples = sound(2.5)
-    stream = StreamingTranscriber(recogniser, chunk=0.5, look_ahead=2.5, left_context=2.5)
+    stream = StreamingTranscriber(recogniser, chunk=0.5, lookahead=2.5, left_context=2.5)
     words = recognise(stream, samples, [1000])
     assert words
     assert_same_words(words, recogniser.transcribe_batch([samples])[0].words)
@@ -231,7 +231,7 @@ def test_a_window_over_the_whole_utterance_equals_one_pass(build, input_layer):
 
 def test_a_window_gives_its_chunk_as_soon_as_the_look_ahead_is_heard(conformer):
     """Frame t of conv2d reads the features from 4 t to 4 t + 6."""
-    stream = StreamingTranscriber(conformer, chunk=0.4, look_ahead=0.2, left_context=1.0)
+    stream = StreamingTranscriber(conformer, chunk=0.4, lookahead=0.2, left_context=1.0)
     encoder = stream._encoder
     given = [len(encoder.push(torch.zeros(4, 80))) for _ in range(36)]
     assert given == [0] * 15 + [10] + [0] * 9 + [10] + [0] * 9 + [10]
@@ -248,7 +248,7 @@ def test_audio_that_is_empty_or_short(request, encoder, length):
 
 
 def test_reset_gives_the_same_again(bidirectional):
-    stream, samples = StreamingTranscriber(bidirectional, chunk=0.32, look_ahead=0.16), sound(2)
+    stream, samples = StreamingTranscriber(bidirectional, chunk=0.32, lookahead=0.16), sound(2)
     first = recognise(stream, samples, [1600])
     stream.reset()
     assert recognise(stream, samples, [1600]) == first
@@ -273,7 +273,7 @@ def held(thing):
 @pytest.mark.parametrize("encoder", ["causal", "bidirectional", "conformer"])
 def test_memory_does_not_grow(request, encoder):
     recogniser = request.getfixturevalue(encoder)
-    stream = StreamingTranscriber(recogniser, chunk=0.2, look_ahead=0.1, left_context=0.3)
+    stream = StreamingTranscriber(recogniser, chunk=0.2, lookahead=0.1, left_context=0.3)
     sizes = []
     for piece in cut(np.tile(sound(4), 5), [1600]):  # turns of 4 s, in equal pieces
         stream.push(piece)
@@ -362,7 +362,7 @@ def test_words_do_not_depend_on_how_frames_are_cut(chars, symbols, pieces):
     ("options", "message"),
     [
         ({"chunk": 0.01}, "chunk is 0.01 s.*one frame, 0.04 s"),
-        ({"look_ahead": -1}, "look_ahead -1 s"),
+        ({"lookahead": -1}, "lookahead -1 s"),
         ({"left_context": -1}, "left_context -1 s"),
     ],
 )
@@ -383,7 +383,7 @@ def test_models_that_cannot_stream_are_refused(build, s2t_experiment):
 
 
 def test_a_beam_is_refused(experiment):
-    recogniser = espnet_mlma.load(experiment, device="cpu", decoding=Decoding(beam=4))
+    recogniser = espnet_mlma.load(experiment, device="cpu", decoding=Decoding(beam_size=4))
     with pytest.raises(MlmaError, match="without beam"):
         StreamingTranscriber(recogniser)
 

@@ -171,6 +171,6 @@ def test_nothing_but_files_is_found(tmp_path):
 
 @pytest.mark.parametrize("where", ["touch {} |:0", " touch {} | :0", "|touch {}:0", "-:0"])
 def test_a_table_s_archive_is_no_command(tmp_path, where):
-    with pytest.raises(MlmaError, match="no archive of stage 3"):
+    with pytest.raises(MlmaError, match="a command or stdin, not an archive"):
         read_samples(where.format(tmp_path / "run"))
     assert os.listdir(tmp_path) == []

@@ -32,7 +32,6 @@ from espnet_mlma.workers import kill_with_parent
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
     from espnet_mlma.decode import Recogniser, Transcript
 
@@ -189,15 +188,17 @@ def measure(
     import_espnet()
 
     from espnet_mlma.decode import Decoding, load
-    from espnet_mlma.decode.sets import fingerprint_of
+    from espnet_mlma.decode.fingerprint import of_decoding
+    from espnet_mlma.decode.precision import count_parameters
     from espnet_mlma.loading.checkpoint import located
     from espnet_mlma.memory import keep_freed_memory
 
     keep_freed_memory()
     with located(Path(model)) as (config, model_file):
-        made_with = fingerprint_of(config, model_file, args.batch_seconds, Decoding())
+        made_with = of_decoding(config, model_file, args.batch_seconds, Decoding())
     made_with["options"]["language"] = args.language
     recogniser = load(model, device=args.device, batch_seconds=args.batch_seconds)
+    made_with["parameters"] = count_parameters(recogniser.model)
     languages = {name: args.language or language_of(folder) for name, folder in sets.items()}
     told = {language: tell(recogniser, language) for language in set(languages.values())}
     warm_up(told.values())
@@ -219,7 +220,7 @@ def measure(
         model=str(Path(model).resolve()) if is_here else model,
         run=args.run,
         sets=tuple(sets),
-        parameters=parameters(recogniser.model),
+        parameters=made_with["parameters"],
         training_hours=training_hours,
         audio_seconds=audio,
         seconds=seconds,
@@ -404,20 +405,12 @@ def decode(
         seconds += time.perf_counter() - start
         if not results:
             raise MlmaError(f"{folder}: the set has no utterance; run stage 3 again")
-        audio += sum(transcript.duration for transcript in results.values())
+        of_set = sum(transcript.duration for transcript in results.values())
+        audio += of_set
         rows = {id_: columns(transcript) for id_, transcript in results.items()}
-        data = {"data": of_data(folder), "skipped": skipped}
+        data = {"data": of_data(folder), "audio_seconds": of_set, "skipped": skipped}
         write_results(rows, out / name, {**made_with, **data})
     return audio, seconds, peak_bytes(device)
-
-
-def parameters(model: torch.nn.Module) -> int:
-    """How many a model has; in a layer packed for recognition they are no parameters any more."""
-    from espnet_mlma.decode.precision import PackedLinear
-
-    packed = (layer for layer in model.modules() if isinstance(layer, PackedLinear))
-    tensors = [tensor for layer in packed for tensor in (layer.weight, layer.bias)]
-    return sum(t.numel() for t in (*model.parameters(), *tensors) if t is not None)
 
 
 def forget_peak(device: str) -> None:

@@ -329,7 +329,6 @@ def cost_grid(systems: Sequence[System]) -> Grid:
         "decoding with python -m espnet_mlma.evaluation.compare.measure writes; M and hours are "
         "then those of the training's log and data, where they are here."
         + (unlike if len(runs) > 1 else ""),
-        +(unlike if len(runs) > 1 else ""),
         ("System", "Machine", "M", "Training hours", "Audio (s)", "RTF", "x real time")
         + ("Peak memory (GiB)", "USD per hour of audio"),
         2,

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from espnet_mlma.decode import load
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.evaluation.compare import measure
-from espnet_mlma.evaluation.compare.measure import Windowed, language_of, parameters, tell
+from espnet_mlma.evaluation.compare.measure import Windowed, language_of, tell
 from espnet_mlma.evaluation.compare.published import load as load_published
 from espnet_mlma.evaluation.compare.systems import load as load_system
 from espnet_mlma.evaluation.compare.table import cost_grid
@@ -165,23 +165,6 @@ def test_a_set_of_two_languages_has_none(tmp_path):
     assert language_of(tmp_path) == "it"
     (tmp_path / "utt2lang").write_text("a it\nb en\n")
     assert language_of(tmp_path) is None
-
-
-def test_packed_layers_have_their_parameters(make_experiment):
-    from espnet2.tasks.asr import ASRTask
-
-    folder = make_experiment(
-        ASRTask,
-        encoder="conmamba",
-        encoder_conf={"output_size": 64, "num_blocks": 1, "linear_units": 64},
-        token_list=["<blank>", "<unk>", "a", "<sos/eos>"],
-        token_type="char",
-        model_conf={"ctc_weight": 1.0},
-        normalize=None,
-    )
-    network, _ = checkpoint.build(folder)
-    expected = sum(p.numel() for p in network.parameters())
-    assert parameters(load(folder, device="cpu").model) == expected
 
 
 def test_what_is_wrong_is_said_before_decoding(monkeypatch, data, tmp_path, s2t_experiment):
