@@ -1,4 +1,4 @@
-"""S2T-CTC models, as OWSM-CTC is one: emissions under a language and a task, from 30 s windows."""
+"""S2T-CTC models such as OWSM-CTC: emissions for a language and a task, from windows of 30 s."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from espnet_mlma.audio import SAMPLE_RATE
-from espnet_mlma.decode.acoustic import AcousticModel, check_emissions
+from espnet_mlma.decode.acoustic import AcousticModel, stack
 from espnet_mlma.decode.best_path import BLANK
 from espnet_mlma.decode.words import CHAR_SPACE
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.loading import checkpoint
 
-# ISO 639-3 as the symbols have it, and ISO 639-1. A language without a code of two letters keeps
-# its three.
+# ISO 639-3, which the symbols use, and ISO 639-1. A language without a code of two letters keeps
+# its code of three.
 _CODES = """
 afr:af amh:am ara:ar asm:as aze:az bel:be ben:bn bos:bs bre:br bul:bg cat:ca ces:cs cmn:zh
 cym:cy dan:da deu:de ell:el eng:en epo:eo est:et eus:eu fas:fa fin:fi fra:fr fry:fy gle:ga
@@ -31,31 +31,31 @@ uig:ug ukr:uk urd:ur uzb:uz vie:vi wol:wo xho:xh yor:yo zho:zh zul:zu
 """
 _TWO_LETTERS = dict(pair.split(":") for pair in _CODES.split())
 _THREE_LETTERS = {two: three for three, two in _TWO_LETTERS.items()}
-# Symbols that look like languages.
+# Symbols that look like language codes.
 _NOT_LANGUAGES = frozenset({"<asr>", "<eos>", "<sop>", "<sos>", "<unk>"})
 _LANGUAGE = re.compile(r"<[a-z]{3}>")
 _TASK = re.compile(r"<(asr|pr|st_\w+)>")
 
 
 class SpeechToTextModel(AcousticModel):
-    """An ESPnet S2T-CTC model. Every utterance is filled up with silence to the trained length.
+    """An ESPnet S2T-CTC model. Every utterance is padded with silence to the trained length.
 
-    Without that OWSM-CTC makes three times the errors (ESPnet's page of OWSM v4).
+    Without the padding OWSM-CTC makes three times the errors (ESPnet's page of OWSM v4).
 
     Args:
         model: in evaluation mode.
         config: its training configuration.
         device: where to run.
-        language: ISO 639-1 or 639-3 code of what is spoken; None: the model finds out.
+        language: ISO 639-1 or 639-3 code of the spoken language; None: the model finds it.
         task: `asr`, or `st_` and a code of three letters to translate.
 
     Raises:
-        MlmaError: the model does not know the language or the task.
+        MlmaError: the model does not have the language or the task.
 
     Source: Peng et al., OWSM-CTC, ACL 2024.
     """
 
-    utterance_seconds = None  # a short one costs as much as a window
+    utterance_seconds = None  # a short utterance costs as much as a window
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class SpeechToTextModel(AcousticModel):
 
     def _id(self, symbol: str, kind: str) -> int:
         if symbol not in self.tokens:
-            raise MlmaError(f"the model has no {kind} {symbol}; it has {self._symbols(kind)}")
+            raise MlmaError(f"the model has no {kind} {symbol}; give one of {self._symbols(kind)}")
         return self.tokens.index(symbol)
 
     def _symbols(self, kind: str) -> str:
@@ -92,37 +92,36 @@ class SpeechToTextModel(AcousticModel):
 
     @torch.inference_mode()
     def emissions(self, utterances: Sequence[np.ndarray]) -> list[Tensor]:
-        """Encode utterances together, each filled up to `window_seconds` and cut to its length.
+        """Encode utterances together, each padded to `window_seconds`.
 
         Args:
             utterances: each (time,) samples at 16 kHz, at most `window_seconds`.
 
         Returns:
-            Of each (frames, vocabulary), natural logarithms, on the model's device.
+            For each (frames, vocabulary), natural logarithms, on the model's device; frames of
+            padding are cut off.
 
         Raises:
-            MlmaError: an utterance is longer.
+            MlmaError: an utterance is too long.
         """
         if not utterances:
             return []
         window = round(self.window_seconds * SAMPLE_RATE)
-        speech = torch.zeros(len(utterances), window)
-        for row, samples in zip(speech, utterances, strict=True):
-            if len(samples) > window:
-                raise MlmaError(
-                    f"an utterance of {len(samples) / SAMPLE_RATE:.1f} s is longer than the "
-                    f"{self.window_seconds:g} s of this model; call transcribe, which cuts"
-                )
-            row[: len(samples)] = torch.from_numpy(np.ascontiguousarray(samples, np.float32))
+        longest = max(map(len, utterances))
+        if longest > window:
+            raise MlmaError(
+                f"an utterance of {longest / SAMPLE_RATE:.1f} s is longer than the "
+                f"{self.window_seconds:g} s of this model; call transcribe, which cuts"
+            )
         frames = [-(-len(samples) // self.frame_samples) for samples in utterances]
-        rows = self._log_probs(speech)
+        rows = self._log_probs(stack(utterances, window))
         return [self._of_audio(row)[:n] for row, n in zip(rows, frames, strict=True)]
 
     def _of_audio(self, log_probs: Tensor) -> Tensor:
-        """The audio's frames without those of language and task before them.
+        """Drop the frames of language and task, which have no time.
 
-        A model that finds out the language may name it there, where there is no time; then that is
-        moved to the first frame of audio, if nothing is written in it.
+        A model that finds the language may write it there. It is then moved to the first frame of
+        audio, if that frame is blank.
         """
         before, audio = log_probs.tensor_split([len(self._prefix)])
         if int(audio[0].argmax()) == BLANK:
@@ -132,7 +131,7 @@ class SpeechToTextModel(AcousticModel):
         return audio
 
     def _log_probs(self, speech: Tensor) -> Tensor:
-        """(batch, 2 + frames, vocabulary); the first two are language and task."""
+        """Encode to (batch, 2 + frames, vocabulary); the first two are language and task."""
         batch, samples = speech.shape
         previous = [self._id("<na>", "symbol")]
         inputs = {}
@@ -141,19 +140,17 @@ class SpeechToTextModel(AcousticModel):
             inputs[f"{name}_lengths"] = torch.full((batch,), len(ids), device=self.device)
         lengths = torch.full((batch,), samples, device=self.device)
         encoded, _ = self.model.encode(speech.to(self.device), lengths, **inputs)
-        if isinstance(encoded, tuple):  # with intermediate CTC: (frames, intermediate frames)
-            encoded = encoded[0]
-        return check_emissions(self.model.ctc.log_softmax(encoded))
+        return self._log_softmax(encoded)
 
     @torch.inference_mode()
     def _frames_of(self, samples: int) -> int:
         return self._log_probs(torch.zeros(1, samples)).shape[1]
 
     def language_of(self, token_ids: Sequence[int]) -> str | None:
-        """The language of the text: that asked for, else the first one among the symbols.
+        """Return the text's language: the requested one, else the first among the symbols.
 
         Args:
-            token_ids: what the model wrote.
+            token_ids: the symbols that the model wrote.
 
         Returns:
             ISO 639-1, or 639-3 if there is none; None: no language is known.
@@ -169,28 +166,28 @@ def acoustic_model(
     language: str | None = None,
     task: str = "asr",
 ) -> AcousticModel:
-    """A loaded model as a source of emissions, whichever of ESPnet's tasks trained it.
+    """Wrap a loaded model of ESPnet's asr or s2t_ctc task.
 
     Args:
         model, config: from `checkpoint.build`.
         device: where to run.
-        language, task: as of `SpeechToTextModel`; a model of the asr task is told no language.
+        language, task: as for `SpeechToTextModel`; a model of the asr task ignores the language.
 
     Raises:
-        MlmaError: the model cannot be told a task, or does not know this language or task.
+        MlmaError: the model does not have the language or the task.
     """
     if checkpoint.task_of(config) == "s2t_ctc":
         return SpeechToTextModel(model, config, device, language, task)
     if task != "asr":
         raise MlmaError(
-            f"task {task} is for S2T-CTC models as OWSM-CTC; this one, of ESPnet's asr task, "
-            "recognises what it was trained on; leave it out"
+            f"task {task} is for S2T-CTC models such as OWSM-CTC; leave it out with a model of "
+            "ESPnet's asr task"
         )
     return AcousticModel(model, config["token_list"], config["token_type"], device)
 
 
 def _code(token: str) -> str | None:
-    """The language that a symbol stands for."""
+    """Return the language that a symbol stands for; None: it is no language."""
     if not _LANGUAGE.fullmatch(token) or token in _NOT_LANGUAGES:
         return None
     return _TWO_LETTERS.get(token[1:-1], token[1:-1])

@@ -1,4 +1,4 @@
-"""A loaded model that turns audio into text."""
+"""Turn audio into text with a loaded model."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from espnet_mlma.decode.long_audio import pieces
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.owsm import acoustic_model
 from espnet_mlma.decode.precision import Precision, prepare_linear_layers
-from espnet_mlma.decode.prefix_beam import prefix_beam
+from espnet_mlma.decode.prefix_beam import Hypothesis, prefix_beam
 from espnet_mlma.decode.speech_guard import SpeechGuard
-from espnet_mlma.decode.transcript import Transcript, join
+from espnet_mlma.decode.transcript import Token, Transcript, Word, join
 from espnet_mlma.decode.vad import speech_spans
 from espnet_mlma.decode.words import (
     CHAR_SPACE,
@@ -52,11 +52,10 @@ class Recogniser:
         acoustic: samples in, emissions out.
         config: the training configuration.
         decoding: how emissions become text.
-        calibration: of the words' confidence; None: they are the probabilities of the symbols.
+        calibration: of the words' confidence; None: confidences are the symbols' probabilities.
         batch_seconds: most audio of a long recording encoded at once.
-        language: what is spoken, if that is known; None: transcripts say what is recognised or
-            guessed.
-        pieces: splits text into symbols, for a `bpe` model; needed by `align` alone.
+        language: the spoken language; None: it is recognised or guessed.
+        pieces: splits text into symbols, for `align` with a `bpe` model.
     """
 
     def __init__(
@@ -97,12 +96,12 @@ class Recogniser:
         Args:
             audio: a file of any rate and format, open or by its path; or samples (time,) at
                 16 kHz, floats between -1 and 1 or signed integers.
-            vad: leave out what Silero's voice activity detector takes for no speech.
-            progress: called with the seconds that are done, as it goes.
+            vad: leave out what Silero's voice activity detector does not take for speech.
+            progress: called with the seconds recognised so far.
 
         Raises:
-            DamagedAudio: a part of the audio is missing; its `transcript` is of what is there.
-            MlmaError: the audio cannot be read, or the samples are not one channel of such.
+            DamagedAudio: a part of the audio is missing; its `transcript` has the rest.
+            MlmaError: the audio cannot be read, or the samples are not one channel.
         """
         clock, parts = _Clock(progress), []
         try:
@@ -122,11 +121,11 @@ class Recogniser:
         """Recognise audio of any length, in parts of whole words as they become final.
 
         Args:
-            audio, vad, progress: as of `transcribe`.
+            audio, vad, progress: as for `transcribe`.
 
         Returns:
-            Parts with text in them; times count from the beginning of the audio, `duration` is
-            the part's own. Where audio is missing, all parts come before the error.
+            Parts that have text. Times count from the beginning of the audio; `duration` is the
+            part's own. Where audio is missing, all parts come before the error.
         """
         blocks = _Clock(progress).through(_blocks(audio))
         return (part for part in self._parts(blocks, vad) if part.text)
@@ -134,51 +133,51 @@ class Recogniser:
     def _parts(self, blocks: Iterable[np.ndarray], vad: bool) -> Iterator[Transcript]:
         whole = UntilDamage(blocks)
         spans = speech_spans(iter(whole)) if vad else [(0.0, whole)]
-        done = 0.0  # where the words before end
+        done = 0.0  # end of the previous part, seconds
         for start, span in spans:
             clock, guard = _Clock(), SpeechGuard()
             sound = guard.through(clock.through(span))
             for piece in pieces(self.acoustic, sound, self.batch_seconds):
                 first = piece.first + start / self._frame_seconds
                 end = (first + len(piece.log_probs)) * self._frame_seconds
-                # The last frame of all may reach past the audio.
+                # The last frame may reach beyond the audio.
                 end = max(done, min(end, start + clock.seconds))
                 part = self._transcript(piece.log_probs, first, end, done)
-                yield self._spoken(part, guard, start)
+                yield self._without_noise(part, guard, start)
                 guard.forget(end - start)
                 done = end
         if whole.damage is not None:
             raise whole.damage
 
     def transcribe_batch(self, utterances: Sequence[np.ndarray]) -> list[Transcript]:
-        """Recognise utterances together, each encoded whole; samples as of `transcribe`."""
+        """Recognise utterances together, each encoded as a whole; samples as for `transcribe`."""
         utterances = [as_samples(samples) for samples in utterances]
         transcripts = []
         emissions = self.acoustic.emissions(utterances)
         for log_probs, samples in zip(emissions, utterances, strict=True):
             transcript = self._transcript(log_probs, 0, len(samples) / SAMPLE_RATE)
-            transcripts.append(self._spoken(transcript, SpeechGuard.of(samples)))
+            transcripts.append(self._without_noise(transcript, SpeechGuard.of(samples)))
         return transcripts
 
     def align(self, audio: Audio, text: str) -> Transcript:
-        """When each word of a known text was said.
+        """Find when each word of a known text was spoken.
 
         Args:
-            audio: as of `transcribe`.
-            text: what was said, as people write it; its words are given back as they are.
+            audio: as for `transcribe`.
+            text: as people write it; the transcript has its words unchanged.
 
         Raises:
-            MlmaError: the audio cannot be read; the text has no words, a character the model does
-                not write, or more symbols than the audio has frames.
+            MlmaError: the audio cannot be read; the text has no words, a character that the model
+                does not write, or more symbols than the audio has frames.
         """
         acoustic, clock = self.acoustic, _Clock()
         words = known_words(text, acoustic.tokens, acoustic.token_type, self._pieces)
         token_ids = [id_ for _, ids in words for id_ in ids]
         blocks = clock.through(_blocks(audio))
-        heard = [piece.log_probs for piece in pieces(acoustic, blocks, self.batch_seconds)]
-        if not heard:
-            raise MlmaError("there are no samples to align the text to")
-        log_probs = torch.cat(heard)
+        encoded = [piece.log_probs for piece in pieces(acoustic, blocks, self.batch_seconds)]
+        if not encoded:
+            raise MlmaError("the audio has no samples to align the text to; give another file")
+        log_probs = torch.cat(encoded)
         if 2 * len(log_probs) * len(token_ids) > _MOST_CELLS:
             raise MlmaError(
                 f"{clock.seconds / 60:.0f} minutes with {len(words)} words are too long to align "
@@ -193,9 +192,7 @@ class Recogniser:
         spelled = tuple(
             replace(found, text=word) for (word, _), found in zip(words, timed, strict=True)
         )
-        text = " ".join(word for word, _ in words)
-        language = self._language(tokens, text)
-        return Transcript(text, spelled, language, path.score, clock.seconds, tokens)
+        return self._assembled(spelled, tokens, path.score, clock.seconds)
 
     @property
     def _frame_seconds(self) -> float:
@@ -204,25 +201,25 @@ class Recogniser:
     def _transcript(
         self, log_probs: Tensor, first_frame: float, end: float, begin: float = 0.0
     ) -> Transcript:
-        """Text of emissions (frames, vocabulary), with times from `begin` to `end` seconds."""
-        acoustic, path = self.acoustic, self._search(log_probs)
+        """Decode emissions (frames, vocabulary); words lie between `begin` and `end` seconds."""
+        acoustic, path = self.acoustic, self._path(log_probs)
         tokens = timed_tokens(path, acoustic.tokens, first_frame, self._frame_seconds)
         groups = token_groups(tokens, acoustic.token_type, acoustic.special_ids)
-        words = timed_words(groups, acoustic.token_type, end, self.calibration)
+        words = timed_words(groups, acoustic.token_type, end, self.calibration, begin)
         if self._fusion is not None:
             self._fusion.hear(word.text for word in words)
-        text = " ".join(word.text for word in words)
         duration = end - first_frame * self._frame_seconds
-        language = self._language(tokens, text)
-        return Transcript(text, words, language, path.score, duration, tokens)
+        return self._assembled(words, tokens, path.score, duration)
 
-    def _spoken(self, transcript: Transcript, guard: SpeechGuard, start: float = 0.0) -> Transcript:
-        """A transcript without words where there is no speech.
+    def _without_noise(
+        self, transcript: Transcript, guard: SpeechGuard, start: float = 0.0
+    ) -> Transcript:
+        """Drop the words where the sound cannot be speech.
 
         Args:
             transcript: of a part of a recording.
-            guard: has heard the recording beyond that part.
-            start: of what the guard heard, seconds.
+            guard: has the recording up to half a second beyond that part.
+            start: of the guard's recording, seconds.
         """
         if not self.decoding.speech_guard:
             return transcript
@@ -235,31 +232,44 @@ class Recogniser:
         acoustic = self.acoustic
         tokens = kept_tokens(transcript.tokens, keep, acoustic.token_type, acoustic.special_ids)
         words = tuple(compress(transcript.words, keep))
-        text = " ".join(word.text for word in words)
-        language = self._language(tokens, text)
-        return replace(transcript, text=text, words=words, language=language, tokens=tokens)
+        return self._assembled(words, tokens, transcript.score, transcript.duration)
 
-    def _search(self, log_probs: Tensor) -> TokenPath:
+    def _assembled(
+        self, words: tuple[Word, ...], tokens: tuple[Token, ...], score: float, duration: float
+    ) -> Transcript:
+        text = " ".join(word.text for word in words)
+        recognised = self.acoustic.language_of([token.id for token in tokens])
+        language = self.language or recognised or guess_language(text)
+        return Transcript(text, words, language, score, duration, tokens)
+
+    def search(self, log_probs: Tensor, n_best: int = 1) -> list[Hypothesis] | list[TokenPath]:
+        """Find the best texts of emissions, best first; the best path is one text.
+
+        Args:
+            log_probs: (frames, vocabulary), natural logarithms.
+            n_best: most texts returned.
+        """
         options = self.decoding
         if options.is_best_path:
-            return best_path(log_probs)
-        (best,) = prefix_beam(
+            return [best_path(log_probs)]
+        return prefix_beam(
             log_probs.cpu().numpy(),
-            width=options.beam_size,
-            token_threshold=options.token_threshold,
-            score_threshold=options.score_threshold,
-            fusion=self._fusion,
+            options.beam_size,
+            options.token_threshold,
+            options.score_threshold,
+            self._fusion,
+            n_best,
         )
-        path = forced_path(log_probs, best.token_ids)
-        return TokenPath(path.token_ids, best.score, path.first, path.end, path.token_scores)
 
-    def _language(self, tokens, text: str) -> str | None:
-        recognised = self.acoustic.language_of([token.id for token in tokens])
-        return self.language or recognised or guess_language(text)
+    def _path(self, log_probs: Tensor) -> TokenPath:
+        (best,) = self.search(log_probs)
+        if isinstance(best, TokenPath):
+            return best
+        return replace(forced_path(log_probs, best.token_ids), score=best.score)
 
 
 class _Clock:
-    """Counts the seconds of the blocks that pass."""
+    """Count the seconds of the blocks that pass."""
 
     def __init__(self, progress: Callable[[float], None] | None = None):
         self.samples = 0
@@ -288,7 +298,7 @@ def _blocks(audio: Audio) -> Iterable[np.ndarray]:
 def by_length(
     lengths: dict[str, int], batch_seconds: float, max_utterances: int = 256
 ) -> Iterator[list[str]]:
-    """Batches of utterances of like length.
+    """Batch utterances of similar length, longest first.
 
     Args:
         lengths: samples of each utterance id.
@@ -317,10 +327,10 @@ def load(
     language: str | None = None,
     task: str = "asr",
 ) -> Recogniser:
-    """Load a recogniser. On a CPU its encoder is changed for recognition and cannot be trained.
+    """Load a recogniser. On a CPU its encoder is converted for recognition, not for training.
 
     Args:
-        path: of any ESPnet model with a CTC head, of the asr or the s2t_ctc task: an experiment
+        path: any ESPnet model with a CTC head, of the asr or the s2t_ctc task: an experiment
             folder, its config.yaml, a packed zip, an unpacked one, or the id of a model on the
             Hugging Face hub, `user/name` or `user/name@revision`.
         model_file: the checkpoint; None: the packed one, or the averaged one of the folder.
@@ -329,14 +339,14 @@ def load(
             With int8 an utterance's scores depend a little on its batch.
         decoding: options of the search; None: the best path.
         batch_seconds: most audio of a long recording encoded at once.
-        language: what is spoken, ISO 639-1 or 639-3; models that take one, as OWSM-CTC, are told
-            it, and transcripts of the others only say so; None: it is found out.
-        task: `asr`, or `st_` and a code of three letters for a model as OWSM-CTC to translate.
+        language: the spoken language, ISO 639-1 or 639-3. Models such as OWSM-CTC decode in it;
+            with others only the transcripts have it. None: it is recognised or guessed.
+        task: `asr`, or `st_` and a code of three letters for a model such as OWSM-CTC to translate.
 
     Raises:
-        MlmaError: a file is missing, the checkpoint's keys are not the model's, there is no such
-            device, a lower precision is asked of a GPU or of an encoder not our own, or the model
-            does not know the language or cannot be told a task.
+        MlmaError: a file or the device is missing, the checkpoint does not fit the model, a GPU or
+            an encoder of ESPnet's is to have a lower precision, or the model lacks the language or
+            the task.
     """
     if not str(path):  # pathlib takes it for the current folder
         raise MlmaError("the model's name is empty; give a folder, a packed zip or a hub id")
@@ -348,9 +358,9 @@ def load(
     with checkpoint.located(Path(path), model_file) as (config_file, found):
         model, config = checkpoint.from_files(config_file, found)
         calibration = Calibration.read(config_file.with_name("calibration.yaml"), found)
-        pieces = pieces_of(config)  # here, for the files of a zip are gone afterwards
+        pieces = pieces_of(config)  # here, because the files of a zip are gone afterwards
     if torch.device(device).type == "cpu":
         prepare_linear_layers(model.encoder, precision)
     acoustic = acoustic_model(model, config, device, language, task)
-    said = language if type(acoustic) is AcousticModel else None
-    return Recogniser(acoustic, config, decoding, calibration, batch_seconds, said, pieces)
+    fixed = language if type(acoustic) is AcousticModel else None
+    return Recogniser(acoustic, config, decoding, calibration, batch_seconds, fixed, pieces)

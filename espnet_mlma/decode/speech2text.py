@@ -1,4 +1,4 @@
-"""The recogniser behind the call signature of ESPnet's `espnet2.bin.asr_inference.Speech2Text`."""
+"""A drop-in for ESPnet's `espnet2.bin.asr_inference.Speech2Text`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from espnet2.legacy.nets.beam_search import Hypothesis
 from torch import Tensor
 
 from espnet_mlma.audio import SAMPLE_RATE, as_samples
-from espnet_mlma.decode.best_path import best_path, forced_path
+from espnet_mlma.decode.best_path import forced_path
 from espnet_mlma.decode.options import Decoding
-from espnet_mlma.decode.prefix_beam import prefix_beam
 from espnet_mlma.decode.recogniser import load
 from espnet_mlma.decode.speech_guard import SpeechGuard
 from espnet_mlma.decode.words import text_of
@@ -24,8 +23,8 @@ from espnet_mlma.errors import MlmaError
 Speech = np.ndarray | Tensor
 Result = tuple[str, list[str], list[int], Hypothesis]
 
-# ESPnet's other arguments. These are for a search, a quantisation or a decoder that is not used
-# here, and change nothing whatever their value.
+# Arguments of ESPnet's class without effect here: they configure a search, a quantisation or a
+# decoder that is not used.
 _WITHOUT_EFFECT = frozenset(
     {
         "batch_size",
@@ -43,15 +42,15 @@ _WITHOUT_EFFECT = frozenset(
         "time_sync",
     }
 )
-# These would change the result: the one value that is taken, and why there is no other.
+# Arguments that would change the result: the only value accepted, and the reason or remedy.
 _WORD_LM = "espnet_mlma.load takes an n-gram model of words, Decoding(lm=...)"
 _OTHER_MODEL = "only a CTC head is decoded here; use ESPnet's class"
-_LENGTH = "the text is as long as the frames say"
+_LENGTH = "CTC's frames decide the length"
 _CONFIGURED = "it is read from the configuration"
 _ONLY: dict[str, tuple[Any, str]] = {
     "bpemodel": (None, _CONFIGURED),
-    "ctc_weight": (1.0, "the CTC head decides alone"),
-    "dtype": ("float32", "espnet_mlma.load has precision"),
+    "ctc_weight": (1.0, "only the CTC head is used"),
+    "dtype": ("float32", "use precision of espnet_mlma.load"),
     "enh_s2t_task": (False, _OTHER_MODEL),
     "hugging_face_decoder": (False, _OTHER_MODEL),
     "lang_prompt_token": (None, _OTHER_MODEL),
@@ -61,36 +60,38 @@ _ONLY: dict[str, tuple[Any, str]] = {
     "maxlenratio": (0.0, _LENGTH),
     "minlenratio": (0.0, _LENGTH),
     "multi_asr": (False, _OTHER_MODEL),
-    "ngram_file": (None, f"ESPnet's counts symbols; {_WORD_LM}"),
+    "ngram_file": (None, f"ESPnet's is of symbols; {_WORD_LM}"),
     "nlp_prompt_token": (None, _OTHER_MODEL),
-    "normalize_length": (False, "texts are compared by their probability"),
+    "normalize_length": (False, "texts are ranked by their probability"),
     "partial_ar": (False, _OTHER_MODEL),
     "penalty": (0.0, _LENGTH),
     "prompt_token_file": (None, _OTHER_MODEL),
-    "quantize_asr_model": (False, "espnet_mlma.load has precision='int8'"),
-    "streaming": (False, "espnet_mlma.StreamingTranscriber takes audio as it comes"),
+    "quantize_asr_model": (False, "use precision='int8' of espnet_mlma.load"),
+    "streaming": (False, "use espnet_mlma.StreamingTranscriber"),
     "token_type": (None, _CONFIGURED),
     "transducer_conf": (None, _OTHER_MODEL),
 }
 
 
 class Speech2Text:
-    """What ESPnet's class does with a CTC model, so that a program changes one import.
+    """Recognise with ESPnet's interface, so that a program changes one import only.
 
-    A score is the log-probability of the best path, or with a beam of what the search summed;
-    ESPnet sums over all alignments. Of intermediate CTC only the final layer is returned.
+    A score is the log-probability of the best path or, with a beam, of the alignments that the
+    search summed; ESPnet sums over all alignments. Of intermediate CTC only the final layer is
+    returned.
 
     Args:
-        asr_train_config: what `espnet_mlma.load` takes; None: config.yaml beside the checkpoint.
+        asr_train_config: as `path` of `espnet_mlma.load`; None: config.yaml beside the checkpoint.
         asr_model_file: the checkpoint; None: the averaged one.
         device: `cpu`, `cuda`, ...
-        beam_size: 1 is the best path, more a prefix beam.
-        nbest: most results for an utterance, if there is a beam.
-        speech_guard: give one empty result where nothing in an utterance can be speech.
-        others: ESPnet's other arguments, where they change nothing.
+        beam_size: 1 for the best path, more for a prefix beam.
+        nbest: most results per utterance, with a beam.
+        speech_guard: return one empty result for an utterance that cannot be speech.
+        others: ESPnet's other arguments, with values that change nothing.
 
     Raises:
-        MlmaError: an argument asks for what is not done here, or the model cannot be loaded.
+        MlmaError: an argument has an unsupported value, or the model cannot be loaded.
+        TypeError: ESPnet's class does not have an argument.
     """
 
     def __init__(
@@ -108,31 +109,30 @@ class Speech2Text:
             if asr_model_file is None:
                 raise MlmaError("neither asr_train_config nor asr_model_file; give one of them")
             asr_train_config = Path(asr_model_file).parent / "config.yaml"
-        self.decoding = Decoding(beam_size=beam_size, speech_guard=speech_guard)
         self.nbest = nbest
         self.device = device
-        recogniser = load(asr_train_config, asr_model_file, device)
-        self.acoustic = recogniser.acoustic
-        self.asr_model = recogniser.model
-        self.asr_train_args = Namespace(**recogniser.config)
+        decoding = Decoding(beam_size=beam_size, speech_guard=speech_guard)
+        self._recogniser = load(asr_train_config, asr_model_file, device, decoding=decoding)
+        self.asr_model = self._recogniser.model
+        self.asr_train_args = Namespace(**self._recogniser.config)
 
     @classmethod
     def from_pretrained(cls, model_tag: str | None = None, **kwargs: Any) -> Speech2Text:
-        """From a model on the Hugging Face hub, `user/name`; None: from files, as the class."""
+        """Load a model of the Hugging Face hub, `user/name`; None: files, as the class itself."""
         return cls(**kwargs) if model_tag is None else cls(model_tag, **kwargs)
 
     def __call__(self, speech: Speech | Sequence[Speech]) -> list[Result] | list[list[Result]]:
-        """Recognise an utterance, (time,) samples at 16 kHz; or several, as `batch_decode`.
+        """Recognise an utterance, (time,) samples at 16 kHz; or a list of them, as `batch_decode`.
 
         Returns:
-            (text, symbols, their indices, hypothesis) of the best, then the next, ...
+            (text, symbols, their indices, hypothesis) for each result, best first.
         """
         if isinstance(speech, list | tuple):
             return self.batch_decode(speech)
         return self.batch_decode([speech])[0]
 
     def batch_decode(self, speech: Sequence[Speech]) -> list[list[Result]]:
-        """Recognise utterances together; what `__call__` returns, of each.
+        """Recognise utterances together; return for each what `__call__` returns.
 
         Args:
             speech: each (time,) samples at 16 kHz.
@@ -141,27 +141,19 @@ class Speech2Text:
             MlmaError: samples are not one channel between -1 and 1.
         """
         utterances = [as_samples(samples) for samples in speech]
-        emissions = self.acoustic.emissions(utterances)
+        emissions = self._recogniser.acoustic.emissions(utterances)
         return [self._results(*both) for both in zip(emissions, utterances, strict=True)]
 
     def _results(self, log_probs: Tensor, samples: np.ndarray) -> list[Result]:
-        is_guarded = self.decoding.speech_guard
+        is_guarded = self._recogniser.decoding.speech_guard
         if is_guarded and not SpeechGuard.of(samples).has_speech(0, len(samples) / SAMPLE_RATE):
             paths = [forced_path(log_probs, [])]
-        elif self.decoding.is_best_path:
-            paths = [best_path(log_probs)]
         else:
-            paths = prefix_beam(
-                log_probs.cpu().numpy(),
-                width=self.decoding.beam_size,
-                token_threshold=self.decoding.token_threshold,
-                score_threshold=self.decoding.score_threshold,
-                n_best=self.nbest,
-            )
+            paths = self._recogniser.search(log_probs, self.nbest)
         return [self._result(path.token_ids, path.score) for path in paths]
 
     def _result(self, token_ids: Sequence[int], score: float) -> Result:
-        acoustic, model = self.acoustic, self.asr_model
+        acoustic, model = self._recogniser.acoustic, self.asr_model
         spoken = [acoustic.tokens[i] for i in token_ids if i not in acoustic.special_ids]
         total = torch.tensor(score)
         hypothesis = Hypothesis(
@@ -181,4 +173,4 @@ def _check(others: dict[str, Any]) -> None:
             raise TypeError(f"Speech2Text got an unexpected keyword argument {name!r}")
         taken, reason = _ONLY[name]
         if value != taken:
-            raise MlmaError(f"{name} is {value!r}; Speech2Text takes {taken!r} alone: {reason}")
+            raise MlmaError(f"{name} is {value!r}; Speech2Text takes only {taken!r}: {reason}")

@@ -1,10 +1,10 @@
-"""Where a recording can hold speech, by its sound alone: what is steady or silent cannot.
+"""Find where a recording cannot hold speech, from its sound alone: in silence and steady sound.
 
-A CTC model that has only heard speech writes words for silence, noise and hum. Speech differs from
-those whatever the language: syllables change the shape of the spectrum several times a second,
-while the shape of steady noise, of a hum or of a held tone stays. The same idea is behind long-term
-spectral measures for voice activity detection (Ramirez et al., Speech Communication 42, 2004) and
-syllabic modulation (Houtgast and Steeneken, JASA 77, 1985).
+A CTC model that was trained on speech only writes words for silence, noise and hum. Speech differs
+from these in any language: syllables change the shape of the spectrum several times a second, while
+the shape of steady noise, of a hum or of a held tone stays. Sources of the idea: long-term spectral
+measures for voice activity detection (Ramirez et al., Speech Communication 42, 2004), and syllabic
+modulation (Houtgast and Steeneken, JASA 77, 1985).
 """
 
 from __future__ import annotations
@@ -12,85 +12,82 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from espnet_mlma.audio import SAMPLE_RATE
-from espnet_mlma.decode.transcript import Word
-
-if TYPE_CHECKING:
-    from espnet_mlma.decode.streaming import StreamUpdate
+from espnet_mlma.decode.transcript import StreamUpdate, Word
 
 _HOP, _WINDOW = 320, 512  # samples: 20 and 32 ms
 _HOP_SECONDS = _HOP / SAMPLE_RATE
 _BANDS = 12  # of equal width in mel, from _LOWEST to _HIGHEST Hz
 _LOWEST, _HIGHEST = 100, 7600
-# dBFS. Below the first there is nothing to hear; a band's level counts from the second up.
+# dBFS. Quieter frames are silent; a band's level is at least the second number.
 _SILENT, _BAND_FLOOR = -75.0, -85.0
-_SMOOTHED = 3  # frames averaged, so that the bands of steady noise hold still
+_SMOOTHED = 3  # frames averaged, so that the bands of steady noise vary less
 _LAG = 4  # frames between two spectra that are compared
 # dB, root mean square over the bands. Steady noise of any colour stays below 2.5.
 _CHANGE = 3.0
-# Around a word this much is looked at, and so many frames of change make it speech, or this share
-# of the frames where there are few: the beginning of steady noise is no more than this.
+# A stretch with this much context is speech if it has this many changed frames or, where few frames
+# have sound, this share of them. The beginning of steady noise has fewer.
 _CONTEXT_SECONDS = 0.5
 _CHANGES, _SHARE = 7, 0.15
 _PIECE = 3000 * _HOP  # samples that are transformed at once
 
 
 class SpeechGuard:
-    """Judge stretches of a recording, of which samples arrive in pieces of any size.
+    """Judge stretches of a recording whose samples arrive in pieces of any size.
 
-    What is kept is a few bytes a frame, from `forget` on.
+    The guard keeps a few bytes for each frame since the last call of `forget`.
     """
 
     def __init__(self) -> None:
-        self._samples = np.zeros(0, np.float32)  # not in a frame yet, or needed by the next
-        self._powers = np.zeros((0, _BANDS))  # of the last frames
-        # Of each comparison of two spectra, whether there was sound in both, and a change.
-        self._heard = np.zeros(0, bool)
-        self._changed = np.zeros(0, bool)
-        self._first = 0  # comparison
+        self._samples = torch.zeros(0)  # not in a frame yet, or in the next frame too
+        self._powers = torch.zeros(0, _BANDS, dtype=torch.float64)  # of the last frames
+        # For each comparison of two spectra: whether both have sound, and whether they differ.
+        self._audible = torch.zeros(0, dtype=torch.bool)
+        self._changed = torch.zeros(0, dtype=torch.bool)
+        self._first = 0  # index of the first comparison that is kept
         self._is_over = False
 
     @classmethod
     def of(cls, samples: np.ndarray) -> SpeechGuard:
-        """Of a whole recording (time,), float in [-1, 1] at 16 kHz."""
+        """Make a guard of a whole recording (time,), floats in [-1, 1] at 16 kHz."""
         guard = cls()
         guard.push(samples)
         guard.finish()
         return guard
 
     def push(self, samples: np.ndarray) -> None:
-        """Take the next samples (time,), float in [-1, 1] at 16 kHz."""
-        self._samples = np.concatenate([self._samples, samples])
+        """Add the next samples (time,), floats in [-1, 1] at 16 kHz."""
+        self._samples = torch.cat([self._samples, torch.from_numpy(samples).to(self._samples)])
         whole = max(0, (len(self._samples) - _WINDOW) // _HOP + 1) * _HOP
         for start in range(0, whole, _PIECE):
             end = min(start + _PIECE, whole)
             self._compare(_band_powers(self._samples[start : end + _WINDOW - _HOP]))
-        self._samples = self._samples[whole:].copy()
+        self._samples = self._samples[whole:].clone()
 
     def finish(self) -> None:
-        """The recording is over."""
+        """Mark the end of the recording."""
         self._is_over = True
 
     def through(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Pass blocks of samples on, and take each; the end of them is that of the recording."""
+        """Add blocks of samples as they pass, and mark the end after the last."""
         for block in blocks:
             self.push(block)
             yield block
         self.finish()
 
     def has_speech(self, start: float, end: float) -> bool | None:
-        """Whether a stretch, such as a word, can be speech.
+        """Return whether a stretch, such as a word, can be speech.
 
         Args:
             start, end: seconds from the beginning of the recording.
 
         Returns:
-            None: what comes within half a second decides it.
+            None: unknown until the next half second has arrived.
         """
         middle = (_LAG + _SMOOTHED - 1) / 2 * _HOP_SECONDS + _WINDOW / 2 / SAMPLE_RATE
         first = math.floor((start - _CONTEXT_SECONDS - middle) / _HOP_SECONDS) - self._first
@@ -101,40 +98,42 @@ class SpeechGuard:
             return True
         if behind > len(self._changed) and not self._is_over:
             return None
-        return changes >= max(1, min(_CHANGES, _SHARE * int(self._heard[around].sum())))
+        return changes >= max(1, min(_CHANGES, _SHARE * int(self._audible[around].sum())))
 
     def forget(self, before: float) -> None:
-        """No stretch that begins earlier, in seconds, will be asked for."""
+        """Drop what only stretches that begin before this time need, in seconds."""
         drop = math.floor((before - 2 * _CONTEXT_SECONDS) / _HOP_SECONDS) - self._first
         drop = min(drop, len(self._changed))
         if drop > 0:
-            self._heard, self._changed = self._heard[drop:].copy(), self._changed[drop:].copy()
+            self._audible, self._changed = (
+                self._audible[drop:].clone(),
+                self._changed[drop:].clone(),
+            )
             self._first += drop
 
-    def _compare(self, powers: np.ndarray) -> None:
-        """Take the next frames' powers (frames, bands)."""
-        powers = np.concatenate([self._powers, powers])
+    def _compare(self, powers: Tensor) -> None:
+        """Compare the next frames' powers (frames, bands) with those before."""
+        powers = torch.cat([self._powers, powers])
         self._powers = powers[max(0, len(powers) - _LAG - _SMOOTHED + 1) :]
-        count = len(powers) - _SMOOTHED + 1
-        if count <= _LAG:
+        if len(powers) < _LAG + _SMOOTHED:
             return
-        smooth = sum(powers[i : i + count] for i in range(_SMOOTHED)) / _SMOOTHED
+        smooth = powers.unfold(0, _SMOOTHED, 1).mean(-1)
         has_sound = smooth.sum(1) > 10 ** (_SILENT / 10)
-        shape = 10 * np.log10(smooth + 10 ** (_BAND_FLOOR / 10))
-        shape -= shape.mean(1, keepdims=True)
-        distance = np.sqrt(np.mean((shape[_LAG:] - shape[:-_LAG]) ** 2, axis=1))
-        heard = has_sound[_LAG:] & has_sound[:-_LAG]
-        self._heard = np.concatenate([self._heard, heard])
-        self._changed = np.concatenate([self._changed, heard & (distance > _CHANGE)])
+        shape = 10 * torch.log10(smooth + 10 ** (_BAND_FLOOR / 10))
+        shape -= shape.mean(1, keepdim=True)
+        distance = (shape[_LAG:] - shape[:-_LAG]).square().mean(1).sqrt()
+        audible = has_sound[_LAG:] & has_sound[:-_LAG]
+        self._audible = torch.cat([self._audible, audible])
+        self._changed = torch.cat([self._changed, audible & (distance > _CHANGE)])
 
 
 class WordGuard:
-    """Hold a stream's words until it is known whether they can be speech, and drop the others.
+    """Hold back a stream's words until it is known whether they can be speech; drop the others.
 
-    In the middle of speech nothing is held: what was heard before a word decides.
+    In the middle of speech nothing is held back: the sound before a word decides.
 
     Args:
-        is_on: whether words are dropped; if not they pass at once.
+        is_on: whether words are dropped; if not, all pass at once.
     """
 
     def __init__(self, is_on: bool = True) -> None:
@@ -143,20 +142,20 @@ class WordGuard:
         self._held: list[Word] = []
 
     def push(self, samples: np.ndarray) -> None:
-        """Take the next samples, as `SpeechGuard.push`."""
+        """Add the next samples, as for `SpeechGuard.push`."""
         if self._is_on:
             self._guard.push(samples)
 
     def finish(self) -> None:
-        """The stream is over: nothing is held any longer."""
+        """Mark the end of the stream: no word is held back any longer."""
         self._guard.finish()
 
-    def judged(self, update: StreamUpdate, start: float) -> StreamUpdate:
-        """Replace the words of an update by those that are now known to be possible speech.
+    def filter(self, update: StreamUpdate, start: float) -> StreamUpdate:
+        """Replace an update's words by the words that are now known to be possible speech.
 
         Args:
             update: the next words, and text that is not final.
-            start: of that text, seconds; no word that comes later begins before it.
+            start: where that text begins, seconds; no later word begins before it.
         """
         if not self._is_on:
             return update
@@ -174,13 +173,13 @@ class WordGuard:
         return replace(update, final=tuple(final), partial=update.partial if is_shown else "")
 
 
-def _weights() -> torch.Tensor:
-    """The band of each bin of a spectrum, (bins, bands), 0 or 1 each."""
-    low, high = (2595 * np.log10(1 + f / 700) for f in (_LOWEST, _HIGHEST))
-    hertz = 700 * (10 ** (np.linspace(low, high, _BANDS + 1) / 2595) - 1)
-    edges = np.round(hertz * _WINDOW / SAMPLE_RATE).astype(int)
-    bins = np.arange(_WINDOW // 2 + 1)[:, None]
-    return torch.from_numpy(((bins >= edges[:-1]) & (bins < edges[1:])).astype(np.float32))
+def _weights() -> Tensor:
+    """Return whether each bin of a spectrum is in each band, (bins, bands), 0 or 1."""
+    low, high = (2595 * math.log10(1 + f / 700) for f in (_LOWEST, _HIGHEST))
+    mel = torch.linspace(low, high, _BANDS + 1, dtype=torch.float64)
+    edges = (700 * (10 ** (mel / 2595) - 1) * _WINDOW / SAMPLE_RATE).round()
+    bins = torch.arange(_WINDOW // 2 + 1)[:, None]
+    return ((bins >= edges[:-1]) & (bins < edges[1:])).float()
 
 
 _TAPER = torch.hann_window(_WINDOW)
@@ -188,8 +187,7 @@ _TAPER = torch.hann_window(_WINDOW)
 _WEIGHTS = _weights() / (_WINDOW / 2 * _TAPER.square().sum())
 
 
-def _band_powers(samples: np.ndarray) -> np.ndarray:
-    """Mean square in each band of each frame, (frames, bands)."""
-    frames = torch.from_numpy(samples).unfold(0, _WINDOW, _HOP)
-    spectrum = torch.view_as_real(torch.fft.rfft(frames * _TAPER))
-    return (spectrum.square().sum(-1) @ _WEIGHTS).double().numpy()
+def _band_powers(samples: Tensor) -> Tensor:
+    """Return the mean square in each band of each frame, (frames, bands)."""
+    spectrum = torch.view_as_real(torch.fft.rfft(samples.unfold(0, _WINDOW, _HOP) * _TAPER))
+    return (spectrum.square().sum(-1) @ _WEIGHTS).double()

@@ -1,10 +1,10 @@
-"""Live recognition: samples in as they are heard, words out as they become final."""
+"""Live recognition: samples in as they arrive, words out as they become final."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from espnet_mlma.decode.best_path import Path, best_path
 from espnet_mlma.decode.owsm import SpeechToTextModel
 from espnet_mlma.decode.recogniser import Recogniser
 from espnet_mlma.decode.speech_guard import WordGuard
-from espnet_mlma.decode.transcript import Token, Word
+from espnet_mlma.decode.transcript import StreamUpdate, Token, Word
 from espnet_mlma.decode.words import (
     LEAD_SECONDS,
     Calibration,
@@ -31,30 +31,17 @@ from espnet_mlma.encoder import ConMambaEncoder, EncoderStream
 from espnet_mlma.encoder.frontend import ConvFrontend, LinearFrontend
 from espnet_mlma.errors import MlmaError
 
-# After so many seconds without a symbol a word is over.
+# A word is over after this long without a symbol.
 _PAUSE_SECONDS = 0.6
-# So much without a pause or a space is no word; it is cut, or an hour of it would be kept.
+# Longer text without pause or space is cut, so that memory does not grow.
 _LONGEST_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class StreamUpdate:
-    """What one piece of audio has added.
-
-    Attributes:
-        final: words that are now final, times from the beginning of the stream.
-        partial: what is written after all final words; more symbols may follow it.
-    """
-
-    final: tuple[Word, ...]
-    partial: str
-
-
 class FeatureStream:
-    """An ESPnet model's features, normalised, of audio that arrives in pieces.
+    """Compute an ESPnet model's normalised features of audio that arrives in pieces.
 
-    They are those of one pass over the whole audio, whatever the pieces. What is kept is the audio
-    that the next frame reads, and a little before it.
+    The features equal those of one pass over the whole audio, whatever the pieces. The stream keeps
+    only the audio that the next frame reads, and a little before it.
 
     Args:
         model: an ESPnet ASR model in evaluation mode, with the front-end `default` and the
@@ -65,20 +52,20 @@ class FeatureStream:
         frontend = model.frontend
         self._model = model
         self._hop = frontend.hop_length
-        # Frame t reads `window` samples from t * hop - early on. Where it reads before the
-        # beginning or after the end, the front-end puts in a reflection.
+        # Frame t reads `window` samples from t * hop - early on. Before the beginning and after
+        # the end, the front-end inserts a reflection.
         self._window = frontend.stft.n_fft
         is_centred = frontend.stft.center
         self._early = self._window // 2 if is_centred else 0
         self._least = self._early + 1 if is_centred else self._window
-        # Frames at the beginning of the kept samples that may have read a reflection which is not
-        # there in one pass; one more, for the reflection at the end to have its samples.
+        # Frames at the beginning of the kept samples that may read a reflection which one pass
+        # does not have; one more, so that the reflection at the end has its samples.
         self._spoilt = -(-self._early // self._hop) + 1 if is_centred else 0
         self._samples = torch.zeros(0, device=next(model.parameters()).device)
-        self._given = 0  # of the frames of the kept samples
+        self._given = 0  # frames of the kept samples that were returned
 
     def push(self, samples: Tensor) -> Tensor:
-        """Take the next samples (time,); returns the frames that are now sure, (frame, size)."""
+        """Add the next samples (time,); return the frames that are now final, (frame, size)."""
         self._samples = torch.cat([self._samples, samples.to(self._samples)])
         sure = (len(self._samples) - self._window + self._early) // self._hop + 1
         if sure <= self._given or len(self._samples) < self._least:
@@ -90,13 +77,13 @@ class FeatureStream:
         return features
 
     def finish(self) -> Tensor:
-        """The frames that were waiting for the end."""
+        """Return the frames that needed the end of the audio, (frame, size)."""
         if len(self._samples) < self._least:
             return self._samples.new_zeros(0, self._model.frontend.output_size())
         return self._extract()[self._given :]
 
     def _extract(self) -> Tensor:
-        """All frames of the kept samples, (frame, size)."""
+        """Compute all frames of the kept samples, (frame, size)."""
         length = torch.tensor([len(self._samples)], device=self._samples.device)
         features, lengths = self._model.frontend(self._samples[None], length)
         if self._model.normalize is not None:
@@ -105,14 +92,14 @@ class FeatureStream:
 
 
 class WindowStream:
-    """Any encoder in chunks, by encoding a window around each chunk anew.
+    """Run any encoder in chunks: each chunk is encoded together with a window around it.
 
     Args:
         model: an ESPnet ASR model in evaluation mode.
         stride: feature frames per encoder frame.
-        chunk: encoder frames that are given out together.
-        right_context: encoder frames after a chunk that it sees.
-        left_context: encoder frames before it that it sees.
+        chunk: encoder frames that become final together.
+        right_context: encoder frames after a chunk that are encoded with it.
+        left_context: encoder frames before a chunk that are encoded with it.
     """
 
     def __init__(
@@ -127,15 +114,15 @@ class WindowStream:
         self._stride = stride
         self._chunk = chunk
         self._left = left_context
-        self._before = 0  # encoder frames of the window that were given out already
-        # A subsampling without padding gives fewer frames than the stride lets one expect.
+        self._before = 0  # encoder frames of the window that are final already
+        # A subsampling without padding gives fewer frames than length / stride.
         probe = torch.zeros(32 * stride, model.frontend.output_size())
         probe = probe.to(next(model.parameters()))
         self._after = chunk + right_context + 32 - len(self._encode(probe))
         self._features = probe[:0]
 
     def push(self, features: Tensor) -> Tensor:
-        """Take the next features (frame, size); returns the frames that are now final."""
+        """Add the next features (frame, size); return the frames that are now final."""
         self._features = torch.cat([self._features, features])
         out = [features.new_zeros(0, self._model.encoder.output_size())]
         while len(self._features) >= (window := self._stride * (self._before + self._after)):
@@ -147,7 +134,7 @@ class WindowStream:
         return torch.cat(out)
 
     def finish(self) -> Tensor:
-        """The frames that were waiting for what comes after them."""
+        """Return the frames that are left."""
         return self._encode(self._features)[self._before :]
 
     def _encode(self, features: Tensor) -> Tensor:
@@ -159,20 +146,20 @@ class WindowStream:
         options = {"ctc": self._model.ctc} if has_feedback else {}
         try:
             frames = encoder(features[None], length, **options)[0]
-        except TooShortUttError:  # ESPnet's input layers: not enough for one frame
+        except TooShortUttError:  # from ESPnet's input layers: less than one frame
             return nothing
         return (frames[0] if isinstance(frames, tuple) else frames)[0]
 
 
 class WordStream:
-    """The best path's words, as soon as no frame to come can change them.
+    """Return the best path's words as soon as no later frame can change them.
 
     A word is final when the next one begins, when a space follows it and its end is known, or after
-    a pause of 0.6 s, even if what follows the pause begins without a space. Only the symbols of the
-    last word are kept.
+    a pause of 0.6 s, even if the text after the pause begins without a space. Only the symbols of
+    the last word are kept.
 
     Args:
-        acoustic: whose emissions these are.
+        acoustic: the model that computes the emissions.
         calibration: of the words' confidence.
     """
 
@@ -182,7 +169,7 @@ class WordStream:
         self._frame_seconds = acoustic.frame_samples / SAMPLE_RATE
         self.frames = 0
         self._silent_since = 0  # the frame after the last symbol
-        self._tokens: list[Token] = []  # of the word that is not final
+        self._tokens: list[Token] = []  # of the word that is not final yet
         self.partial = ""
 
     @property
@@ -192,12 +179,12 @@ class WordStream:
 
     @property
     def partial_start(self) -> float:
-        """Seconds before which nothing to come begins."""
+        """Seconds from which on later words begin."""
         first = self._tokens[0].start if self._tokens else self.frames * self._frame_seconds
         return max(0.0, first - LEAD_SECONDS)
 
     def push(self, log_probs: Tensor, end: float = math.inf) -> StreamUpdate:
-        """Take the next frames.
+        """Add the next frames.
 
         Args:
             log_probs: (frame, vocabulary), natural logarithms.
@@ -220,10 +207,10 @@ class WordStream:
         return StreamUpdate(words[:-1], self.partial)
 
     def _is_settled(self, symbols: list[Token], word: Word) -> bool:
-        """Whether nothing to come can change the last word, nor its end."""
+        """Return whether later frames can change neither the last word nor its end."""
         now = self.frames * self._frame_seconds
         is_closed = self._tokens[-1] is not symbols[-1]
-        # A symbol to come may begin now, and its word a lead before that.
+        # The next symbol may begin now, and its word LEAD_SECONDS earlier.
         is_over = word.end <= now - LEAD_SECONDS
         return is_over and (is_closed or now - symbols[-1].end >= _PAUSE_SECONDS)
 
@@ -239,7 +226,7 @@ class WordStream:
 
 
 def _parts(symbols: Sequence[Token]) -> Iterator[list[Token]]:
-    """What no space divides, divided at pauses and where it gets too long."""
+    """Divide a text without spaces at pauses and where it gets too long."""
     part = [symbols[0]]
     for token in symbols[1:]:
         pause, length = token.start - part[-1].end, token.start - part[0].start
@@ -251,28 +238,29 @@ def _parts(symbols: Sequence[Token]) -> Iterator[list[Token]]:
 
 
 def _joined(first: Token, second: Token) -> Token:
-    """One symbol that the end of a piece has cut in two."""
+    """Join a symbol that the end of a piece has cut in two."""
     lengths = first.end - first.start, second.end - second.start
     total = first.score * lengths[0] + second.score * lengths[1]
     return replace(first, end=second.end, score=total / sum(lengths))
 
 
 class StreamingTranscriber:
-    """Recognise audio while it is heard; time per push and memory do not grow.
+    """Recognise audio as it arrives; neither the time per push nor memory grows.
 
-    Our causal encoder gives what it would give in one pass, as soon as it has heard. Any
-    other works in chunks: our bidirectional encoder carries the state of its direction in time from
-    chunk to chunk and forgets it in pauses, for it was trained on utterances; ESPnet's encoders see
-    `left_context` before each. Words come from the best path.
+    Our causal encoder returns each frame at once, equal to that of one pass. Other encoders work in
+    chunks. Our bidirectional encoder carries its forward state from chunk to chunk; it forgets the
+    state in pauses, because it was trained on utterances. ESPnet's encoders see `left_context`
+    before each chunk. Words come from the best path.
 
     Args:
         recogniser: with an ESPnet model whose front-end and normalisation can stream.
-        chunk: seconds that a model which is not causal encodes at once.
-        lookahead: seconds after a chunk that are waited for and seen by it.
-        left_context: seconds before a chunk that are encoded again, for encoders not our own.
+        chunk: seconds encoded at once, unless the model is causal.
+        lookahead: seconds after a chunk that are encoded with it, and waited for.
+        left_context: seconds before a chunk that are encoded again, by ESPnet's encoders.
 
     Raises:
-        MlmaError: the model cannot stream, the recogniser has a beam, or a number is out of range.
+        MlmaError: the model cannot stream, the recogniser searches with a beam, or a number is out
+            of range.
     """
 
     def __init__(
@@ -290,7 +278,7 @@ class StreamingTranscriber:
         if self._chunk < 1 or self._lookahead < 0 or self._left_context < 0:
             raise MlmaError(
                 f"chunk is {chunk} s, lookahead {lookahead} s, left_context {left_context} s; "
-                f"give a chunk of at least one frame, {frame_seconds} s, and no negative number"
+                f"give a chunk of at least one frame, {frame_seconds} s, and the others from 0 on"
             )
         self._pause = round(_PAUSE_SECONDS / frame_seconds)
         self._recogniser = recogniser
@@ -298,13 +286,13 @@ class StreamingTranscriber:
 
     @torch.inference_mode()
     def reset(self) -> None:
-        """Forget what was heard: the next sample is the first of a new stream."""
+        """Start a new stream: the next sample is its first."""
         recogniser = self._recogniser
         self._is_over = False
         self._samples = 0
         self._features = FeatureStream(recogniser.model)
         self._encoder = self._encoder_stream()
-        self._forgot = 0  # frame
+        self._forgot = 0  # frame at which the encoder's state was reset
         self._words = WordStream(recogniser.acoustic, recogniser.calibration)
         self._guard = WordGuard(recogniser.decoding.speech_guard)
 
@@ -322,29 +310,29 @@ class StreamingTranscriber:
 
     @torch.inference_mode()
     def push(self, samples: np.ndarray | Tensor) -> StreamUpdate:
-        """Take the next samples.
+        """Add the next samples.
 
         Args:
             samples: (time,) at 16 kHz, any number of them, floats between -1 and 1 or signed
                 integers.
 
         Raises:
-            MlmaError: they are something else, or the stream is finished.
+            MlmaError: the samples have another shape or type, or the stream is finished.
         """
         self._check_open()
         samples = as_samples(samples)
         self._samples += len(samples)
         self._guard.push(samples)
         update = self._recognise(self._features.push(torch.from_numpy(samples)))
-        return self._guard.judged(update, self._words.partial_start)
+        return self._guard.filter(update, self._words.partial_start)
 
     def _recognise(self, features: Tensor) -> StreamUpdate:
         if not self._forgets:
             return self._words.push(self._log_probs(self._encoder.push(features)))
-        # So little at once that no pause depends on how the audio is cut into pieces.
+        # One encoder frame at a time, so that pauses do not depend on the pieces.
         final, partial = [], self._words.partial
-        for heard in features.split(self._recogniser.model.encoder.frontend.stride):
-            update = self._words.push(self._log_probs(self._encoder.push(heard)))
+        for frame in features.split(self._recogniser.model.encoder.frontend.stride):
+            update = self._words.push(self._log_probs(self._encoder.push(frame)))
             final += update.final
             partial = update.partial
             if min(self._words.silence, self._words.frames - self._forgot) >= self._pause:
@@ -358,7 +346,7 @@ class StreamingTranscriber:
 
     @torch.inference_mode()
     def finish(self) -> StreamUpdate:
-        """The audio is over: all words that are left.
+        """End the stream and return the words that are left.
 
         Raises:
             MlmaError: the stream is finished already.
@@ -369,7 +357,7 @@ class StreamingTranscriber:
         frames = [self._encoder.push(self._features.finish()), self._encoder.finish()]
         end = self._samples / SAMPLE_RATE
         update = self._words.push(self._log_probs(torch.cat(frames)), end)
-        return self._guard.judged(update, self._words.partial_start)
+        return self._guard.filter(update, self._words.partial_start)
 
     def _check_open(self) -> None:
         if self._is_over:
@@ -380,12 +368,16 @@ class StreamingTranscriber:
 
 
 def _check(recogniser: Recogniser) -> None:
-    """Raise MlmaError if there is something that cannot be had piece by piece."""
+    """Refuse a recogniser that cannot work piece by piece.
+
+    Raises:
+        MlmaError: it cannot.
+    """
     model = recogniser.model
     if not recogniser.decoding.is_best_path:
-        raise MlmaError("a stream writes the best path; load without beam, lm and hotwords")
+        raise MlmaError("a stream writes the best path; load with beam_size 1, no lm, no hotwords")
     if isinstance(recogniser.acoustic, SpeechToTextModel):
-        raise MlmaError("an S2T-CTC model hears 30 s at once and cannot stream; transcribe files")
+        raise MlmaError("an S2T-CTC model needs 30 s at once and cannot stream; transcribe files")
     if not isinstance(model.frontend, DefaultFrontend) or model.frontend.stft is None:
         kind = type(model.frontend).__name__
         raise MlmaError(f"a stream needs `frontend: default`; the model has {kind}")
@@ -397,4 +389,4 @@ def _check(recogniser: Recogniser) -> None:
         )
     for part in ("preencoder", "postencoder"):
         if getattr(model, part, None) is not None:
-            raise MlmaError(f"the model has a {part}; a stream works with none")
+            raise MlmaError(f"the model has a {part}; give a model without for streams")

@@ -1,4 +1,4 @@
-"""What a recogniser returns."""
+"""Results of recognition: tokens, words, transcripts, and updates of a stream."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Token:
-    """A symbol the model wrote.
+    """A symbol that the model wrote.
 
     Attributes:
         id: its index in the token list.
-        text: as the token list has it.
+        text: its entry in the token list.
         start, end: seconds from the beginning of the audio.
         score: mean log-probability of the symbol over its frames, natural logarithm.
     """
@@ -27,12 +27,12 @@ class Token:
 
 @dataclass(frozen=True)
 class Word:
-    """A word and where it was said.
+    """A word and when it was spoken.
 
     Attributes:
         text: without spaces.
         start, end: seconds from the beginning of the audio.
-        confidence: how probably it is right, 0 to 1.
+        confidence: probability that the word is right, 0 to 1.
     """
 
     text: str
@@ -43,16 +43,16 @@ class Word:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was recognised.
+    """The text of a recording.
 
     Attributes:
         text: words separated by single spaces.
-        words: the same words with their times.
-        language: code as the user gave it, as the model's token says it, or guessed from the text
-            (ISO 639-1); None: the text is too short for a guess.
+        words: the same words with times and confidence.
+        language: ISO 639-1: from the user, else from the model's language token, else guessed from
+            the text; None: the text is too short for a guess.
         score: log-probability of the path or prefix, natural logarithm.
         duration: seconds of audio.
-        tokens: the symbols the model wrote, with their times.
+        tokens: the symbols that the model wrote, with times.
     """
 
     text: str
@@ -63,12 +63,25 @@ class Transcript:
     tokens: tuple[Token, ...]
 
 
+@dataclass(frozen=True)
+class StreamUpdate:
+    """What a stream knows after one more piece of audio.
+
+    Attributes:
+        final: words that are now final, times from the beginning of the stream.
+        partial: text after all final words; it may change.
+    """
+
+    final: tuple[Word, ...]
+    partial: str
+
+
 def join(parts: Sequence[Transcript], duration: float) -> Transcript:
-    """Parts of one recording as one transcript, in the language of most of the text.
+    """Join the parts of a recording; the language is that of most of the text.
 
     Args:
         parts: in order, with times from the beginning of the recording.
-        duration: of all of it, seconds.
+        duration: of the recording, seconds.
     """
     votes = Counter[str]()
     for part in parts:

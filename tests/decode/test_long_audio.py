@@ -109,11 +109,11 @@ def test_joins_neither_drop_nor_repeat_a_symbol(spoken, sizes, batch_seconds, ut
     assert hear(model, samples, sizes, batch_seconds) == (list(words), starts)
 
 
-def test_an_hour_without_a_pause():
+def test_ten_minutes_without_a_pause():
     rng = np.random.default_rng(0)
-    words = ["".join(rng.choice(list(LETTERS), n)) for n in rng.integers(1, 10, 5400)]
+    words = ["".join(rng.choice(list(LETTERS), n)) for n in rng.integers(1, 10, 950)]
     samples, starts = recording(words, [0] * len(words))
-    assert len(samples) > 3600 * SAMPLE_RATE
+    assert len(samples) > 600 * SAMPLE_RATE
     assert hear(ToneModel(), samples, [len(samples)]) == (words, starts)
 
 

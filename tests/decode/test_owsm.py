@@ -124,9 +124,9 @@ def test_symbols_are_told_from_text(acoustic):
 
 
 def test_what_the_model_does_not_know_is_refused(loaded, acoustic):
-    with pytest.raises(MlmaError, match="no language <pol>; it has <deu> <eng> <fra>"):
+    with pytest.raises(MlmaError, match="no language <pol>; give one of <deu> <eng> <fra>"):
         SpeechToTextModel(*loaded, "cpu", "pl")
-    with pytest.raises(MlmaError, match="no task <st_deu>; it has <asr> <st_eng>$"):
+    with pytest.raises(MlmaError, match="no task <st_deu>; give one of <asr> <st_eng>$"):
         SpeechToTextModel(*loaded, "cpu", None, "st_deu")
     with pytest.raises(MlmaError, match="31.0 s is longer than the 30 s of this model"):
         acoustic.emissions([noise(31)])

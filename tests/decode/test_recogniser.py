@@ -1,6 +1,4 @@
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import yaml
 from babble import babble
 
 import espnet_mlma
+from espnet_mlma.decode.__main__ import main
 from espnet_mlma.errors import MlmaError
 
 
@@ -133,7 +132,7 @@ def test_statistics_are_found_from_anywhere(experiment, tmp_path, monkeypatch):
             espnet_mlma.load(folder)
 
 
-def test_stage_12_writes_its_files(experiment, utterances, tmp_path):
+def test_stage_12_writes_files(experiment, recogniser, utterances, tmp_path, monkeypatch, capsys):
     data = tmp_path / "dump" / "raw" / "test"
     data.mkdir(parents=True)
     with (data / "wav.scp").open("w") as scp, (data / "utt2num_samples").open("w") as lengths:
@@ -141,16 +140,15 @@ def test_stage_12_writes_its_files(experiment, utterances, tmp_path):
             soundfile.write(tmp_path / f"{i}.wav", samples, 16000, subtype="FLOAT")
             scp.write(f"spk-{i} {tmp_path / f'{i}.wav'}\n")
             lengths.write(f"spk-{i} {len(samples)}\n")
-    command = [sys.executable, "-m", "espnet_mlma.decode"]
-    command += ["--asr_train_config", experiment / "config.yaml"]
+    command = ["decode", "--asr_train_config", experiment / "config.yaml"]
     command += ["--asr_model_file", experiment / "valid.cer_ctc.ave.pth"]
     command += ["--data_dir", data, "--output_dir", tmp_path / "out"]
-    config = tmp_path / "decode.yaml"
-    config.write_text("batch_seconds: 3\n")
-    done = subprocess.run([*command, "--config", config], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "3 utterances" in done.stdout and "x real time" in done.stdout
-    recogniser = espnet_mlma.load(experiment, device="cpu")
+    command += ["--config", tmp_path / "decode.yaml"]
+    monkeypatch.setattr("sys.argv", [str(word) for word in command])
+    (tmp_path / "decode.yaml").write_text("batch_seconds: 3\n")
+    main()
+    printed = capsys.readouterr().out
+    assert "3 utterances" in printed and "x real time" in printed
     expected = [recogniser.transcribe(samples) for samples in utterances]
     for name, column in {
         "text": lambda t: t.text,
@@ -162,10 +160,9 @@ def test_stage_12_writes_its_files(experiment, utterances, tmp_path):
     for line, t in zip((tmp_path / "out/test/confidence").open(), expected, strict=True):
         mean = np.mean([word.confidence for word in t.words]) if t.words else np.nan
         assert float(line.partition(" ")[2] or "nan") == pytest.approx(mean, abs=2e-4, nan_ok=True)
-    config.write_text("batch_seconds: 3\nbeam: 3\n")
-    done = subprocess.run([*command, "--config", config], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "unknown option 'beam'" in done.stderr.splitlines()[-1]
+    (tmp_path / "decode.yaml").write_text("batch_seconds: 3\nbeam: 3\n")
+    with pytest.raises(MlmaError, match="unknown option 'beam'"):
+        main()
 
 
 def test_language_tokens_name_the_language_and_are_no_text(make_experiment, utterances):

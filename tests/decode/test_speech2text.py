@@ -94,7 +94,7 @@ def test_every_argument_of_espnet_is_taken_or_refused(files):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ({"ctc_weight": 0.3}, "ctc_weight is 0.3; Speech2Text takes 1.0 alone: the CTC head"),
+        ({"ctc_weight": 0.3}, "ctc_weight is 0.3; Speech2Text takes only 1.0: only the CTC head"),
         ({"lm_file": "lm.pth"}, r"lm_file is 'lm\.pth'; .*Decoding\(lm=\.\.\.\)"),
         ({"streaming": True}, "streaming is True; .*StreamingTranscriber"),
     ],

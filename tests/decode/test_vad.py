@@ -126,7 +126,7 @@ def test_a_span_not_read_is_passed_over(spoken) -> None:
 def test_long_speech_comes_in_pieces(spoken) -> None:
     """The memory a span takes does not grow with it."""
     turn = np.concatenate(spoken)
-    turns = 12
+    turns = 10
     tracemalloc.start()
     try:
         ((_, pieces),) = (
