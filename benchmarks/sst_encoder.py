@@ -17,8 +17,8 @@ from common import milliseconds, prepare, report, time_together, timed_arguments
 from scipy.stats import theilslopes
 from torch import Tensor, nn
 
-from espnet_mlma.decode.streaming import FeatureStream
 from espnet_mlma.encoder import EncoderStream
+from espnet_mlma.encoder.espnet_streams import FeatureStream
 from espnet_mlma.sst.encoder.conmamba import ChunkConMamba, ConMambaConfig
 from espnet_mlma.sst.encoder.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_SECONDS

@@ -113,10 +113,14 @@ def read_lines(path: Path) -> Iterator[str]:
             yield _decoded(path, line, number).rstrip("\r\n")
 
 
+def other_encoding(data: bytes) -> str | None:
+    """Return the encoding of a text that begins with another byte order mark than UTF-8's."""
+    return next((name for mark, name in _ENCODINGS.items() if data.startswith(mark)), None)
+
+
 def _decoded(path: Path, data: bytes, first_line: int) -> str:
     if first_line == 1:
-        encoding = next((name for bom, name in _ENCODINGS.items() if data.startswith(bom)), None)
-        if encoding:
+        if encoding := other_encoding(data):
             raise MlmaError(f"{path}: text in {encoding}; save it as UTF-8")
         data = data.removeprefix(codecs.BOM_UTF8)
     try:

@@ -1,4 +1,4 @@
-"""CTC best path, and the frames of a known one: which symbol was written when."""
+"""CTC best path and forced alignment: which symbol lies in which frames."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ BLANK = 0
 
 @dataclass(frozen=True)
 class Path:
-    """Symbols and the frames that wrote them.
+    """Symbols and their frames.
 
     Attributes:
         token_ids: without repeats and blanks.
-        score: log-probability, natural logarithm.
+        score: log-probability of the path, natural logarithm.
         first, end: frames of each symbol, `end` excluded.
         token_scores: mean log-probability of each symbol over its frames.
     """
@@ -32,10 +32,10 @@ class Path:
 
 
 def best_path(log_probs: Tensor) -> Path:
-    """The most probable symbol of each frame, repeats merged, blanks dropped.
+    """Take the most probable symbol of each frame, merge repeats and drop blanks.
 
     Args:
-        log_probs: (frames, vocabulary), symbol 0 the blank.
+        log_probs: (frames, vocabulary), symbol 0 is the blank.
 
     Source: Graves et al., Connectionist temporal classification, ICML 2006, section 3.2.
     """
@@ -44,10 +44,10 @@ def best_path(log_probs: Tensor) -> Path:
 
 
 def forced_path(log_probs: Tensor, token_ids: Sequence[int]) -> Path:
-    """The most probable alignment of known symbols, by Viterbi's algorithm.
+    """Find the most probable alignment of known symbols by Viterbi's algorithm.
 
     Args:
-        log_probs: (frames, vocabulary), symbol 0 the blank.
+        log_probs: (frames, vocabulary), symbol 0 is the blank.
         token_ids: the symbols, without blanks.
 
     Raises:
@@ -62,14 +62,14 @@ def forced_path(log_probs: Tensor, token_ids: Sequence[int]) -> Path:
     if needed > len(log_probs):
         raise MlmaError(
             f"{len(symbols)} symbols need {needed} frames and the audio has {len(log_probs)}; "
-            "is it the text of this audio?"
+            "check that text and audio belong together"
         )
     aligned, scores = forced_align(log_probs[None].float().cpu(), symbols[None])
     return _merge(aligned[0].long(), scores[0].double())
 
 
 def _merge(symbols: Tensor, scores: Tensor) -> Path:
-    """Runs of the same symbol; symbols (frames,), scores (frames,)."""
+    """Merge runs of the same symbol; symbols (frames,), scores (frames,)."""
     runs, lengths = torch.unique_consecutive(symbols, return_counts=True)
     end = lengths.cumsum(0)
     sums = torch.cat([scores.new_zeros(1), scores.cumsum(0)])

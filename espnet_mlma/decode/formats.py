@@ -1,4 +1,4 @@
-"""Transcripts as files that other programs read."""
+"""Render transcripts in the formats of other programs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from espnet_mlma.decode.transcript import Transcript, Word
 
 SCHEMA = "espnet-mlma/transcript/1"
-# What subtitle makers agree on, more or less; BBC Subtitle Guidelines, Netflix Timed Text Style.
+# Close to the BBC Subtitle Guidelines and the Netflix Timed Text Style Guide.
 PAUSE, LONGEST_CUE, SHORTEST_CUE = 600, 7000, 1000  # milliseconds
 LINE_WIDTH = 42
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a transcript comes from.
+    """The source of a transcript.
 
     Attributes:
         file: the audio, as the user named it.
-        model: what recognised it, as the user named it.
+        model: the recogniser's model, as the user named it.
     """
 
     file: str
@@ -43,11 +43,11 @@ class Cue:
 
 
 def cues(transcript: Transcript) -> list[Cue]:
-    """Subtitles of all the words in order, none of which overlap.
+    """Make subtitles of all words; they do not overlap.
 
-    A cue ends at a pause of 0.6 s, or, where no pause comes in time, at the longest gap between
-    words in the second half of what two lines of 42 characters and 7 s take. It stays for a second
-    at least, if the next cue and the end of the audio let it.
+    A cue ends at a pause of 0.6 s. If none comes within two lines of 42 characters and 7 s, it ends
+    at the longest gap between words in the second half of those. It is shown for at least a second,
+    unless the next cue or the end of the audio comes earlier.
     """
     groups = [part for phrase in _phrases(transcript.words) for part in _parts(phrase)]
     spans = _ordered((group[0].start, group[-1].end) for group in groups)
@@ -64,7 +64,7 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _ordered(spans: Iterable[tuple[float, float]]) -> list[tuple[int, int]]:
-    """Spans in seconds as milliseconds, none of them empty, each after the one before it."""
+    """Convert spans in seconds to milliseconds; none is empty, none overlaps the next."""
     ordered = []
     earliest = 0
     for start, end in spans:
@@ -75,7 +75,7 @@ def _ordered(spans: Iterable[tuple[float, float]]) -> list[tuple[int, int]]:
 
 
 def _phrases(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    """Words between pauses."""
+    """Split words at pauses."""
     first = 0
     for i in range(1, len(words) + 1):
         if i == len(words) or _gap(words, i) >= PAUSE:
@@ -84,12 +84,12 @@ def _phrases(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
 
 
 def _gap(words: Sequence[Word], i: int) -> int:
-    """Milliseconds between word `i` and the one before it."""
+    """Return the milliseconds between word `i` and the one before it."""
     return _milliseconds(words[i].start) - _milliseconds(words[i - 1].end)
 
 
 def _parts(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    """A phrase in as many pieces as cues take."""
+    """Split a phrase into pieces that fit into a cue."""
     while words:
         fitting = 1
         while fitting < len(words) and _fits(words[: fitting + 1]):
@@ -107,7 +107,7 @@ def _fits(words: Sequence[Word]) -> bool:
 
 
 def _lines(words: Sequence[Word]) -> tuple[str, ...]:
-    """One line, or two of lengths as equal as can be."""
+    """Set words as one line, or as two lines of similar length."""
     texts = [word.text for word in words]
     whole = " ".join(texts)
     if len(whole) <= LINE_WIDTH or len(texts) == 1:
@@ -117,12 +117,12 @@ def _lines(words: Sequence[Word]) -> tuple[str, ...]:
 
 
 def txt(transcript: Transcript, source: Source) -> str:
-    """The words, on one line."""
+    """Render the words on one line."""
     return transcript.text + "\n"
 
 
 def json_text(transcript: Transcript, source: Source) -> str:
-    """A JSON object as `transcript.schema.json` beside this module describes it."""
+    """Render a JSON object; its schema is `transcript.schema.json` beside this module."""
     content = {
         "schema": SCHEMA,
         "file": source.file,
@@ -149,7 +149,7 @@ def json_text(transcript: Transcript, source: Source) -> str:
 
 
 def srt(transcript: Transcript, source: Source) -> str:
-    """SubRip subtitles."""
+    """Render SubRip subtitles."""
     blocks = (
         f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n" + "\n".join(cue.lines)
         for number, cue in enumerate(cues(transcript), start=1)
@@ -158,7 +158,7 @@ def srt(transcript: Transcript, source: Source) -> str:
 
 
 def vtt(transcript: Transcript, source: Source) -> str:
-    """WebVTT subtitles. Source: https://www.w3.org/TR/webvtt1/."""
+    """Render WebVTT subtitles. Source: https://www.w3.org/TR/webvtt1/."""
     escapes = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
     blocks = (
         f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n"
@@ -176,10 +176,10 @@ def _clock(milliseconds: int, point: str) -> str:
 
 
 def ctm(transcript: Transcript, source: Source) -> str:
-    """NIST's time-marked words: recording, channel, start, duration, word, confidence.
+    """Render NIST's time-marked words: recording, channel, start, duration, word, confidence.
 
-    The recording is the file's name without folder and suffix, and without its spaces, which the
-    format has no place for.
+    The recording is the file's name without folder and suffix; spaces, which the format does not
+    allow, become underscores.
     """
     recording = "_".join(Path(source.file).stem.split())
     rows = (
@@ -192,13 +192,13 @@ def ctm(transcript: Transcript, source: Source) -> str:
 
 
 def tsv(transcript: Transcript, source: Source) -> str:
-    """A table of subtitles: start and end in milliseconds, text."""
+    """Render a table of subtitles: start and end in milliseconds, text."""
     rows = (f"{cue.start}\t{cue.end}\t{' '.join(cue.lines)}\n" for cue in cues(transcript))
     return "start\tend\ttext\n" + "".join(rows)
 
 
 def textgrid(transcript: Transcript, source: Source) -> str:
-    """A Praat TextGrid with tiers of words and of tokens, silence as empty intervals.
+    """Render a Praat TextGrid with tiers of words and tokens; silence is an empty interval.
 
     Source: https://www.fon.hum.uva.nl/praat/manual/TextGrid_file_formats.html, long format.
     """
@@ -224,7 +224,7 @@ def textgrid(transcript: Transcript, source: Source) -> str:
 def _without_gaps(
     spans: Sequence[tuple[int, int]], texts: Sequence[str], end: int
 ) -> Iterator[tuple[int, int, str]]:
-    """Intervals from 0 to `end` that touch, as a tier has to have them."""
+    """Yield intervals that cover 0 to `end` without gaps, as a tier needs."""
     last = 0
     for (start, stop), text in zip(spans, texts, strict=True):
         if start > last:
@@ -237,11 +237,11 @@ def _without_gaps(
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file.
+    """A file format.
 
     Attributes:
         suffix: of the file's name.
-        render: its contents from a transcript and its source.
+        render: makes the contents from a transcript and its source.
     """
 
     suffix: str

@@ -1,4 +1,4 @@
-"""What a search adds to CTC's log-probabilities: an n-gram model of words, and hotwords.
+"""Add an n-gram model of words and hotwords to CTC's log-probabilities in a search.
 
 A text's total is
 
@@ -7,15 +7,14 @@ A text's total is
 where `ctc` is the log-probability of its symbols and `hotwords` is `hotword_weight` for every
 letter of every hotword in it.
 
-A prefix has the same sum, but for the word being written, which cannot be looked up yet. It counts
-as a guess, `LETTER` for each of its letters, until it ends: if it were free, texts whose words run
-together would look better than all others to their end. A hotword's letters count as they come,
-and are taken back when the word goes on otherwise, so that the search does not lose a word before
-it has seen enough of it.
+A prefix has the same sum, except for its last word, which may be incomplete and cannot be looked up
+yet. Each of its letters counts `LETTER` until the word ends. If incomplete words were free, texts
+without spaces would win. A hotword's letters count at once, so that the search does not prune it
+after its first letters; they are taken back if the word continues differently.
 
-The model is read by KenLM's own Python module. PyPI's kenlm 0.3.0 is source alone and does not
-compile for Python 3.13; camel-kenlm 2026.2.7 is the same module, `kenlm`, as wheels. The decoders
-built on it do not fit: the last pyctcdecode (0.5.0, January 2023) needs numpy below 2, and the last
+The model is read by KenLM's own Python module. PyPI's kenlm 0.3.0 has no wheels and does not
+compile for Python 3.13; camel-kenlm 2026.2.7 is the same module, `kenlm`, as wheels. Decoders built
+on it cannot be used: the last pyctcdecode (0.5.0, January 2023) needs numpy below 2, and the last
 flashlight-text (0.0.7, March 2024), which torchaudio's decoder needs, has no wheels for Python
 3.13.
 """
@@ -44,19 +43,18 @@ if TYPE_CHECKING:
 
     from espnet_mlma.decode.options import Decoding
 
-# ln p of a letter, on average, and what more an unknown word costs than its letters. They stand in
-# the place of p(<unk>), which depends on who made the model: KenLM takes 10^-100 where an ARPA file
-# has none, and others give it all rare words' mass. The letters count, or the longest unknown word
-# would cost no more than the shortest.
+# Average ln p of a letter, and the extra cost of an unknown word. They replace p(<unk>), which
+# depends on the tool: KenLM takes 10^-100 where an ARPA file has none, others give it the mass of
+# all rare words. Letters count, so that a long unknown word costs more than a short one.
 LETTER = -1.5
 UNKNOWN_WORD = -8.0
-# Of the words of results a language model has to know this share; a weak acoustic model, whose
-# words are often none, comes to a half.
+# A language model must know this share of the recognised words. With a weak acoustic model, half of
+# the words are known.
 _LEAST_KNOWN, _ENOUGH_WORDS = 1 / 3, 6
 
 
 class NgramModel:
-    """Log-probabilities of words.
+    """An n-gram model of words, read by KenLM.
 
     Args:
         path: an ARPA or KenLM binary file, of order 2 or more.
@@ -80,7 +78,7 @@ class NgramModel:
         config.arpa_complain = kenlm.ARPALoadComplain.NONE
         try:
             self._model = kenlm.Model(os.fsencode(path), config)
-        except (OSError, MemoryError, UnicodeDecodeError) as error:  # not UTF-8 in its message
+        except (OSError, MemoryError, UnicodeDecodeError) as error:  # its message may be no UTF-8
             raise MlmaError(
                 f"{path}: KenLM cannot read it: {_reason(error)}; give an ARPA or "
                 "KenLM file of order 2 or more"
@@ -89,7 +87,7 @@ class NgramModel:
         self.path = path
 
     def start(self) -> kenlm.State:
-        """Before the first word."""
+        """Return the state before the first word."""
         state = self._new_state()
         self._model.BeginSentenceWrite(state)
         return state
@@ -98,7 +96,7 @@ class NgramModel:
         return word in self._model
 
     def word(self, state: kenlm.State, word: str) -> tuple[float, kenlm.State]:
-        """ln p of a word after `state`, and the state after it."""
+        """Return ln p of a word after `state`, and the next state."""
         after = self._new_state()
         result = self._model.BaseFullScore(state, word, after)
         if result.oov:
@@ -106,12 +104,12 @@ class NgramModel:
         return result.log_prob * math.log(10), after
 
     def end(self, state: kenlm.State) -> float:
-        """ln p of the sentence's end after `state`."""
+        """Return ln p of the sentence's end after `state`."""
         return self._model.BaseScore(state, "</s>", self._new_state()) * math.log(10)
 
 
 def _reason(error: Exception) -> str:
-    """The last part of KenLM's message, after its source file, signature and condition."""
+    """Return KenLM's message without its source file, signature and condition."""
     _, _, message = str(error).partition("' (")
     message = re.sub(r"^.*Exception(\. | because `.*?'\. )", "", message, flags=re.DOTALL)
     reason = "".join(c if c.isprintable() else " " for c in message)
@@ -119,14 +117,14 @@ def _reason(error: Exception) -> str:
 
 
 class Hotwords:
-    """Words and phrases to look for, as a trie of letters; node 0 is where each of them begins.
+    """Words and phrases to expect, as a trie of letters; all begin at node 0.
 
-    The nodes that a text has reached are its matches: one for each word, or row of words, that may
-    still become a hotword.
+    The matches of a text are the nodes that it has reached: one for each word or sequence of words
+    that may still become a hotword.
 
     Args:
         phrases: words separated by single spaces.
-        texts: what each symbol writes, a space where a word begins.
+        texts: the text of each symbol, a space where a word begins.
         weight: added for every letter, natural logarithm.
     """
 
@@ -138,7 +136,7 @@ class Hotwords:
         self._weight = weight
         for phrase in phrases:
             self._add(phrase)
-        # Rows of a large vocabulary and many hotwords would fill the memory.
+        # Unlimited, rows of a large vocabulary and many hotwords would fill the memory.
         self.row = lru_cache(maxsize=1024)(self._row)
 
     def _add(self, phrase: str) -> None:
@@ -155,7 +153,7 @@ class Hotwords:
         self._final[node] = True
 
     def step(self, matches: tuple[int, ...], text: str) -> tuple[tuple[int, ...], float]:
-        """The matches after some more text, and what the hotwords add that it completed."""
+        """Return the matches after more text, and the score of the hotwords that it completes."""
         completed = 0
         for char in text:
             if char == " ":
@@ -167,11 +165,11 @@ class Hotwords:
         return matches, self._weight * completed
 
     def begun(self, matches: tuple[int, ...]) -> float:
-        """What the letters add of hotwords that are not complete."""
+        """Return the score of the letters of incomplete hotwords."""
         return self._weight * sum(self._letters[node] for node in matches)
 
     def _row(self, matches: tuple[int, ...]) -> np.ndarray:
-        """What each symbol (vocabulary,) would add, complete or begun."""
+        """Return the score that each symbol (vocabulary,) would add, complete or begun."""
         likely = {char for node in matches for char in self._children[node]} | {" ", ""}
         row = np.zeros(len(self._texts))
         for symbol, text in enumerate(self._texts):
@@ -183,14 +181,14 @@ class Hotwords:
 
 @dataclass(slots=True)
 class State:
-    """What is known of a prefix.
+    """Language model and hotwords of a prefix.
 
     Attributes:
-        closed: what its finished words and completed hotwords add.
-        word: the letters of the word being written.
-        context: the language model's, before that word.
-        matches: the hotwords being written.
-        ended: `closed` and `context` if the word ended here, once they were asked for.
+        closed: score of its finished words and completed hotwords.
+        word: the letters of the incomplete word.
+        context: the language model's state before that word.
+        matches: the incomplete hotwords.
+        ended: cache of `closed` and `context` for the case that the word ends here.
     """
 
     closed: float
@@ -204,12 +202,12 @@ class Fusion:
     """Language model and hotwords for one vocabulary.
 
     Args:
-        texts: what each symbol writes, a space where a word begins.
-        hotwords: none is none to look for.
+        texts: the text of each symbol, a space where a word begins.
+        hotwords: may be empty.
         ngram: the language model, if any.
-        lm_weight: of its natural logarithm.
-        word_bonus: added for every word; only with a language model, whose liking for few words
-            it balances.
+        lm_weight: factor of its natural logarithm.
+        word_bonus: added for every word, with a language model only, because that prefers few
+            words.
     """
 
     def __init__(
@@ -239,18 +237,18 @@ class Fusion:
         decoding: Decoding,
         special_ids: Collection[int] = (),
     ) -> Fusion | None:
-        """As the options have it; None: neither language model nor hotwords.
+        """Load the language model and the hotwords; None: there are neither.
+
+        Warns of a language model whose words the symbols cannot write.
 
         Args:
             tokens: the token list, blank first.
             token_type: `char` or `bpe`.
             decoding: the options.
-            special_ids: symbols that are no text.
+            special_ids: symbols that are not text.
 
         Raises:
             MlmaError: the language model cannot be read, or a hotword cannot be written.
-
-        Warns of a language model whose words the symbols do not write.
         """
         if decoding.lm is None and not decoding.hotwords:
             return None
@@ -265,10 +263,10 @@ class Fusion:
             warnings.warn(wrong, MlmaWarning, stacklevel=2)
         return cls(texts, hotwords, ngram, decoding.lm_weight, decoding.word_bonus)
 
-    def hear(self, words: Iterable[str]) -> None:
-        """Count the words of a result; warn once, if the language model knows few of them.
+    def check_known(self, words: Iterable[str]) -> None:
+        """Warn once if the language model knows few of the words recognised so far.
 
-        It may be of another language, or not of words at all.
+        It may be a model of another language, or not of words.
         """
         if self._ngram is None or self._has_warned:
             return
@@ -279,17 +277,17 @@ class Fusion:
             self._has_warned = True
             warnings.warn(
                 f"{self._ngram.path}: the language model knows {self._known} of the {self._words} "
-                "words recognised with it; give one of this language and this spelling",
+                "words recognised with it; give one of the same language and spelling",
                 MlmaWarning,
                 stacklevel=2,
             )
 
     def start(self) -> State:
-        """The empty prefix."""
+        """Return the state of the empty prefix."""
         return State(0.0, "", None if self._ngram is None else self._ngram.start(), (0,))
 
     def extend(self, state: State, symbol: int) -> State:
-        """A prefix and one symbol more."""
+        """Return the state of a prefix and one more symbol."""
         text = self._texts[symbol]
         closed, word, context = state.closed, state.word, state.context
         if self._begins_word[symbol]:
@@ -299,7 +297,7 @@ class Fusion:
         return State(closed + completed, word + text.lstrip(" "), context, matches)
 
     def ahead(self, states: Sequence[State], symbols: np.ndarray) -> np.ndarray:
-        """What prefixes with one symbol more would have added to their CTC scores.
+        """Score prefixes extended by one symbol, without their CTC scores.
 
         Args:
             states: of the prefixes.
@@ -320,7 +318,7 @@ class Fusion:
         return closed + word + hotwords
 
     def finish(self, state: State) -> float:
-        """What a prefix adds as a whole text."""
+        """Return the score of a prefix as a whole text."""
         closed, context = self._end_word(state)
         _, completed = self._hotwords.step(state.matches, " ")
         if self._ngram is not None:
@@ -338,10 +336,10 @@ class Fusion:
 
 
 def _spelled(phrase: str, texts: Sequence[str]) -> str:
-    """A hotword as the model can write it: as it is, normalised, or in capitals.
+    """Spell a hotword as the model can write it: unchanged, normalised, or in capitals.
 
     Raises:
-        MlmaError: it is empty, or holds a character that no symbol writes.
+        MlmaError: it is empty, or has a character that no symbol writes.
     """
     given, plain = " ".join(phrase.split()), normalise(phrase, "en")
     if not plain:
@@ -355,10 +353,10 @@ def _spelled(phrase: str, texts: Sequence[str]) -> str:
 
 
 def _letters(texts: Sequence[str]) -> set[str]:
-    """All that symbols write, given what each of them writes."""
+    """Return the letters that symbols write."""
     return {char for text in texts if not _is_tag(text) for char in text}
 
 
 def _is_tag(text: str) -> bool:
-    """Whether a symbol is no text but one of ESPnet's own, as `<unk>`."""
+    """Return whether a symbol is one of ESPnet's own, such as `<unk>`."""
     return len(text) > 1 and text.startswith("<") and text.endswith(">")

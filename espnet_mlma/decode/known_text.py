@@ -1,4 +1,4 @@
-"""A known text in a model's symbols, word by word."""
+"""Spell a known text with a model's symbols, for alignment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from espnet_mlma.decode.words import CHAR_SPACE
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.text import normalise
 
-# The normaliser's rules are those of every language; an alphabet is not looked at here.
+# The normaliser's rules are the same for all languages.
 _ANY_LANGUAGE = "en"
 
 
@@ -18,16 +18,16 @@ def known_words(
     token_type: str,
     pieces: Callable[[str], list[str]] | None = None,
 ) -> list[tuple[str, list[int]]]:
-    """The words of a text with the symbols that write each.
+    """Split a text into words, each with its symbols.
 
-    A word is spelled as it is if the model's symbols can, else normalised, else in capitals;
-    what is no word to the normaliser, such as a dash between spaces, is left out.
+    A word is spelled as it stands if the model has the symbols, else normalised, else in capitals.
+    Words that the normaliser empties, such as a dash between spaces, are left out.
 
     Args:
         text: as people write it.
         tokens: the token list.
         token_type: `char` or `bpe`.
-        pieces: splits text for `bpe`.
+        pieces: splits text into symbols, for `bpe`.
 
     Raises:
         MlmaError: the text has no words, a word has a character that no symbol writes, or
@@ -49,10 +49,12 @@ def known_words(
         possible = [pieces for pieces in spellings if all(piece in ids for piece in pieces)]
         if not possible:
             unknown = next(piece for piece in spellings[1] if piece not in ids)
-            raise MlmaError(f"the word {word!r}: the model has no symbol for {unknown!r}")
+            raise MlmaError(
+                f"the word {word!r}: the model has no symbol for {unknown!r}; spell it otherwise"
+            )
         words.append((word, [ids[piece] for piece in possible[0]]))
     if not words:
-        raise MlmaError("the text has no words to align")
+        raise MlmaError("the text has no words to align; give another one")
     if token_type == "char" and CHAR_SPACE in ids:
         words[1:] = [(word, [ids[CHAR_SPACE], *spelled]) for word, spelled in words[1:]]
     return words

@@ -1,11 +1,12 @@
-"""Which language a text is in, by its characters."""
+"""Guess the language of a text from its characters."""
 
 from __future__ import annotations
 
 from functools import cache
 
-LANGUAGES = ("de", "en", "es", "fr", "it", "nl")
-# One or two short words are as good as any language's.
+from espnet_mlma.text.alphabet import LANGUAGES
+
+# One or two short words occur in any language.
 _LEAST_CHARACTERS = 6
 
 
@@ -19,10 +20,7 @@ def _identifier():
 
 
 def guess_language(text: str) -> str | None:
-    """The most probable of the recipe's six languages, ISO 639-1; None: too short a text.
-
-    Args:
-        text: words.
+    """Return the most probable of the recipe's languages, ISO 639-1; None: the text is too short.
 
     Source: Lui and Baldwin, langid.py, ACL 2012; naive Bayes over bytes.
     """

@@ -1,7 +1,7 @@
-"""The words of an n-gram model, and whether an acoustic model can write them.
+"""Check that an acoustic model can write the words of an n-gram model.
 
-A language model in capital letters, in another encoding or with punctuation loads like any other.
-The words of it that the acoustic model never writes are never found, and the texts get worse.
+A language model in capital letters, in another encoding or with punctuation loads without an error.
+Its words that the acoustic model cannot write are never found, and the texts get worse.
 """
 
 from __future__ import annotations
@@ -12,27 +12,24 @@ import mmap
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from espnet_mlma import files
 from espnet_mlma.errors import MlmaError
 
-# Share of a language model's words, by their probabilities, that the acoustic model has to be able
-# to write. Numbers and names in letters of other languages take a few percent.
+# Share of a language model's words, by probability, that the acoustic model must be able to write.
+# Numbers and foreign names take a few percent.
 LEAST_WRITABLE = 0.9
-# And that may be in another encoding than UTF-8: a few are in any text from the web.
+# Share that may not be UTF-8. Texts from the web have a few such words.
 MOST_GARBLED = 0.001
 _NO_WORDS = frozenset({b"<s>", b"</s>", b"<unk>"})
 _KENLM = b"mmap lm http://kheafield.com/code"
 _FIRST_WORD = b"<unk>\0"  # of the list of words at the end of a KenLM binary
-_ENCODINGS = {
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
 
 
 def check_encoding(path: Path) -> None:
-    """See that a language model does not begin with a byte order mark, which KenLM does not read.
+    """Refuse a language model with a byte order mark, which KenLM does not read.
 
     Raises:
-        MlmaError: it does, or cannot be read.
+        MlmaError: it has one, or cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -41,20 +38,19 @@ def check_encoding(path: Path) -> None:
         raise MlmaError(f"{path}: {error.strerror}; give an ARPA or KenLM binary file") from None
     if head.startswith(codecs.BOM_UTF8):
         raise MlmaError(f"{path}: begins with a byte order mark; save it as UTF-8 without one")
-    for mark, name in _ENCODINGS.items():
-        if head.startswith(mark):
-            raise MlmaError(f"{path}: is in {name}; convert it to UTF-8")
+    if encoding := files.other_encoding(head):
+        raise MlmaError(f"{path}: is in {encoding}; convert it to UTF-8")
 
 
 def complaint(path: Path, letters: Collection[str]) -> str | None:
-    """Say what of a language model's words is wrong for an acoustic model.
+    """Describe what is wrong with a language model's words.
 
     Args:
-        path: an ARPA file, perhaps compressed by gzip, or a KenLM binary, that KenLM could read.
-        letters: all that the acoustic model writes.
+        path: an ARPA file, perhaps compressed by gzip, or a KenLM binary; KenLM has read it.
+        letters: that the acoustic model writes.
 
     Returns:
-        None: nothing is, or the file has no list of its words.
+        One line; None: nothing is wrong, or the file has no list of its words.
     """
     total = writable = 0.0
     undecodable = other_case = 0.0
@@ -74,21 +70,21 @@ def complaint(path: Path, letters: Collection[str]) -> str | None:
             if any(letters.issuperset(form) for form in (text.lower(), text.upper())):
                 other_case += probability
     if undecodable > MOST_GARBLED * total:
-        return f"{path}: the word {garbled} is unknown to any model, not UTF-8; convert the file"
+        return f"{path}: the word {garbled} is not UTF-8 and is never found; convert the file"
     if unwritable is None or writable >= LEAST_WRITABLE * total:
         return None
     unknown = next(char for char in unwritable if char not in letters)
-    remedy = "normalise its text as the training's, espnet_mlma.text.normalise"
+    remedy = "normalise its text with espnet_mlma.text.normalise, as in training"
     if other_case > (total - writable) / 2:
-        remedy = "change the case of its words: the model writes the same letters in the other case"
+        remedy = "change the case of its words: the acoustic model writes the other case"
     return (
-        f"{path}: the model can write only {writable / total:.0%} of this language model's words "
-        f"(none with {unknown!r}, as in {unwritable!r}), the others are unknown to it; {remedy}"
+        f"{path}: the acoustic model can write only {writable / total:.0%} of this language "
+        f"model's words (none with {unknown!r}, as in {unwritable!r}); {remedy}"
     )
 
 
 def _words(path: Path) -> Iterator[tuple[bytes, float]]:
-    """Words and their probabilities; in a binary all count the same."""
+    """Yield words and their probabilities; in a binary file all count the same."""
     with path.open("rb") as file:
         head = file.read(len(_KENLM))
     listed = _of_binary(path) if head == _KENLM else _of_arpa(path)
@@ -105,7 +101,7 @@ def _of_arpa(path: Path) -> Iterator[tuple[bytes, float]]:
             if line.strip() == b"\\1-grams:":
                 break
         for line in lines:
-            fields = line.split()  # as KenLM does; no letter beyond ASCII has a blank's bytes
+            fields = line.split()  # bytes, at ASCII blanks only, as in KenLM
             if len(fields) < 2:
                 break
             yield fields[1], 10 ** float(fields[0])
@@ -115,6 +111,6 @@ def _of_binary(path: Path) -> Iterator[tuple[bytes, float]]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start = data.rfind(_FIRST_WORD)
         words = [] if start < 0 else data[start:].split(b"\0")
-    # Built without the list, or <unk> was found among the numbers before it.
+    # The file has no list, or <unk> was found among the numbers before it.
     if words and not words.pop():
         yield from ((word, 1.0) for word in words)

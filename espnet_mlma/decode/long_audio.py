@@ -1,4 +1,4 @@
-"""Audio of any length as emissions: windows find the pauses, utterances are heard by themselves."""
+"""Encode audio of any length: windows find the pauses, utterances between them are re-encoded."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from espnet_mlma.decode.acoustic import AcousticModel
 from espnet_mlma.decode.best_path import BLANK, Path, best_path
 from espnet_mlma.decode.words import space_of
 
-# Of every window this much is seen by its neighbour too.
+# Neighbouring windows overlap by this much.
 _OVERLAP_SECONDS = 4.0
-# The outer quarters of the overlap are context: a window hears badly at its own ends.
+# This share at each end of the overlap is context only: emissions are poor at a window's ends.
 _CONTEXT = 0.25
-# A join wants this much silence around it, in both windows.
+# Windows are joined where both have this much silence, if there is such a place.
 _SILENCE_SECONDS = 0.4
-# A piece ends at a word after which this long nothing is written, and at a word when it is long.
+# A piece ends at a pause of this length, or between words when it gets long.
 _PAUSE_SECONDS = 0.3
 _LONGEST_PIECE_SECONDS = 30.0
-# Utterances found in long audio are cut to this length at their longest pauses, or between words.
+# Utterances in long audio are cut to this length, at their longest pauses or between words.
 _STRETCH_SECONDS = 6.0
-# Of the silence around an utterance this much is heard with it: in more of it, or in one of another
-# kind than in training, models write symbols that nobody said.
+# An utterance is encoded with this much of the silence around it. In longer silence, or in silence
+# unlike that of training, models write symbols that nobody spoke.
 _MARGIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some whole words' emissions.
+    """Emissions of whole words.
 
     Attributes:
         first: its first frame, from the beginning of the audio.
@@ -46,14 +46,14 @@ class Piece:
 
 @dataclass(frozen=True)
 class _Draft:
-    """Frames as windows hear them, with their samples; the last one's may be a few more or less."""
+    """Emissions of windows and their samples; at the end of the audio their lengths may differ."""
 
     first: int  # frame, from the beginning of the audio
     samples: np.ndarray
     log_probs: Tensor
 
     def split(self, frame: int, frame_samples: int) -> tuple[_Draft, _Draft]:
-        """Before and from a frame on, counted from the draft's first."""
+        """Split before a frame, counted from the draft's first."""
         sample = frame * frame_samples
         return (
             _Draft(self.first, self.samples[:sample], self.log_probs[:frame]),
@@ -66,11 +66,11 @@ def pieces(
     blocks: Iterable[np.ndarray],
     batch_seconds: float,
 ) -> Iterator[Piece]:
-    """Encode audio of any length, with memory that does not grow with it.
+    """Encode audio of any length; memory does not grow with it.
 
-    Audio of the length of an utterance is one piece. In longer audio overlapping windows find the
-    pauses, and what lies between them is encoded anew by itself: a model hears an utterance as it
-    heard those that it was trained on, and worse as part of something longer.
+    Audio no longer than an utterance is one piece. In longer audio overlapping windows find the
+    pauses, and each utterance between pauses is encoded again by itself: models that were trained
+    on utterances do worse on longer audio.
 
     Args:
         acoustic: the model.
@@ -78,7 +78,7 @@ def pieces(
         batch_seconds: most audio encoded at once.
 
     Returns:
-        Pieces that follow one another without gap, each of whole words as the best path has them.
+        Pieces without gaps between them, each of whole words of the best path.
     """
     windows = _windows(acoustic, blocks)
     if acoustic.utterance_seconds is None:
@@ -97,31 +97,24 @@ def pieces(
         batch.append(draft)
         seconds += len(draft.samples) / SAMPLE_RATE
         if seconds >= batch_seconds:
-            yield from _encoded_anew(acoustic, batch)
+            yield from _reencoded(acoustic, batch)
             batch, seconds = [], 0.0
-    yield from _encoded_anew(acoustic, batch)
+    yield from _reencoded(acoustic, batch)
 
 
-def _encoded_anew(acoustic: AcousticModel, drafts: Sequence[_Draft]) -> Iterator[Piece]:
-    """Drafts as pieces of the length of utterances, each encoded by itself."""
+def _reencoded(acoustic: AcousticModel, drafts: Sequence[_Draft]) -> Iterator[Piece]:
+    """Cut drafts to utterances and encode each by itself."""
     step = acoustic.frame_samples
     stretches = [(draft, s) for draft in drafts for s in _stretches(acoustic, draft)]
-    emissions = iter(
-        acoustic.emissions(
-            [
-                draft.samples[s.heard.start * step : s.heard.stop * step]
-                for draft, s in stretches
-                if s.heard is not None
-            ]
-        )
-    )
-    for draft, stretch in stretches:
+    sounds = [draft.samples[s.core.start * step : s.core.stop * step] for draft, s in stretches]
+    emissions = iter(acoustic.emissions([sound for sound in sounds if len(sound)]))
+    for (draft, stretch), sound in zip(stretches, sounds, strict=True):
         log_probs = draft.log_probs[stretch.start : stretch.end].clone()
-        if stretch.heard is not None:
-            # An input layer may lose frames at the end, and what is very short is filled up.
-            anew = next(emissions)[: stretch.heard.stop - stretch.heard.start]
-            first = stretch.heard.start - stretch.start
-            log_probs[first : first + len(anew)] = anew
+        if len(sound):
+            # An input layer may lose frames at the end, and very short sound is padded.
+            core = next(emissions)[: stretch.core.stop - stretch.core.start]
+            first = stretch.core.start - stretch.start
+            log_probs[first : first + len(core)] = core
         yield Piece(draft.first + stretch.start, log_probs)
 
 
@@ -129,11 +122,11 @@ def _encoded_anew(acoustic: AcousticModel, drafts: Sequence[_Draft]) -> Iterator
 class _Stretch:
     start: int  # frames of a draft
     end: int
-    heard: slice | None  # of them, those to encode anew; None: what the windows heard stands
+    core: slice  # frames to encode again; empty: the windows' emissions stay
 
 
 def _stretches(acoustic: AcousticModel, draft: _Draft) -> Iterator[_Stretch]:
-    """A draft cut where its pauses are longest, until no stretch is long."""
+    """Cut a draft at its longest pauses until no stretch is long."""
     frames_per_second = SAMPLE_RATE / acoustic.frame_samples
     margin = round(_MARGIN_SECONDS * frames_per_second)
     utterance = int(acoustic.utterance_seconds * frames_per_second) - 2 * margin
@@ -141,21 +134,21 @@ def _stretches(acoustic: AcousticModel, draft: _Draft) -> Iterator[_Stretch]:
     frames = len(draft.log_probs)
     path = best_path(draft.log_probs)
     if not path.token_ids:
-        yield _Stretch(0, frames, None)
+        yield _Stretch(0, frames, slice(0, 0))
         return
     start, begin = 0, 0  # frame, symbol
     for last in [*_last_symbols(acoustic, path, longest), len(path.first) - 1]:
         is_end = last == len(path.first) - 1
         end = frames if is_end else (path.end[last] + path.first[last + 1]) // 2
         first, behind = path.first[begin], path.end[last]
-        heard = slice(max(start, first - margin), min(end, behind + margin))
-        # What cannot be cut to the length of an utterance the windows have heard better.
-        yield _Stretch(start, end, heard if behind - first <= utterance else None)
+        core = slice(max(start, first - margin), min(end, behind + margin))
+        # Without a place to cut, the windows' emissions are better.
+        yield _Stretch(start, end, core if behind - first <= utterance else slice(0, 0))
         start, begin = end, last + 1
 
 
 def _last_symbols(acoustic: AcousticModel, path: Path, longest: int) -> list[int]:
-    """The last symbol of each stretch but the last one, in order."""
+    """Return the last symbol of each stretch except the last stretch, in order."""
     texts = [acoustic.tokens[i] for i in path.token_ids]
     space = space_of(acoustic.token_type)
     pause = _PAUSE_SECONDS * SAMPLE_RATE / acoustic.frame_samples
@@ -183,7 +176,7 @@ def _last_symbols(acoustic: AcousticModel, path: Path, longest: int) -> list[int
 def _drafts(
     acoustic: AcousticModel, windows: Iterator[tuple[int, np.ndarray]], batch_seconds: float
 ) -> Iterator[_Draft]:
-    """What windows hear, cut at pauses."""
+    """Encode windows, join them and cut them at pauses."""
     waiting = None
     for joined in _joined(acoustic, windows, batch_seconds):
         waiting = joined if waiting is None else _concatenated(waiting, joined)
@@ -202,16 +195,16 @@ def _concatenated(before: _Draft, after: _Draft) -> _Draft:
 def _windows(
     acoustic: AcousticModel, blocks: Iterable[np.ndarray]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Overlapping windows, each with its first frame; the last one may be shorter."""
+    """Yield overlapping windows, each with its first frame; the last one may be shorter."""
     frame = acoustic.frame_samples
     size = round(acoustic.window_seconds * SAMPLE_RATE) // frame * frame
     hop = size - round(_OVERLAP_SECONDS * SAMPLE_RATE) // frame * frame
     held, count, first = [], 0, 0
-    # A block may be all the audio: cut, so that what is joined below is never much.
+    # A block may be the whole audio. It is cut, so that little is concatenated below.
     for samples in (block[i : i + size] for block in blocks for i in range(0, len(block), size)):
         held.append(samples)
         count += len(samples)
-        # One that fills a window exactly may be the last.
+        # Audio that fills a window exactly may be the last.
         while count > size:
             joined = np.concatenate(held)
             yield first, joined[:size]
@@ -223,7 +216,7 @@ def _windows(
 def _joined(
     acoustic: AcousticModel, windows: Iterator[tuple[int, np.ndarray]], batch_seconds: float
 ) -> Iterator[_Draft]:
-    """Windows as drafts that follow one another, about a window's hop each."""
+    """Encode windows and join them to drafts without overlap, each about a window's hop long."""
     at_once = max(1, int(batch_seconds // acoustic.window_seconds))
     previous = None
     while batch := list(islice(windows, at_once)):
@@ -241,10 +234,10 @@ def _joined(
 
 
 def _join(acoustic: AcousticModel, before: Tensor, after: Tensor) -> int:
-    """The frame of the overlap at which one window gives over to the next.
+    """Return the frame of the overlap at which the next window takes over.
 
-    The one whose surroundings are blank with the highest probability in both: there neither can
-    have written half of a symbol that the other writes a little later.
+    It is the frame whose surroundings are blank with the highest probability in both windows, so
+    that no symbol is cut or written twice.
 
     Args:
         before, after: emissions of the two windows from the beginning of the overlap on.
@@ -260,7 +253,7 @@ def _join(acoustic: AcousticModel, before: Tensor, after: Tensor) -> int:
 
 
 def _cuts(acoustic: AcousticModel, log_probs: Tensor) -> Iterator[int]:
-    """Frames to cut at, each counted from the cut before it."""
+    """Yield frames to cut at, each counted from the previous cut."""
     seconds = acoustic.frame_samples / SAMPLE_RATE
     longest, pause = _LONGEST_PIECE_SECONDS / seconds, _PAUSE_SECONDS / seconds
     path = best_path(log_probs)
@@ -279,7 +272,7 @@ def _cuts(acoustic: AcousticModel, log_probs: Tensor) -> Iterator[int]:
         if is_pause:
             yield boundary - done
             done, boundary = boundary, None
-    # What comes may belong to the last word, unless it comes after a long silence.
+    # Later symbols may belong to the last word, except after a long silence.
     written = path.end[-1] if texts else 0
     if len(log_probs) - written > longest:
         yield (written + len(log_probs)) // 2 - done

@@ -1,4 +1,4 @@
-"""CTC prefix beam search: the most probable texts, each summed over its alignments."""
+"""CTC prefix beam search: find the most probable texts, each summed over its alignments."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from espnet_mlma.decode.fusion import Fusion, State
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One text the search kept.
+    """A text that the search found.
 
     Attributes:
         token_ids: its symbols.
-        score: log-probability, summed over the alignments searched, natural logarithm.
-        total: `score` and what language model and hotwords add; the hypotheses' order.
+        score: log-probability, summed over the searched alignments, natural logarithm.
+        total: `score` plus the scores of language model and hotwords; ranks the hypotheses.
     """
 
     token_ids: tuple[int, ...]
@@ -28,10 +28,10 @@ class Hypothesis:
 
 
 class Prefixes:
-    """Every prefix met, as a trie: node 0 is the empty one, another its parent and a symbol.
+    """All prefixes searched so far, as a trie: node 0 is the empty prefix.
 
-    A prefix that left the beam keeps its node, for its continuations may still be there and must
-    find it when it comes back.
+    A prefix that left the beam keeps its node, because its continuations may still be in the beam
+    and must merge with it if it returns.
     """
 
     def __init__(self, fusion: Fusion | None):
@@ -42,7 +42,7 @@ class Prefixes:
         self._states: list[State] = [] if fusion is None else [fusion.start()]
 
     def child(self, node: int, symbol: int) -> int:
-        """The node of a prefix and one symbol more."""
+        """Return the node of a prefix and one more symbol."""
         child = self._children.setdefault((node, symbol), len(self.parents))
         if child == len(self.parents):
             self.parents.append(node)
@@ -52,7 +52,7 @@ class Prefixes:
         return child
 
     def ahead(self, nodes: list[int], symbols: np.ndarray) -> np.ndarray:
-        """What language model and hotwords add to prefixes and one symbol more.
+        """Return what language model and hotwords add to prefixes extended by one symbol.
 
         Returns:
             (prefixes, symbols).
@@ -62,11 +62,11 @@ class Prefixes:
         return self._fusion.ahead([self._states[node] for node in nodes], symbols)
 
     def finish(self, node: int) -> float:
-        """What they add to a prefix as a whole text."""
+        """Return what language model and hotwords add to a prefix as a whole text."""
         return 0.0 if self._fusion is None else self._fusion.finish(self._states[node])
 
     def token_ids(self, node: int) -> tuple[int, ...]:
-        """The symbols of a prefix."""
+        """Return the symbols of a prefix."""
         reverse = []
         while node:
             reverse.append(self._symbols[node])
@@ -76,14 +76,14 @@ class Prefixes:
 
 @dataclass(frozen=True)
 class Beam:
-    """The prefixes kept after a frame, one a row, in no order.
+    """The prefixes kept after a frame, one per row, unordered.
 
     Attributes:
         nodes: in the trie.
         last: the last symbol of each, the blank for the empty prefix.
         blank: log-probability of the alignments that end in a blank.
-        symbol: log-probability of those that end in the last symbol.
-        fused: what language model and hotwords add so far.
+        symbol: log-probability of the alignments that end in the last symbol.
+        fused: scores of language model and hotwords.
     """
 
     nodes: list[int]
@@ -94,7 +94,7 @@ class Beam:
 
     @property
     def scores(self) -> np.ndarray:
-        """Log-probability of each prefix."""
+        """Return the log-probability of each prefix."""
         return np.logaddexp(self.blank, self.symbol)
 
 
@@ -106,18 +106,17 @@ def prefix_beam(
     fusion: Fusion | None = None,
     n_best: int = 1,
 ) -> list[Hypothesis]:
-    """The best texts, best first.
+    """Search the best texts, best first.
 
     Args:
-        log_probs: (frames, vocabulary), natural logarithms, symbol 0 the blank.
+        log_probs: (frames, vocabulary), natural logarithms, symbol 0 is the blank.
         width: prefixes kept from frame to frame.
-        token_threshold: symbols with a log-probability below it are not tried in a frame, but for
-            the frame's best one; None: all are.
-        score_threshold: prefixes further than this below the best one of a frame are dropped;
-            None: none.
+        token_threshold: symbols with a lower log-probability are not tried in a frame, except the
+            frame's best; None: all are tried.
+        score_threshold: prefixes this far below the best one of a frame are dropped; None: none.
         fusion: language model and hotwords.
-        n_best: most hypotheses returned. Where no text has any probability, it is one, empty, of
-            score minus infinity.
+        n_best: most hypotheses returned. If no text has any probability, the result is the empty
+            one with score minus infinity.
 
     Source: Hannun et al., First-pass large vocabulary continuous speech recognition using
     bi-directional recurrent DNNs, arXiv 1408.2873, algorithm 1.
@@ -128,7 +127,7 @@ def prefix_beam(
     for frame, symbols in _frames(log_probs, token_threshold):
         if len(symbols):
             beam = _step(beam, frame, symbols, prefixes, width, reach)
-        else:  # most frames; they change no prefix and no order
+        else:  # only the blank, as in most frames: prefixes and ranks stay
             beam = Beam(
                 beam.nodes,
                 beam.last,
@@ -148,8 +147,10 @@ def prefix_beam(
 def _frames(
     log_probs: np.ndarray, token_threshold: float | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each frame's log-probabilities (vocabulary,), minus infinity for what is not tried, and the
-    symbols tried, ascending, without the blank."""
+    """Yield for each frame its log-probabilities (vocabulary,) and the symbols to try, ascending.
+
+    Symbols that are not tried have minus infinity. The blank is not among the symbols to try.
+    """
     tried = log_probs > -np.inf
     if token_threshold is not None:
         tried &= log_probs >= token_threshold
@@ -168,11 +169,11 @@ def _step(
     width: int,
     reach: float,
 ) -> Beam:
-    """One frame: every prefix stays as it is or gets one of `symbols`; the best are kept."""
+    """Advance one frame: each prefix stays or gets one of `symbols`; the best are kept."""
     scores = beam.scores
     blank = scores + frame[BLANK]
     symbol = beam.symbol + frame[beam.last]
-    # A symbol twice in a row is written twice only with a blank between.
+    # A symbol is repeated only after a blank.
     repeated = beam.last[:, None] == symbols
     longer = np.where(repeated, beam.blank[:, None], scores[:, None]) + frame[symbols]
     _merge(beam, prefixes, frame, symbols, symbol, longer)
@@ -202,11 +203,11 @@ def _merge(
     symbol: np.ndarray,
     longer: np.ndarray,
 ) -> None:
-    """Where a prefix and one symbol more is in the beam already, add to it, in place.
+    """Add an extended prefix to the same prefix in the beam, in place.
 
     Args:
         symbol: (prefixes,) log-probability of staying and ending in the last symbol.
-        longer: (prefixes, symbols) that of getting one symbol more; what is merged becomes minus
+        longer: (prefixes, symbols) log-probability of one more symbol; merged ones become minus
             infinity.
     """
     rows = {node: row for row, node in enumerate(beam.nodes)}
@@ -219,7 +220,7 @@ def _merge(
 
 
 def _best(totals: np.ndarray, width: int, reach: float) -> np.ndarray:
-    """Indices, ascending, of the `width` highest totals that are within reach of the highest."""
+    """Return the indices, ascending, of the `width` highest totals within reach of the highest."""
     floor = totals.max(initial=-np.inf) - reach
     kept = np.flatnonzero((totals >= floor) & (totals > -np.inf))
     if len(kept) > width:

@@ -207,7 +207,7 @@ class Recogniser:
         groups = token_groups(tokens, acoustic.token_type, acoustic.special_ids)
         words = timed_words(groups, acoustic.token_type, end, self.calibration, begin)
         if self._fusion is not None:
-            self._fusion.hear(word.text for word in words)
+            self._fusion.check_known(word.text for word in words)
         duration = end - first_frame * self._frame_seconds
         return self._assembled(words, tokens, path.score, duration)
 

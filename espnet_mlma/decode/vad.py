@@ -1,4 +1,4 @@
-"""Where there is speech in a recording, by Silero's voice activity detector.
+"""Find speech in a recording with Silero's voice activity detector.
 
 Source: https://github.com/snakers4/silero-vad; the package brings the model with it.
 """
@@ -16,31 +16,29 @@ import torch
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.errors import MlmaError
 
-# Samples that the detector judges at once, carrying its state from one frame to the next.
+# Samples in a frame of the detector, which carries its state from frame to frame.
 _FRAME = 512
 _FRAMES_PER_SECOND = SAMPLE_RATE / _FRAME
-# Speech begins above one probability and goes on above a lower one: the detector's own defaults.
-_BEGIN, _GO_ON = 0.5, 0.35
-# A recogniser wants a little silence around speech, and pauses between words left in. A pause that
-# ends a span is longer than two margins, so that spans never overlap.
+# Speech begins above the first probability and continues above the second, the detector's defaults.
+_BEGIN, _CONTINUE = 0.5, 0.35
+# Recognition needs a little silence around speech, and the pauses between words. A pause that ends
+# a span is longer than two margins, so that spans never overlap.
 _MARGIN = round(0.3 * _FRAMES_PER_SECOND)
 _PAUSE = round(0.8 * _FRAMES_PER_SECOND)
 _PIECE = round(1.0 * _FRAMES_PER_SECOND)
 
 
 def speech_spans(blocks: Iterator[np.ndarray]) -> Iterator[tuple[float, Iterator[np.ndarray]]]:
-    """Cut speech out of a recording; memory does not grow with it.
+    """Cut a recording into spans of speech; memory does not grow with its length.
 
-    Each span is a little recording of its own: whatever takes blocks of sound takes the blocks of a
-    span, and the times it finds are from the span's start. A span is read before the next is asked
-    for, as with `itertools.groupby`; what is not read of it is passed over.
+    Read a span before the next one, as with `itertools.groupby`; unread pieces of it are skipped.
 
     Args:
         blocks: (samples,) float32 at 16 kHz, of any length, one after the other.
 
     Returns:
         For each span its start in seconds from the beginning of the recording, and its samples in
-        pieces of some two seconds at most; no sample is in two spans.
+        pieces of at most about two seconds. Spans do not overlap.
 
     Raises:
         MlmaError: silero-vad is not installed.
@@ -51,7 +49,7 @@ def speech_spans(blocks: Iterator[np.ndarray]) -> Iterator[tuple[float, Iterator
 
 
 def _load_detector() -> Callable[[np.ndarray], float]:
-    """A function from a frame to the probability of speech in it; it remembers earlier frames."""
+    """Return a function from a frame to its probability of speech; it remembers earlier frames."""
     threads = torch.get_num_threads()
     try:
         import silero_vad
@@ -62,7 +60,7 @@ def _load_detector() -> Callable[[np.ndarray], float]:
     finally:
         torch.set_num_threads(threads)  # the import sets it to 1 for the whole process
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it loads its model in a way that PyTorch calls old
+        warnings.simplefilter("ignore")  # PyTorch deprecates the way its model is loaded
         model = silero_vad.load_silero_vad()
 
     @torch.inference_mode()
@@ -74,7 +72,7 @@ def _load_detector() -> Callable[[np.ndarray], float]:
 
 
 def _frames(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same samples, 512 at a time; the last frame may be shorter."""
+    """Yield the samples in frames; the last frame may be shorter."""
     rest = np.empty(0, np.float32)
     for block in blocks:
         rest = np.concatenate([rest, block])
@@ -88,9 +86,9 @@ def _frames(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 def _speech(
     frames: Iterator[np.ndarray], probability: Callable[[np.ndarray], float]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Pieces of speech, each with the sample at which its span starts."""
-    held: list[np.ndarray] = []  # read, and neither given nor dropped
-    start: int | None = None  # of the span we are in
+    """Yield pieces of speech, each with the first sample of its span."""
+    held: list[np.ndarray] = []  # read, and neither yielded nor dropped
+    start: int | None = None  # of the current span
     quiet = position = 0
     for frame in frames:
         held.append(frame)
@@ -101,7 +99,7 @@ def _speech(
                 held = held[-_MARGIN:]
                 continue
             start = position - sum(map(len, held))
-        quiet = 0 if speech >= _GO_ON else quiet + 1
+        quiet = 0 if speech >= _CONTINUE else quiet + 1
         if quiet > _PAUSE:
             end = len(held) - quiet + _MARGIN
             yield start, np.concatenate(held[:end])

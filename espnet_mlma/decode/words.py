@@ -1,4 +1,4 @@
-"""From symbols and their frames to words with times and confidence."""
+"""Turn symbols and their frames into words with times and confidence."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from espnet_mlma.errors import MlmaError
 
 BPE_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 CHAR_SPACE = "<space>"
-# CTC writes a symbol at a peak, a little after it begins, and blanks for the rest of it (arXiv
-# 2406.02560). Fitted by benchmarks/word_times.py.
+# CTC writes a symbol at a peak shortly after it begins, then blanks (arXiv 2406.02560). The values
+# were fitted by benchmarks/word_times.py.
 LEAD_SECONDS, TAIL_SECONDS = 0.03, 0.02
 
 
 def space_of(token_type: str) -> str:
-    """What parts words among tokens: of `char` a token, else the beginning of one."""
+    """Return the mark between words: a token for `char`, else the first character of a token."""
     return CHAR_SPACE if token_type == "char" else BPE_SPACE
 
 
@@ -41,21 +41,21 @@ class Calibration:
     bias: float
 
     def confidence(self, scores: Sequence[float]) -> float:
-        """Of a word with these log-probabilities of its symbols."""
+        """Return the confidence of a word, from its symbols' log-probabilities."""
         total, mean = features(scores)
         z = self.total * total + self.mean * mean + self.bias
         return 1 / (1 + math.exp(-max(-50.0, min(50.0, z))))
 
     @classmethod
     def read(cls, path: Path, model_file: Path) -> Calibration | None:
-        """That of a checkpoint; None: there is none, or it was fitted to another checkpoint.
+        """Read a checkpoint's calibration; None: none exists for this checkpoint.
 
         Args:
             path: the file that `python -m espnet_mlma.evaluation.calibrate` writes.
             model_file: the checkpoint.
 
         Raises:
-            MlmaError: the file holds something else.
+            MlmaError: the file is not a calibration.
         """
         if not path.is_file():
             return None
@@ -71,18 +71,18 @@ class Calibration:
 
 
 def features(scores: Sequence[float]) -> tuple[float, float]:
-    """What tells a right word from a wrong one: sum and mean of its symbols' log-probabilities."""
+    """Return a word's features for calibration: sum and mean of its symbols' log-probabilities."""
     total = sum(scores)
     return total, total / len(scores)
 
 
 def raw_confidence(scores: Sequence[float]) -> float:
-    """The geometric mean of the probabilities of a word's symbols: what there is uncalibrated."""
+    """Return the confidence without calibration: the geometric mean of symbol probabilities."""
     return math.exp(sum(scores) / len(scores))
 
 
 def text_of(tokens: Sequence[str], token_type: str) -> str:
-    """Symbols as text, words separated by single spaces."""
+    """Join symbols to a text, words separated by single spaces."""
     space = space_of(token_type)
     return " ".join("".join(tokens).replace(space, " ").split())
 
@@ -90,12 +90,12 @@ def text_of(tokens: Sequence[str], token_type: str) -> str:
 def timed_tokens(
     path: TokenPath, tokens: Sequence[str], first_frame: float, frame_seconds: float
 ) -> tuple[Token, ...]:
-    """A path's symbols in seconds.
+    """Convert a path's frames to seconds.
 
     Args:
         path: symbols and frames.
         tokens: the token list.
-        first_frame: of the path's frame 0 from the beginning of the audio.
+        first_frame: the path's frame 0, from the beginning of the audio.
         frame_seconds: from one frame to the next.
     """
     return tuple(
@@ -115,12 +115,12 @@ def timed_tokens(
 def token_groups(
     tokens: Sequence[Token], token_type: str, special_ids: Collection[int] = ()
 ) -> list[list[Token]]:
-    """The symbols of each word, without spaces and symbols that are no text.
+    """Group symbols by word, without spaces and special symbols.
 
     Args:
         tokens: in order.
         token_type: `char` or `bpe`.
-        special_ids: symbols that are no text.
+        special_ids: symbols that are not text.
     """
     space = space_of(token_type)
     groups: list[list[Token]] = [[]]
@@ -140,12 +140,12 @@ def kept_tokens(
     token_type: str,
     special_ids: Collection[int] = (),
 ) -> tuple[Token, ...]:
-    """The symbols without those of some words; none at all where no word is left.
+    """Drop the symbols of some words; with no word left, drop all symbols.
 
     Args:
         tokens: in order.
-        keep: of each word, in the order of `token_groups`.
-        token_type, special_ids: as of `token_groups`.
+        keep: for each word, in the order of `token_groups`.
+        token_type, special_ids: as for `token_groups`.
     """
     if not any(keep):
         return ()
@@ -172,14 +172,14 @@ def timed_words(
     calibration: Calibration | None = None,
     begin: float = 0.0,
 ) -> tuple[Word, ...]:
-    """Words with times: from a little before the first symbol's peak to a little after the last's.
+    """Time words, from shortly before the first symbol's peak to shortly after the last one's.
 
     Args:
         groups: the symbols of each word.
         token_type: `char` or `bpe`.
         end: of the audio, seconds; no word ends later.
-        calibration: of confidences; None: they are the probabilities of the symbols.
-        begin: of the audio, or the end of the words before, seconds; no word begins earlier.
+        calibration: of the confidences; None: they are the symbols' probabilities.
+        begin: seconds; no word begins earlier.
     """
     starts = [max(begin, group[0].start - LEAD_SECONDS) for group in groups]
     limits = [*starts[1:], end]

@@ -68,7 +68,7 @@ def test_a_text_without_words_is_refused(recogniser, audio, text):
 
 
 def test_a_text_too_long_for_the_audio_is_refused(recogniser, audio):
-    with pytest.raises(MlmaError, match="is it the text of this audio"):
+    with pytest.raises(MlmaError, match="symbols need .* frames and the audio has"):
         recogniser.align(audio[:8000], "bad cab " * 20)
 
 

@@ -13,8 +13,9 @@ from espnet_mlma.decode.best_path import best_path
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.owsm import SpeechToTextModel
 from espnet_mlma.decode.recogniser import Recogniser
-from espnet_mlma.decode.streaming import FeatureStream, StreamingTranscriber, WordStream
+from espnet_mlma.decode.streaming import StreamingTranscriber, WordStream
 from espnet_mlma.decode.words import timed_tokens, timed_words, token_groups
+from espnet_mlma.encoder.espnet_streams import FeatureStream
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.loading import checkpoint
 

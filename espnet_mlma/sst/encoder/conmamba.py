@@ -13,8 +13,8 @@ from espnet2.layers.global_mvn import GlobalMVN
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espnet_mlma.decode.streaming import FeatureStream
 from espnet_mlma.encoder import ConMambaEncoder, EncoderStream
+from espnet_mlma.encoder.espnet_streams import FeatureStream
 from espnet_mlma.encoder.frontend import ConvFrontend, LinearFrontend
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.loading import checkpoint
