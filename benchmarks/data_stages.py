@@ -18,9 +18,8 @@ from pathlib import Path
 
 from common import ROOT, arguments, report
 
-from espnet_mlma.data.filter import filter_folder
+from espnet_mlma.data.filter import LengthLimits, filter_folder
 from espnet_mlma.data.format_audio import format_folder
-from espnet_mlma.data.limits import Limits
 from espnet_mlma.data.mixtures import CORPORA, load
 from espnet_mlma.data.tokens import read_transcripts, write_tokens
 from espnet_mlma.data.utterance import Utterance
@@ -47,7 +46,7 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--nj", type=int, default=2, help="threads and processes")
     args = parser.parse_args()
-    roots = {corpus: args.db_root / folder for corpus, (_, folder) in CORPORA.items()}
+    roots = {corpus: args.db_root / folder for corpus, folder in CORPORA.items()}
     mixture = load(ROOT / "conf" / "mixtures.yaml", MIXTURE)
     started = time.perf_counter()
     utterances = [u for source in mixture.train for u in source.utterances(roots)]
@@ -63,7 +62,7 @@ def main() -> None:
         return format_folder(data, org, args.nj)["kept"]
 
     def stage_4():
-        return filter_folder(org, dump, Limits(0.1, 30.0))["kept"]
+        return filter_folder(org, dump, LengthLimits(0.1, 30.0))["kept"]
 
     def stage_5():
         texts = read_transcripts([dump / "text"])

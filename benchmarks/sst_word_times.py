@@ -23,7 +23,7 @@ from word_times import Spoken, Voice
 
 import espnet_mlma
 from espnet_mlma.audio import read_audio
-from espnet_mlma.data.corpora.mini import Line, Size, plan
+from espnet_mlma.data.corpora.mini import SplitSizes, SynthesisLine, plan
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.espnet.imports import import_espnet
 from espnet_mlma.sst.data.words import lengthened, mean_score
@@ -97,7 +97,7 @@ def row(name: str, found: list[float], true: list[float]) -> list[object]:
     ]
 
 
-def sentences(lines: list[Line]) -> dict[str, Callable[[], Iterator[Spoken | None]]]:
+def sentences(lines: list[SynthesisLine]) -> dict[str, Callable[[], Iterator[Spoken | None]]]:
     """What each speaker says."""
     espeak, rng = Voice(), np.random.default_rng(1)
     voices: dict[str, Callable[[], Iterator[Spoken | None]]] = {
@@ -119,7 +119,7 @@ def main() -> None:
     import_espnet()
     recogniser = espnet_mlma.load(args.model, device="cpu")
     sphinx = Pocketsphinx()
-    lines = plan("en", 1, Size())["test"][: args.sentences]
+    lines = plan("en", 1, SplitSizes())["test"][: args.sentences]
     rows, scores = [], []
     for voice, say in sentences(lines).items():
         true, by_sphinx = [], []

@@ -19,11 +19,12 @@ from common import prepare, report, timed_arguments
 
 import espnet_mlma
 from espnet_mlma.audio import SAMPLE_RATE
-from espnet_mlma.data.corpora.espeak import BASE_VOICES, SPLITS, Espeak, Line, finish
-from espnet_mlma.data.corpora.mini import Size, plan
+from espnet_mlma.data.corpora.espeak import SPLITS, Espeak, SynthesisLine, finish
+from espnet_mlma.data.corpora.mini import SplitSizes, plan
 from espnet_mlma.decode.recogniser import Recogniser
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.decode.words import token_groups
+from espnet_mlma.text import LANGUAGES
 
 TAILS = (0.0, 0.02, 0.04, 0.1)
 LEADS = (0.0, 0.03)
@@ -66,10 +67,10 @@ class Voice(Espeak):
             self.events.append((event.type, event.text_position, event.sample, event.name))
         return super()._collect(samples, count, events)
 
-    def speak(self, line: Line, rng: np.random.Generator) -> Spoken:
-        """One sentence with silence and noise around it."""
+    def speak_in_noise(self, line: SynthesisLine, rng: np.random.Generator) -> Spoken:
+        """Synthesise one sentence with silence and noise around it."""
         self.events.clear()
-        voice = self.say(line)
+        voice = self.speak(line)
         loud = np.flatnonzero(np.abs(voice) > 0.02 * np.abs(voice).max())
         samples = finish(voice, SNR, rng).astype(np.float32)
         shift = EDGE_SECONDS - loud[0] / SAMPLE_RATE
@@ -127,9 +128,9 @@ def main() -> None:
     recogniser = espnet_mlma.load(args.model, device="cpu")
     voice, rng = Voice(), np.random.default_rng(1)
     found: dict[str, dict[str, list[float]]] = {"align": {}, "transcribe": {}}
-    for lang in BASE_VOICES:
-        for line in plan(lang, 1, Size())[args.split][: args.sentences]:
-            spoken = voice.speak(line, rng)
+    for lang in LANGUAGES:
+        for line in plan(lang, 1, SplitSizes())[args.split][: args.sentences]:
+            spoken = voice.speak_in_noise(line, rng)
             aligned = recogniser.align(spoken.samples, line.text)
             heard = recogniser.transcribe(spoken.samples)
             for name, transcript in (("align", aligned), ("transcribe", heard)):

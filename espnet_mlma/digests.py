@@ -58,7 +58,7 @@ def of_sounds(scp: Path) -> str:
 def _size(file: Path, scp: Path) -> int | None:
     """Bytes of a sound file; None: it is not there, or a command that prints the sound."""
     try:
-        found = file if file.is_file() else datadir.seen_from(scp, file)
+        found = file if file.is_file() else datadir.find_relative(scp, file)
         return found.stat().st_size if found else None
     except (OSError, ValueError):
         return None

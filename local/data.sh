@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stage 1: make the data folders of a mixture. Options go to `python -m espnet_mlma.data.corpora`.
-# db.sh says where corpora lie that are not under --db_root.
+# Stage 1: make the data folders of a mixture. Options are those of espnet_mlma.data.prepare.
+# db.sh lists the folders of corpora that are not in --db_root.
 set -euo pipefail
 
 # shellcheck source=/dev/null
@@ -16,7 +16,7 @@ for corpus in librispeech commonvoice voxpopuli mls fleurs synthetic; do
     fi
 done
 
-# From run.sh, where it has a blank in it.
+# run.sh sets it if the path has a blank.
 [ -z "${MLMA_DB_ROOT:-}" ] || roots+=(--db_root "${MLMA_DB_ROOT}")
 
-python3 -m espnet_mlma.data.corpora --out data "${roots[@]}" "$@"
+python3 -m espnet_mlma.data.prepare --out data "${roots[@]}" "$@"

@@ -128,7 +128,7 @@ def test_streams_of_a_caller_are_left_alone(capsys):
 PROGRAMS = {
     "espnet_mlma.cli": ["compare"],
     "espnet_mlma.run": ["-c", f"print({LETTERS!r})"],
-    "espnet_mlma.data.corpora": ["--list", "test", "--mixture", "mini"],
+    "espnet_mlma.data.prepare": ["--list", "test", "--mixture", "mini"],
     "espnet_mlma.sst": ["score", "--help"],
     "espnet_mlma.data.tokens": ["--help"],
 }

@@ -1,1 +1,1 @@
-"""From corpora to what ESPnet trains on: stages 1 to 5."""
+"""Prepare data for training: corpus readers and stages 1 to 5 of the recipe."""

@@ -1,82 +1,118 @@
-"""Stage 4: leave out what cannot be trained on.
+"""Stage 4: apply the limits of length to a training or validation set.
 
     python -m espnet_mlma.data.filter --data dump/raw/org/train --out dump/raw/train \
         --min_seconds 0.3 --max_seconds 30
+
+Reasons: `empty_text`, `too_short`, `too_long`, `too_many_symbols`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from espnet_mlma import files
 from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.audio import SAMPLE_RATE
-from espnet_mlma.data import tables as datadir
-from espnet_mlma.data.limits import Limits
+from espnet_mlma.data import tables
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import replace_folder
 from espnet_mlma.text.language import with_language
 
+_FRAMES_PER_SECOND = 25  # 10 ms frames, subsampled by 4
 _MADE_BY = "stage 3"
 
 
-def filter_folder(data: Path, out: Path, limits: Limits) -> Counter[str]:
+@dataclass(frozen=True)
+class LengthLimits:
+    """Shortest and longest utterance to train on, in seconds."""
+
+    min_seconds: float
+    max_seconds: float
+
+    def problem(self, seconds: float, text: str) -> tuple[str, str] | None:
+        """Say why an utterance is dropped: the reason and its detail; None: it is kept.
+
+        Args:
+            seconds: its length.
+            text: its transcript, normalised. Each character counts as one CTC symbol, although a
+                BPE piece may have several.
+        """
+        if not text:
+            return "empty_text", "no words"
+        if seconds < self.min_seconds:
+            return "too_short", f"{seconds:.2f} s"
+        if seconds > self.max_seconds:
+            return "too_long", f"{seconds:.2f} s"
+        needed, frames = ctc_frames(text), int(seconds * _FRAMES_PER_SECOND)
+        if needed > frames:
+            return "too_many_symbols", f"{needed} for {frames} frames"
+        return None
+
+
+def ctc_frames(symbols: Sequence[str]) -> int:
+    """Count the frames that CTC needs: one per symbol, and a blank between equal ones."""
+    return len(symbols) + sum(a == b for a, b in pairwise(symbols))
+
+
+def filter_folder(data: Path, out: Path, limits: LengthLimits) -> Counter[str]:
     """Copy a formatted data folder without the utterances that break the limits.
 
-    Beside `text` the copy has `text_lang`, where each text begins with its language's token.
+    The copy has also `text_lang`, where each text begins with the token of its language.
 
     Args:
         data: `dump/raw/org/<set>` of stage 3; its archives are referred to, not copied.
-        out: `dump/raw/<set>`, replaced once the new one is whole.
+        out: `dump/raw/<set>`; replaced when the new one is complete.
         limits: what to keep.
 
     Returns:
-        How many were kept (`kept`) and dropped, by reason.
+        How many utterances were kept (`kept`) and dropped, by reason.
 
     Raises:
-        MlmaError: stage 3 has not finished, or nothing is left.
+        MlmaError: stage 3 has not finished, or no utterance is left.
     """
-    names = ("wav.scp", "utt2num_samples", *datadir.PER_UTTERANCE)
-    tables = datadir.read_alike(data, names, _MADE_BY)
-    sound, text, language = (tables[name] for name in ("wav.scp", "text", "utt2lang"))
-    lengths = tables["utt2num_samples"]
-    samples = datadir.numbers(data / "utt2num_samples", lengths, int, _MADE_BY)
-    reasons = {id_: limits.reason(samples[id_] / SAMPLE_RATE, text[id_]) for id_ in sound}
-    kept = [id_ for id_, reason in reasons.items() if reason is None]
-    dropped = [(id_, *reason) for id_, reason in reasons.items() if reason]
+    names = ("wav.scp", "utt2num_samples", *tables.PER_UTTERANCE)
+    found = tables.read_alike(data, names, _MADE_BY)
+    audio, text, language = (found[name] for name in ("wav.scp", "text", "utt2lang"))
+    lengths = found["utt2num_samples"]
+    samples = tables.numbers(data / "utt2num_samples", lengths, int, _MADE_BY)
+    problems = {id_: limits.problem(samples[id_] / SAMPLE_RATE, text[id_]) for id_ in audio}
+    kept = [id_ for id_, problem in problems.items() if problem is None]
+    dropped = [(id_, *problem) for id_, problem in problems.items() if problem]
     counts = Counter(reason for _, reason, _ in dropped)
     if not kept:
         raise MlmaError(f"{data}: nothing left, dropped {dict(counts)}; widen the limits")
 
     def fill(new: Path) -> None:
-        datadir.write_utterance_tables(data, new, kept, _MADE_BY)
-        datadir.write(new / "utt2num_samples", ((id_, lengths[id_]) for id_ in kept))
+        tables.write_utterance_tables(data, new, kept, _MADE_BY)
+        tables.write(new / "utt2num_samples", ((id_, lengths[id_]) for id_ in kept))
         for name in ("feats_type", "audio_format"):
             files.write(new / name, files.read_text(data / name, f"run {_MADE_BY} again"))
-        datadir.write_dropped(new / "dropped.tsv", dropped)
-        datadir.write(
-            new / "text_lang", ((id_, with_language(text[id_], language[id_])) for id_ in kept)
-        )
-        datadir.write(new / "wav.scp", ((id_, sound[id_]) for id_ in kept))
+        tables.write_dropped(new / "dropped.tsv", dropped)
+        with_token = ((id_, with_language(text[id_], language[id_])) for id_ in kept)
+        tables.write(new / "text_lang", with_token)
+        tables.write(new / "wav.scp", ((id_, audio[id_]) for id_ in kept))
 
     replace_folder(out, fill)
     return counts + Counter(kept=len(kept))
 
 
 def main() -> None:
-    """Entry point; see the module's head."""
+    """Run stage 4 from the command line."""
     parser = ArgumentParser(prog="python -m espnet_mlma.data.filter")
     parser.add_argument("--data", type=Path, required=True, help="dump/raw/org/<set>")
     parser.add_argument("--out", type=Path, required=True, help="dump/raw/<set>")
-    parser.add_argument("--min_seconds", type=float, required=True)
-    parser.add_argument("--max_seconds", type=float, required=True)
+    parser.add_argument("--min_seconds", type=float, required=True, help="drop shorter clips")
+    parser.add_argument("--max_seconds", type=float, required=True, help="drop longer clips")
     args = parser.parse_args()
     refuse_to_replace(args.out, [args.data])
-    counts = filter_folder(args.data, args.out, Limits(args.min_seconds, args.max_seconds))
+    limits = LengthLimits(args.min_seconds, args.max_seconds)
+    counts = filter_folder(args.data, args.out, limits)
     kept = counts.pop("kept")
-    dropped = ", ".join(f"{reason} {n}" for reason, n in sorted(counts.items())) or "none"
-    print(f"{args.out}: kept {kept} utterances; dropped: {dropped}")
+    print(f"{args.out}: kept {kept} utterances; dropped: {tables.list_counts(counts)}")
 
 
 if __name__ == "__main__":

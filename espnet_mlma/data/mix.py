@@ -1,13 +1,14 @@
-"""The language balance of training: the files ESPnet's sampler reads, and the mix it draws.
+"""Write the files of ESPnet's balanced sampler, and show how much of each language it draws.
 
-ESPnet's `catpow_balance_dataset` draws a "dataset" with P ~ hours^a, a "category" in it with
-P ~ hours^b, and an utterance of both evenly (Pratap et al., "Scaling speech technology to 1,000+
-languages", 2023). Here a dataset is a language and a category a corpus in it. As utterances are
-drawn and not seconds, a corpus of long utterances gets more hours than its probability says; the
-table shows the hours of one real draw.
+ESPnet's `catpow_balance_dataset` draws a "dataset" with P ~ hours^a, one of its "categories" with
+P ~ hours^b, and one of its utterances uniformly. Here a dataset is a language, and a category is
+one of its corpora. The sampler draws utterances, not seconds, so a corpus of long utterances gets
+more hours than its probability. The table shows the hours of one actual draw.
 
-python -m espnet_mlma.data.mix --dump dump/raw/train_real --prepare
-python -m espnet_mlma.data.mix --dump dump/raw/train_real --language_exponent 0.5
+Source: Pratap et al., "Scaling speech technology to 1,000+ languages", 2023.
+
+    python -m espnet_mlma.data.mix --dump dump/raw/train_real --prepare
+    python -m espnet_mlma.data.mix --dump dump/raw/train_real --language_exponent 0.5
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from pathlib import Path
 from espnet_mlma import files
 from espnet_mlma.arguments import ArgumentParser
 from espnet_mlma.audio import SAMPLE_RATE
-from espnet_mlma.data import tables as datadir
+from espnet_mlma.data import tables
 from espnet_mlma.errors import MlmaError, run_cli
 
 _MADE_BY = "stages 3 and 4"
-_ONE_BATCH = 2**62  # more samples than any set has, so that the draw comes out in one piece
+_ONE_BATCH = 2**62  # samples; more than any set has
 
 
 @dataclass(frozen=True)
 class Share:
-    """One corpus of one language: hours in the set, and hours in one epoch drawn from it."""
+    """Hours of one corpus of one language: in the set, and in one epoch drawn from it."""
 
     lang: str
     corpus: str
@@ -39,18 +40,18 @@ class Share:
 
 
 def write_sampler_files(dump: Path) -> None:
-    """Write `category2utt` and `dataset2utt` for the utterances that `wav.scp` has.
+    """Write `category2utt` and `dataset2utt` for the utterances of `wav.scp`.
 
     Args:
-        dump: the folder of the training set's `wav.scp`; has `utt2category` and `utt2dataset`.
+        dump: folder of the training set, with `wav.scp`, `utt2category` and `utt2dataset`.
 
     Raises:
-        MlmaError: a file is missing, or an utterance is not in it.
+        MlmaError: a file is missing, or lacks an utterance.
     """
-    ids = datadir.read_alike(dump, ["wav.scp"], _MADE_BY)["wav.scp"]
+    ids = tables.read_alike(dump, ["wav.scp"], _MADE_BY)["wav.scp"]
     for name in ("category", "dataset"):
         utterances: dict[str, list[str]] = defaultdict(list)
-        for id_, kind in datadir.read_for(dump / f"utt2{name}", ids, _MADE_BY).items():
+        for id_, kind in tables.read_for(dump / f"utt2{name}", ids, _MADE_BY).items():
             utterances[kind].append(id_)
         lines = (f"{kind} {' '.join(of)}\n" for kind, of in sorted(utterances.items()))
         files.write(dump / f"{name}2utt", "".join(lines))
@@ -66,14 +67,14 @@ def draw(
     """Draw the utterances of one epoch with ESPnet's sampler.
 
     Args:
-        dump: folder with `utt2num_samples` and what `write_sampler_files` writes.
+        dump: folder with `utt2num_samples` and the files of `write_sampler_files`.
         language_exponent: a of P(language) ~ hours^a; ESPnet's `dataset_upsampling_factor`.
-        corpus_exponent: of P(corpus in language); ESPnet's `category_upsampling_factor`.
-        scaling: size of the draw by that of the set, at least 1; `dataset_scaling_factor`.
-        epoch: seeds the draw.
+        corpus_exponent: b of P(corpus) ~ hours^b; ESPnet's `category_upsampling_factor`.
+        scaling: size of the draw relative to the set, at least 1; `dataset_scaling_factor`.
+        epoch: seed of the draw.
 
     Returns:
-        Utterance ids; one that is drawn twice is there twice.
+        Utterance ids, possibly with repetitions.
 
     Raises:
         MlmaError: a file is missing, or the scaling is below 1.
@@ -81,10 +82,10 @@ def draw(
     from espnet2.samplers.category_power_sampler import CategoryDatasetPowerSampler
 
     if scaling < 1:
-        raise MlmaError(f"--scaling {scaling}: ESPnet's sampler wants 1 or more")
+        raise MlmaError(f"--scaling {scaling}: ESPnet's sampler needs at least 1")
     lengths = _lengths(dump)
     for name in ("category2utt", "dataset2utt", "utt2dataset"):
-        datadir.read_for(dump / name, lengths if name == "utt2dataset" else (), _MADE_BY)
+        tables.read_for(dump / name, lengths if name == "utt2dataset" else (), _MADE_BY)
     sampler = CategoryDatasetPowerSampler(
         batch_bins=_ONE_BATCH,
         shape_files=[str(dump / "utt2num_samples")],
@@ -100,15 +101,15 @@ def draw(
 
 
 def shares(dump: Path, drawn: Iterable[str]) -> list[Share]:
-    """Sum up the hours of a set and of a draw from it, per language and corpus.
+    """Sum the hours of a set and of a draw from it, by language and corpus.
 
     Args:
         dump: folder of the training set.
         drawn: utterance ids.
     """
     samples = _lengths(dump)
-    langs = datadir.read_for(dump / "utt2dataset", samples, _MADE_BY)
-    corpora = datadir.read_for(dump / "utt2category", samples, _MADE_BY)
+    langs = tables.read_for(dump / "utt2dataset", samples, _MADE_BY)
+    corpora = tables.read_for(dump / "utt2category", samples, _MADE_BY)
     totals: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for column, ids in enumerate((samples, drawn)):
         for id_ in ids:
@@ -121,7 +122,7 @@ def shares(dump: Path, drawn: Iterable[str]) -> list[Share]:
 
 
 def table(rows: list[Share]) -> str:
-    """Lay the shares out as text, a line per language and one per corpus in it."""
+    """Format the shares as text: one line per language, and one for each of its corpora."""
     all_hours, all_drawn = sum(row.hours for row in rows), sum(row.drawn for row in rows)
 
     def line(name: str, part: list[Share]) -> str:
@@ -138,20 +139,22 @@ def table(rows: list[Share]) -> str:
 
 
 def _lengths(dump: Path) -> dict[str, float]:
-    """Samples of each utterance."""
+    """Read the number of samples of each utterance."""
     path = dump / "utt2num_samples"
-    return datadir.numbers(path, datadir.read(path, _MADE_BY), int, _MADE_BY)
+    return tables.numbers(path, tables.read(path, _MADE_BY), int, _MADE_BY)
 
 
 def main() -> None:
-    """Entry point; see the module's head."""
+    """Run the program from the command line."""
     parser = ArgumentParser(prog="python -m espnet_mlma.data.mix", description=__doc__)
     parser.add_argument("--dump", type=Path, required=True, help="folder of the training set")
-    parser.add_argument("--prepare", action="store_true", help="write the sampler's files only")
-    parser.add_argument("--language_exponent", type=float, default=0.5)
-    parser.add_argument("--corpus_exponent", type=float, default=0.5)
-    parser.add_argument("--scaling", type=float, default=1.0)
-    parser.add_argument("--epoch", type=int, default=1)
+    parser.add_argument("--prepare", action="store_true", help="only write the sampler's files")
+    parser.add_argument(
+        "--language_exponent", type=float, default=0.5, help="P(language) ~ hours^this"
+    )
+    parser.add_argument("--corpus_exponent", type=float, default=0.5, help="P(corpus) ~ hours^this")
+    parser.add_argument("--scaling", type=float, default=1.0, help="size of the draw")
+    parser.add_argument("--epoch", type=int, default=1, help="seed of the draw")
     args = parser.parse_args()
     write_sampler_files(args.dump)
     if args.prepare:

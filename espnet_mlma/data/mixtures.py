@@ -1,33 +1,41 @@
-"""Mixtures: which corpus, language and split make a training, validation and test set."""
+"""Read mixtures: the corpora, languages and splits of a training, validation and test set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from espnet_mlma.data.utterance import Drop, Utterance
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml
 from espnet_mlma.text import LANGUAGES
 
-# Reader module -> its tag in ids and set names, and its folder under the database root.
+# Reader module in `corpora/` -> folder of the corpus in --db_root.
 CORPORA = {
-    "librispeech": ("ls", "LibriSpeech"),
-    "commonvoice": ("cv", "commonvoice"),
-    "voxpopuli": ("vp", "voxpopuli"),
-    "mls": ("mls", "mls"),
-    "fleurs": ("fl", "fleurs"),
-    "mini": ("mini", "mini"),
-    "mini_en": ("minien", "mini_en"),
-    "synthetic": ("syn", "synthetic"),
+    "librispeech": "LibriSpeech",
+    "commonvoice": "commonvoice",
+    "voxpopuli": "voxpopuli",
+    "mls": "mls",
+    "fleurs": "fleurs",
+    "mini": "mini",
+    "mini_en": "mini_en",
+    "synthetic": "synthetic",
 }
-Reader = Callable[[Path, str, str], Iterator[Utterance | Drop]]
+
+
+def reader_of(corpus: str) -> ModuleType:
+    """Import the reader of a corpus: a module with `TAG` and `prepare(root, lang, split)`.
+
+    A synthetic corpus also has `generate(root, *, nj)`.
+    """
+    return import_module(f"espnet_mlma.data.corpora.{corpus}")
 
 
 @dataclass(frozen=True)
-class Source:
+class CorpusSplit:
     """One split of one corpus in one language."""
 
     corpus: str
@@ -36,76 +44,77 @@ class Source:
 
     @property
     def test_set(self) -> str:
-        """Name of the test set that it is part of; LibriSpeech has two, "clean" and "other"."""
+        """Name of its test set; LibriSpeech has two, "clean" and "other"."""
         other = "other" if self.split.endswith("-other") else ""
-        return f"test_{CORPORA[self.corpus][0]}{other}_{self.lang}"
+        return f"test_{reader_of(self.corpus).TAG}{other}_{self.lang}"
 
     def utterances(self, roots: Mapping[str, Path]) -> Iterator[Utterance | Drop]:
         """Read the split; `roots` has the folder of each corpus."""
-        reader: Reader = import_module(f"espnet_mlma.data.corpora.{self.corpus}").prepare
-        return reader(roots[self.corpus], self.lang, self.split)
+        return reader_of(self.corpus).prepare(roots[self.corpus], self.lang, self.split)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """A training set of a paper, with its validation and test data."""
+    """A training set with its validation and test data."""
 
     name: str
-    train: tuple[Source, ...]
-    valid: tuple[Source, ...]
-    test: tuple[Source, ...]
+    train: tuple[CorpusSplit, ...]
+    valid: tuple[CorpusSplit, ...]
+    test: tuple[CorpusSplit, ...]
 
     @property
     def train_set(self) -> str:
+        """Name of the training set."""
         return f"train_{self.name}"
 
     @property
     def valid_set(self) -> str:
+        """Name of the validation set."""
         return f"dev_{self.name}"
 
     @property
-    def test_sets(self) -> dict[str, list[Source]]:
-        """The test sets, one per corpus and language, in the mixture's order."""
-        sets: dict[str, list[Source]] = {}
-        for source in self.test:
-            sets.setdefault(source.test_set, []).append(source)
+    def test_sets(self) -> dict[str, list[CorpusSplit]]:
+        """The test sets by name, one per corpus and language, in the mixture's order."""
+        sets: dict[str, list[CorpusSplit]] = {}
+        for split in self.test:
+            sets.setdefault(split.test_set, []).append(split)
         return sets
 
     @property
     def corpora(self) -> list[str]:
-        """The reader modules that it needs."""
-        used = {source.corpus for source in self.train + self.valid + self.test}
+        """The corpora that it uses."""
+        used = {split.corpus for split in self.train + self.valid + self.test}
         return [corpus for corpus in CORPORA if corpus in used]
 
 
 def load(path: Path, name: str) -> Mixture:
-    """Read one mixture from `mixtures.yaml`.
+    """Read one mixture from a mixtures file.
 
     Args:
-        path: the file; under each mixture's name lists `train`, `valid` and `test`, of lines
+        path: YAML file: under each mixture's name the lists `train`, `valid` and `test` of lines
             `<corpus> <language,...> <split> ...`.
-        name: the mixture.
+        name: of the mixture.
 
     Raises:
-        MlmaError: no such file or mixture, or something in it is not understood.
+        MlmaError: the file or the mixture does not exist, or a line is invalid.
     """
     mixtures = read_yaml(path, "give one as conf/mixtures.yaml")
     if name not in mixtures:
-        raise MlmaError(f"{path}: no mixture '{name}'; there are {' '.join(mixtures)}")
+        raise MlmaError(f"{path}: no mixture '{name}'; choose one of {' '.join(mixtures)}")
     if not isinstance(mixtures[name], dict):
-        raise MlmaError(f"{path}: mixture '{name}' is no mapping of train, valid and test")
+        raise MlmaError(f"{path}: mixture '{name}' is not a mapping of train, valid and test")
     roles = {}
     for role in ("train", "valid", "test"):
         lines = mixtures[name].get(role)
         if not lines:
             raise MlmaError(f"{path}: mixture '{name}' has no '{role}'")
         if not isinstance(lines, list):
-            raise MlmaError(f"{path}: {name}: {role} is no list")
-        roles[role] = tuple(_sources(lines, f"{path}: {name}: {role}"))
+            raise MlmaError(f"{path}: {name}: {role} is not a list")
+        roles[role] = tuple(_splits(lines, f"{path}: {name}: {role}"))
     return Mixture(name, **roles)
 
 
-def _sources(lines: Iterable[object], place: str) -> Iterator[Source]:
+def _splits(lines: Iterable[object], place: str) -> Iterator[CorpusSplit]:
     for line in lines:
         corpus, _, rest = str(line).partition(" ")
         langs, *splits = rest.split() or [""]
@@ -113,5 +122,5 @@ def _sources(lines: Iterable[object], place: str) -> Iterator[Source]:
             raise MlmaError(f"{place}: '{line}' is not <corpus> <language,...> <split> ...")
         for lang in langs.split(","):
             if lang not in LANGUAGES:
-                raise MlmaError(f"{place}: '{line}': no language '{lang}'")
-            yield from (Source(corpus, lang, split) for split in splits)
+                raise MlmaError(f"{place}: '{line}': unknown language '{lang}'")
+            yield from (CorpusSplit(corpus, lang, split) for split in splits)

@@ -1,4 +1,4 @@
-"""Lengths of many sound files at once."""
+"""Read the lengths of many sound files."""
 
 from __future__ import annotations
 
@@ -9,65 +9,66 @@ from itertools import groupby
 from pathlib import Path
 
 from espnet_mlma.audio import AudioInfo, probe
-from espnet_mlma.audio.archives import ArchiveMember, AudioFile, iter_archive
+from espnet_mlma.audio.archives import AudioFile, iter_archive
 from espnet_mlma.errors import MlmaError
 
-Audio = AudioFile | ArchiveMember
-Found = dict[Audio, AudioInfo | MlmaError]
 _SECONDS_BETWEEN_REPORTS = 10
 
 
-def probe_all(audios: Collection[Audio], nj: int, label: str) -> Found:
-    """Read the length of each sound file once; an archive is read in one pass.
+def probe_all(
+    audios: Collection[AudioFile], nj: int, label: str
+) -> dict[AudioFile, AudioInfo | MlmaError]:
+    """Read the length of each sound file once, and each archive in one pass.
 
     Args:
-        audios: the sound files; doubles are read once.
+        audios: the sound files; duplicates are read once.
         nj: threads.
-        label: what to call this work when reporting progress.
+        label: name of this work in progress reports.
 
     Returns:
-        For each sound file its length, or the error that says why it has none.
+        The length of each sound file, or the error that says why it has none.
 
     Raises:
         MlmaError: an archive is missing or damaged.
     """
-    files = list(dict.fromkeys(audio for audio in audios if isinstance(audio, AudioFile)))
-    members = sorted(
-        {audio for audio in audios if isinstance(audio, ArchiveMember)},
-        key=lambda audio: (audio.archive, audio.member),
-    )
-    archives = [(path, list(group)) for path, group in groupby(members, lambda m: m.archive)]
-    found: Found = {}
+    single = list(dict.fromkeys(audio for audio in audios if audio.member is None))
+    members = {(audio.path, audio.member) for audio in audios if audio.member is not None}
+    archives = [
+        (path, [member for _, member in group])
+        for path, group in groupby(sorted(members), lambda place: place[0])
+    ]
+    found: dict[AudioFile, AudioInfo | MlmaError] = {}
     reported = time.monotonic()
     with ThreadPoolExecutor(nj) as pool:
         # Archives first: each is one long job.
         for part in pool.map(lambda work: _probe_archive(*work), archives):
             found.update(part)
-        for number, info in enumerate(pool.map(_probe_file, files), 1):
-            found[files[number - 1]] = info
+        for number, info in enumerate(pool.map(_probe_file, single), 1):
+            found[single[number - 1]] = info
             if time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS:
                 reported = time.monotonic()
-                print(f"{label}: looked at {number} of {len(files)} files", flush=True)
+                print(f"{label}: read the length of {number} of {len(single)} files", flush=True)
     return found
 
 
 def _probe_file(audio: AudioFile) -> AudioInfo | MlmaError:
     try:
-        if not audio.path.is_file() and audio.path.exists():  # a pipe would be waited for
-            return MlmaError(f"{audio}: not a file")
         return probe(audio.path)
     except MlmaError as error:
         return error
-    except (OSError, ValueError) as error:  # a path that the system does not take
+    except (OSError, ValueError) as error:  # a path that the system does not accept
         return MlmaError(f"{audio}: {error}")
 
 
-def _probe_archive(archive: Path, members: list[ArchiveMember]) -> Found:
-    found: Found = {m: MlmaError(f"{m}: not in the archive") for m in members}
-    for name, data in iter_archive(archive, [member.member for member in members]):
-        member = ArchiveMember(archive, name)
+def _probe_archive(archive: Path, members: list[str]) -> dict[AudioFile, AudioInfo | MlmaError]:
+    found: dict[AudioFile, AudioInfo | MlmaError] = {}
+    for member in members:
+        audio = AudioFile(archive, member)
+        found[audio] = MlmaError(f"{audio}: not found in the archive")
+    for member, content in iter_archive(archive, members):
+        audio = AudioFile(archive, member)
         try:
-            found[member] = probe(data, str(member))
+            found[audio] = probe(content, str(audio))
         except MlmaError as error:
-            found[member] = error
+            found[audio] = error
     return found

@@ -1,7 +1,7 @@
-"""Stage 2: a training set said again faster and slower.
+"""Stage 2: add faster and slower copies of each training utterance.
 
-No sound is written: each copy of an utterance has a line in `utt2speed`, and stage 3 changes the
-speed of what it reads. Ids and speakers get the prefix `sp<factor>-`, as ESPnet's own stage does.
+No audio is written: each copy has a line in `utt2speed`, and stage 3 resamples the audio. Ids and
+speakers get the prefix `sp<factor>-`, as in ESPnet's own stage.
 
     python -m espnet_mlma.data.speed_perturb --data data/train --out data/train_sp \
         --factors "0.9 1.0 1.1"
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
-from espnet_mlma.data import tables as datadir
+from espnet_mlma.data import tables
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import replace_folder
 
@@ -27,50 +27,50 @@ def perturb(data: Path, out: Path, factors: Sequence[float]) -> int:
     Args:
         data: a data folder of stage 1.
         out: the data folder to write.
-        factors: speeds relative to the recording; 1.0 keeps utterance and id as they are.
+        factors: speeds; a copy with factor 1.0 keeps its id.
 
     Returns:
         The number of utterances written.
 
     Raises:
-        MlmaError: a factor occurs twice or is out of range, or a table is missing.
+        MlmaError: a factor is a duplicate or out of range, or a table is missing.
     """
     if not factors or len(set(factors)) < len(factors):
-        raise MlmaError(f"speed factors {list(factors)}: want one or more, all different")
+        raise MlmaError(f"speed factors {list(factors)}: give at least one, and no duplicates")
     for factor in factors:
         if not _SLOWEST <= factor <= _FASTEST:
-            raise MlmaError(f"speed factor {factor}: not within {_SLOWEST} to {_FASTEST}")
+            raise MlmaError(f"speed factor {factor}: must be between {_SLOWEST} and {_FASTEST}")
     prefixes = {factor: "" if factor == 1 else f"sp{factor:g}-" for factor in factors}
-    sound = "segments" if (data / "segments").exists() else "wav.scp"
-    tables = datadir.read_alike(data, (*datadir.PER_UTTERANCE, sound), _MADE_BY)
-    ids = tables["text"]
+    audio = "segments" if (data / "segments").exists() else "wav.scp"
+    found = tables.read_alike(data, (*tables.PER_UTTERANCE, audio), _MADE_BY)
+    ids = found["text"]
 
     def fill(new: Path) -> None:
-        for name, table in tables.items():
+        for name, table in found.items():
             rows = [
                 (prefix + id_, prefix + value if name == "utt2spk" else value)
                 for prefix in prefixes.values()
                 for id_, value in table.items()
             ]
-            datadir.write(new / name, sorted(rows))
+            tables.write(new / name, sorted(rows))
             if name == "utt2spk":
-                datadir.write(new / "spk2utt", datadir.spk2utt(dict(sorted(rows))))
-        if sound == "segments":  # recordings stay as they are
-            recordings = datadir.read(data / "wav.scp", _MADE_BY)
-            datadir.write(new / "wav.scp", sorted(recordings.items()))
+                tables.write(new / "spk2utt", tables.spk2utt(dict(sorted(rows))))
+        if audio == "segments":  # the copies share the recordings
+            recordings = tables.read(data / "wav.scp", _MADE_BY)
+            tables.write(new / "wav.scp", sorted(recordings.items()))
         speeds = ((prefix + id_, f"{f:g}") for f, prefix in prefixes.items() for id_ in ids)
-        datadir.write(new / "utt2speed", sorted(speeds))
+        tables.write(new / "utt2speed", sorted(speeds))
 
     replace_folder(out, fill)
     return len(ids) * len(factors)
 
 
 def main() -> None:
-    """Entry point; see the module's head."""
+    """Run stage 2 from the command line."""
     parser = ArgumentParser(prog="python -m espnet_mlma.data.speed_perturb")
     parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1")
     parser.add_argument("--out", type=Path, required=True, help="data folder to write")
-    parser.add_argument("--factors", required=True, help='such as "0.9 1.0 1.1"')
+    parser.add_argument("--factors", required=True, help='speeds, such as "0.9 1.0 1.1"')
     args = parser.parse_args()
     refuse_to_replace(args.out, [args.data])
     try:

@@ -1,7 +1,7 @@
-"""Stage 5: the token list of a recogniser, and its BPE model.
+"""Stage 5: make the token list of a recogniser, and its BPE model.
 
-The list is ESPnet's: `<blank>` is 0, `<unk>` is 1 and a symbol of its own, `<sos/eos>` is last.
-Texts that begin with language tokens, as stage 4 writes them into `text_lang`, add these symbols.
+The list has ESPnet's order: `<blank>` is 0, `<unk>` is 1 and `<sos/eos>` is last. If the texts
+begin with language tokens, as in `text_lang` of stage 4, the list contains these too.
 
     python -m espnet_mlma.data.tokens --text dump/raw/train/text --token_type bpe --nbpe 500 \
         --out data/en_token_list/bpe_unigram500
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
-from espnet_mlma.data import tables as datadir
+from espnet_mlma.data import tables
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.files import replace_folder
 from espnet_mlma.text.language import language_token, split_language
@@ -25,20 +25,20 @@ BLANK, UNKNOWN, SPACE, SOS_EOS = "<blank>", "<unk>", "<space>", "<sos/eos>"
 
 
 def read_transcripts(paths: Iterable[Path]) -> list[str]:
-    """The texts of Kaldi-style `text` files, without ids and empty ones.
+    """Read the transcripts of Kaldi-style `text` files; empty ones are skipped.
 
     Raises:
-        MlmaError: a file is missing, or none has any text.
+        MlmaError: a file is missing, or all texts are empty.
     """
     paths = list(paths)
-    texts = [text for path in paths for text in datadir.read(path, "stage 4").values() if text]
+    texts = [text for path in paths for text in tables.read(path, "stage 4").values() if text]
     if not texts:
-        raise MlmaError(f"{' '.join(map(str, paths))}: no text to make tokens of")
+        raise MlmaError(f"{' '.join(map(str, paths))}: all texts are empty; run stage 4 again")
     return texts
 
 
 def characters(texts: Iterable[str]) -> list[str]:
-    """The characters of the texts, the most frequent first; the space is `<space>`."""
+    """List the characters of the texts by frequency; the space is `<space>`."""
     counts = Counter(character for text in texts for character in text)
     ordered = sorted(counts, key=lambda character: (-counts[character], character))
     return [SPACE if character == " " else character for character in ordered]
@@ -48,16 +48,16 @@ def train_bpe(texts: Sequence[str], size: int, mode: str, whole: Sequence[str] =
     """Train a SentencePiece model.
 
     Args:
-        texts: normalised transcripts, which SentencePiece is told to leave as they are.
-        size: number of pieces, SentencePiece's own three included.
+        texts: normalised transcripts.
+        size: number of pieces, with SentencePiece's own three.
         mode: `unigram` or `bpe`.
-        whole: symbols that are pieces whatever the texts are, and are never cut.
+        whole: symbols that are always pieces and are never split.
 
     Returns:
         The serialised model.
 
     Raises:
-        MlmaError: the text has too few different pieces, or too many characters, for the size.
+        MlmaError: the texts have too few different pieces, or too many characters, for the size.
     """
     from sentencepiece import SentencePieceTrainer
 
@@ -77,9 +77,9 @@ def train_bpe(texts: Sequence[str], size: int, mode: str, whole: Sequence[str] =
         too_large = re.search(r"value <= (\d+)", str(error))
         too_small = re.search(r"\d+ vs (\d+)", str(error))
         if too_large:
-            bound = f"the text allows {too_large[1]} at most"
+            bound = f"the text allows at most {too_large[1]}"
         elif too_small:
-            bound = f"the text has so many characters that {too_small[1]} is the least"
+            bound = f"the characters of the text need at least {too_small[1]}"
         else:
             bound = str(error)
         raise MlmaError(f"--nbpe {size} ({mode}): {bound}; choose another size") from None
@@ -87,7 +87,7 @@ def train_bpe(texts: Sequence[str], size: int, mode: str, whole: Sequence[str] =
 
 
 def pieces(model: bytes) -> list[str]:
-    """The pieces of a SentencePiece model without its `<unk> <s> </s>`."""
+    """List the pieces of a SentencePiece model without its `<unk> <s> </s>`."""
     from sentencepiece import SentencePieceProcessor
 
     processor = SentencePieceProcessor(model_proto=model)
@@ -96,10 +96,9 @@ def pieces(model: bytes) -> list[str]:
 
 
 def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mode: str) -> int:
-    """Write `tokens.txt`, and `bpe.model` for BPE, into a folder that appears whole.
+    """Write a folder with `tokens.txt`, and for BPE `bpe.model`, complete or not at all.
 
-    Where texts begin with language tokens, ESPnet's tokeniser of characters wants these in a file
-    of their own, `nlsyms.txt`.
+    If texts begin with language tokens, `nlsyms.txt` lists these for ESPnet's character tokeniser.
 
     Args:
         out: the folder.
@@ -108,13 +107,13 @@ def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mo
         size, mode: of BPE, see `train_bpe`.
 
     Returns:
-        The number of tokens, special ones included.
+        The number of tokens, with the special ones.
 
     Raises:
-        MlmaError: see `train_bpe`.
+        MlmaError: as in `train_bpe`.
     """
     languages, texts = zip(*map(split_language, texts), strict=True)
-    whole = [language_token(language) for language in sorted(set(languages) - {None})]
+    whole = [language_token(language) for language in sorted(filter(None, {*languages}))]
     if token_type == "bpe":
         model = train_bpe(texts, size, mode, whole)
         written = pieces(model)
@@ -134,11 +133,11 @@ def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mo
 
 
 def main() -> None:
-    """Entry point; see the module's head."""
+    """Run stage 5 from the command line."""
     parser = ArgumentParser(prog="python -m espnet_mlma.data.tokens")
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="`<id> <text>` files")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--token_type", choices=("char", "bpe"), required=True)
+    parser.add_argument("--token_type", choices=("char", "bpe"), required=True, help="tokens")
     parser.add_argument("--nbpe", type=int, default=500, help="number of BPE pieces")
     parser.add_argument("--bpemode", choices=("unigram", "bpe"), default="unigram")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What a corpus reader yields."""
+"""Utterances and drops, as corpus readers yield them, and their ids."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from espnet_mlma.audio.archives import ArchiveMember, AudioFile
+from espnet_mlma.audio.archives import AudioFile
 
 # Control characters, line and paragraph separators, and bytes that are not UTF-8.
 _UNSAFE = {"Cc", "Zl", "Zp", "Cs"}
@@ -16,21 +16,21 @@ _LONGEST_NAME = 255
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One transcribed stretch of speech by one speaker.
+    """One transcribed utterance of one speaker.
 
-    Args:
+    Attributes:
         id: `<speaker>-<rest>`, unique over all corpora.
-        audio: where the sound lies.
+        audio: its sound file.
         text: the transcript as the corpus has it.
-        speaker: `<corpus tag>_<language>_<name>`, of the characters A-Z a-z 0-9 and _ alone:
-            `-` sorts before all of them, so ids in C order are in the order of their speakers.
+        speaker: `<corpus tag>_<language>_<name>`, made of A-Z a-z 0-9 and _ only. `-` sorts before
+            these, so sorting by id also sorts by speaker, as Kaldi requires.
         lang: ISO 639-1 code.
-        start, end: the span of the recording in seconds; None for the whole file.
-        recording: id of the recording that the span is of; None for the whole file.
+        start, end: its span of the file in seconds; None for the whole file.
+        recording: id of the recording with the span; None for the whole file.
     """
 
     id: str
-    audio: AudioFile | ArchiveMember
+    audio: AudioFile
     text: str
     speaker: str
     lang: str
@@ -46,13 +46,13 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """One utterance that is left out.
+    """An utterance that is dropped.
 
-    Args:
-        id: of the utterance, or `<table>:<line>` where it has none.
-        reason: a word to count it by.
+    Attributes:
+        id: of the utterance, or `<table>:<line>` if it has none.
+        reason: key to count drops by.
         detail: what is wrong, and where.
-        speaker: as far as known, so that training does not hear a held-out one.
+        speaker: if known; a speaker of the test set must not be trained on.
     """
 
     id: str
@@ -67,46 +67,46 @@ def corpus_of(speaker: str) -> str:
 
 
 def speaker_id(tag: str, lang: str, name: str) -> str:
-    """The speaker id `<tag>_<lang>_<name>`; characters that would break sorting become `_`."""
+    """Make the speaker id `<tag>_<lang>_<name>`; characters that break sorting become `_`."""
     return f"{tag}_{lang}_{re.sub(r'[^A-Za-z0-9]', '_', name)}"
 
 
 def utterance_id(speaker: str, rest: str) -> str:
-    """Join a speaker and the rest to an id that can be the key of a table."""
+    """Make an utterance id from a speaker and the rest, valid as the key of a table."""
     return f"{speaker}-{table_key(rest)}"
 
 
 def table_key(text: str) -> str:
-    """Write blanks and control characters, which would end a table's key, as `%20` and so on."""
+    """Percent-encode blanks and control characters, which would end the key of a table."""
     return re.sub(r"[\s\x00-\x1f\x7f]", lambda found: quote(found[0]), text)
 
 
 def name_problem(name: str) -> str | None:
-    """Say why a name in a corpus's table cannot be that of one of its sound files.
+    """Say why a file name in a corpus's table is not safe to use.
 
     Args:
-        name: a file's name as the table has it, or its path below the corpus's folder.
+        name: as the table has it, or the path in the corpus's folder.
 
     Returns:
-        What is wrong with it; None if nothing is.
+        What is wrong; None: the name is safe.
     """
     if not name.strip():
-        return "an empty name of a sound file"
+        return "the name of the sound file is empty"
     if {"", ".."} & set(name.split("/")):
         return f"{_shown(name)}: leads out of the corpus's folder"
     return path_problem(name)
 
 
 def path_problem(path: str) -> str | None:
-    """Say why a path of a sound file cannot stand in a `wav.scp`; None: it can."""
+    """Say why a path is not valid in a `wav.scp`; None: it is valid."""
     if any(unicodedata.category(char) in _UNSAFE for char in path):
         return f"{_shown(path)}: has a control character or a byte that is not UTF-8"
     if path != path.strip():
-        return f"{_shown(path)}: begins or ends with a blank"
+        return f"{_shown(path)}: begins or ends with white space"
     if path.endswith("|"):
-        return f"{_shown(path)}: ends in |, which readers of wav.scp run as a command"
+        return f"{_shown(path)}: ends with |, so readers of wav.scp would run it as a command"
     if max(len(part.encode()) for part in path.split("/")) > _LONGEST_NAME:
-        return f"{_shown(path)}: a name of more than {_LONGEST_NAME} bytes"
+        return f"{_shown(path)}: has a name of more than {_LONGEST_NAME} bytes"
     return None
 
 

@@ -1,17 +1,17 @@
-"""Kaldi-style data folders, written whole or not at all."""
+"""Write the data folder of a set, complete or not at all."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_mlma.audio import AudioInfo
-from espnet_mlma.audio.archives import scp_value
-from espnet_mlma.data import tables as datadir
-from espnet_mlma.data.limits import HeldOut, drop_by_path, drop_by_sound, drop_by_text, span
-from espnet_mlma.data.probing import Audio, probe_all
+from espnet_mlma.audio.archives import AudioFile, scp_value
+from espnet_mlma.data import tables
+from espnet_mlma.data.checks import HeldOut, drop_by_audio, drop_by_path, drop_by_text, span
+from espnet_mlma.data.probing import probe_all
 from espnet_mlma.data.utterance import Drop, Utterance
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
@@ -20,13 +20,13 @@ from espnet_mlma.text import normalise
 
 @dataclass(frozen=True)
 class SetReport:
-    """What became of a set.
+    """What a set holds, and what was dropped from it.
 
     Attributes:
-        folder: where it is.
-        speakers: how many utterances of each were kept.
-        seconds: kept, by (language, corpus).
-        dropped: how many utterances, by reason.
+        folder: its data folder.
+        speakers: number of utterances of each speaker.
+        seconds: length by (language, corpus).
+        dropped: number of dropped utterances by reason.
     """
 
     folder: Path
@@ -36,7 +36,7 @@ class SetReport:
 
     @property
     def kept(self) -> int:
-        """How many utterances there are."""
+        """Number of utterances."""
         return sum(self.speakers.values())
 
     def __str__(self) -> str:
@@ -47,19 +47,19 @@ class SetReport:
             shares = ", ".join(f"{corpus} {part:.3f}" for corpus, part in parts.items())
             lines.append(f"  {lang} {sum(parts.values()):.3f} h ({shares})")
         if self.dropped:
-            counts = ", ".join(f"{reason} {n}" for reason, n in sorted(self.dropped.items()))
+            counts = tables.list_counts(self.dropped)
             lines.append(f"  dropped: {counts}; listed in {self.folder / 'dropped.tsv'}")
         return "\n".join(lines)
 
-    def heard_in(self, training: SetReport) -> str | None:
-        """A line about the speakers of this set whom training hears as well; None without any."""
+    def speaker_overlap(self, training: SetReport) -> str | None:
+        """Describe the speakers that this set shares with a training set; None: there are none."""
         shared = self.speakers.keys() & training.speakers
         if not shared:
             return None
         theirs = sum(self.speakers[speaker] for speaker in shared)
         return (
-            f"{self.folder.name}: training hears {len(shared)} of its {len(self.speakers)} "
-            f"speakers, whose are {theirs} of its {self.kept} utterances"
+            f"{self.folder.name}: {len(shared)} of {len(self.speakers)} speakers are also in "
+            f"training; they have {theirs} of {self.kept} utterances"
         )
 
 
@@ -71,34 +71,37 @@ def write_set(
     scored: bool = False,
     held_out: HeldOut | None = None,
 ) -> SetReport:
-    """Normalise, filter and write one set.
+    """Normalise, check and write one set.
 
     Args:
-        folder: the data folder; one that exists is replaced once the new one is whole.
-        utterances: what the readers yield; what they drop is counted with the rest.
+        folder: the data folder; an existing one is replaced when the new one is complete.
+        utterances: what the readers yield; their drops are counted too.
         nj: threads that read the lengths of the sound files.
         scored: a test set, from which only what cannot be scored is dropped.
-        held_out: what training may not hear; None for a set that is not trained on.
+        held_out: what must not be trained on; None for a set that is not trained on.
 
     Raises:
         MlmaError: two utterances share an id, nothing is left, or the folder cannot be written.
     """
     drops: list[Drop] = []
-    wanted = []
+    words: dict[str, str] = {}  # normalised transcripts
+    wanted: list[Utterance] = []
     for utterance in _unique(utterances):
         if isinstance(utterance, Drop):
             drops.append(utterance)
             continue
+        words[utterance.id] = normalise(utterance.text, utterance.lang)
         drop = held_out.drop(utterance) if held_out else None
-        drop = drop or drop_by_path(utterance) or drop_by_text(utterance, scored)
+        drop = drop or drop_by_path(utterance)
+        drop = drop or drop_by_text(utterance, words[utterance.id], scored)
         if drop:
             drops.append(drop)
         else:
             wanted.append(utterance)
-    infos = probe_all({utterance.audio for utterance in wanted}, nj, folder.name)
+    found = probe_all({utterance.audio for utterance in wanted}, nj, folder.name)
     kept = []
     for utterance in wanted:
-        drop = drop_by_sound(utterance, infos[utterance.audio], scored)
+        drop = drop_by_audio(utterance, found[utterance.audio])
         if drop:
             drops.append(drop)
         else:
@@ -107,35 +110,42 @@ def write_set(
     if not kept:
         raise MlmaError(_nothing_left(folder.name, drops, reasons))
     kept.sort(key=lambda utterance: utterance.id)
-    replace_folder(folder, lambda new: _write_files(new, kept, infos, drops))
+    infos = {audio: info for audio, info in found.items() if isinstance(info, AudioInfo)}
+
+    def fill(new: Path) -> None:
+        _write_tables(new, kept, words)
+        _write_audio(new, kept, infos)
+        tables.write_dropped(new / "dropped.tsv", ((d.id, d.reason, d.detail) for d in drops))
+
+    replace_folder(folder, fill)
     speakers = Counter(utterance.speaker for utterance in kept)
     return SetReport(folder, speakers, _seconds(kept, infos), reasons)
 
 
-def _unique(utterances: Iterable[Utterance | Drop]) -> Iterable[Utterance | Drop]:
-    places: dict[str, Audio] = {}
+def _unique(utterances: Iterable[Utterance | Drop]) -> Iterator[Utterance | Drop]:
+    places: dict[str, AudioFile] = {}
     for utterance in utterances:
-        if isinstance(utterance, Drop):
-            yield utterance
-            continue
-        if utterance.id in places:
-            raise MlmaError(
-                f"{utterance.id}: two utterances have this id: {places[utterance.id]} and "
-                f"{utterance.audio}; remove one"
-            )
-        places[utterance.id] = utterance.audio
+        if isinstance(utterance, Utterance):
+            if utterance.id in places:
+                raise MlmaError(
+                    f"{utterance.id}: duplicate id of {places[utterance.id]} and "
+                    f"{utterance.audio}; remove one"
+                )
+            places[utterance.id] = utterance.audio
         yield utterance
 
 
 def _nothing_left(name: str, drops: list[Drop], reasons: Counter[str]) -> str:
     if not drops:
-        return f"{name}: its corpora have no utterances; look at the folders they are read from"
-    counts = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items()))
+        return f"{name}: its corpora have no utterances; check their folders"
     first = drops[0]
-    return f"{name}: nothing left, dropped {counts}; for one {first.id}: {first.detail}"
+    counts = tables.list_counts(reasons)
+    return f"{name}: nothing left, dropped {counts}; the first, {first.id}: {first.detail}"
 
 
-def _seconds(kept: list[Utterance], infos: Mapping[Audio, AudioInfo]) -> dict:
+def _seconds(
+    kept: list[Utterance], infos: Mapping[AudioFile, AudioInfo]
+) -> dict[tuple[str, str], float]:
     seconds: dict[tuple[str, str], float] = defaultdict(float)
     for utterance in kept:
         start, end = span(utterance, infos[utterance.audio])
@@ -143,30 +153,25 @@ def _seconds(kept: list[Utterance], infos: Mapping[Audio, AudioInfo]) -> dict:
     return dict(sorted(seconds.items()))
 
 
-def _write_files(
-    folder: Path, kept: list[Utterance], infos: Mapping[Audio, AudioInfo], drops: list[Drop]
-) -> None:
+def _write_tables(folder: Path, kept: list[Utterance], words: Mapping[str, str]) -> None:
     speakers = {u.id: u.speaker for u in kept}
-    datadir.write(folder / "text", ((u.id, normalise(u.text, u.lang)) for u in kept))
-    datadir.write(folder / "utt2spk", speakers.items())
-    datadir.write(folder / "spk2utt", datadir.spk2utt(speakers))
-    datadir.write(folder / "utt2lang", ((u.id, u.lang) for u in kept))
-    # ESPnet's sampler draws a "dataset" and then a "category" in it; here that has to be a
-    # language and then a corpus in the language.
-    datadir.write(folder / "utt2dataset", ((u.id, u.lang) for u in kept))
-    datadir.write(folder / "utt2category", ((u.id, u.corpus) for u in kept))
-    _write_sound(folder, kept, infos)
-    dropped = ((drop.id, drop.reason, drop.detail) for drop in drops)
-    datadir.write_dropped(folder / "dropped.tsv", dropped)
+    tables.write(folder / "text", ((u.id, words[u.id]) for u in kept))
+    tables.write(folder / "utt2spk", speakers.items())
+    tables.write(folder / "spk2utt", tables.spk2utt(speakers))
+    tables.write(folder / "utt2lang", ((u.id, u.lang) for u in kept))
+    # ESPnet's sampler draws a "dataset" and then a "category" of it; these are a language and one
+    # of its corpora.
+    tables.write(folder / "utt2dataset", ((u.id, u.lang) for u in kept))
+    tables.write(folder / "utt2category", ((u.id, u.corpus) for u in kept))
 
 
-def _write_sound(folder: Path, kept: list[Utterance], infos: Mapping[Audio, AudioInfo]) -> None:
-    """Write `wav.scp`, and `segments` as soon as one utterance is a span of a recording."""
+def _write_audio(folder: Path, kept: list[Utterance], infos: Mapping[AudioFile, AudioInfo]) -> None:
+    """Write `wav.scp`, and `segments` if any utterance is a span of a recording."""
     recordings = {u.recording or u.id: scp_value(u.audio) for u in kept}
-    datadir.write(folder / "wav.scp", sorted(recordings.items()))
+    tables.write(folder / "wav.scp", sorted(recordings.items()))
     if any(u.recording for u in kept):
         rows = ((u, *span(u, infos[u.audio])) for u in kept)
-        datadir.write(
+        tables.write(
             folder / "segments",
             ((u.id, f"{u.recording or u.id} {start:.4f} {end:.4f}") for u, start, end in rows),
         )

@@ -13,7 +13,7 @@ import yaml
 from omniio import kaldi
 
 from espnet_mlma.audio import SAMPLE_RATE, as_samples, read_audio
-from espnet_mlma.data.tables import read, seen_from
+from espnet_mlma.data.tables import find_relative, read
 from espnet_mlma.decode.fingerprint import FILE
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.recogniser import Recogniser, by_length
@@ -78,7 +78,7 @@ def locate(where: str, below: Path) -> str:
     """
     file, colon, _ = where.rpartition(":")
     file = file if colon else where
-    found = seen_from(below, Path(file))
+    found = find_relative(below, Path(file))
     return str(found) + where[len(file) :] if found else where
 
 

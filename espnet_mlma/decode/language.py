@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from espnet_mlma.text.alphabet import LANGUAGES
+from espnet_mlma.text import LANGUAGES
 
 # One or two short words occur in any language.
 _LEAST_CHARACTERS = 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from espnet2.train.preprocessor import CommonPreprocessor
 
-from espnet_mlma.audio.archives import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.data.corpora import non_speech
 from espnet_mlma.errors import MlmaError
 

@@ -40,7 +40,7 @@ class SpeakingPreprocessor(NonSpeechPreprocessor):
         super().__init__(**options)
         self._folder = Path(sentences)
         if self.train:  # where a model is decoded its training set need not be
-            self._sentences = espeak.told(self._folder)
+            self._sentences = espeak.synthesised_sentences(self._folder)
             said = sum(sentence is not None for sentence in self._sentences.values())
             logging.info(f"{self._folder}: {said} of {len(self._sentences)} clips are said anew")
         self._speaker: tuple[int, espeak.Espeak] | None = None
@@ -70,4 +70,4 @@ class SpeakingPreprocessor(NonSpeechPreprocessor):
             self._speaker = os.getpid(), espeak.Espeak()
         rng = np.random.default_rng(np.random.randint(2**31))
         line = replace(synthetic.draw(lang, "train", 0, sentence, rng), id=uid)
-        return espeak.finish(self._speaker[1].say(line), line.snr, rng).astype(np.float32)
+        return espeak.finish(self._speaker[1].speak(line), line.snr, rng).astype(np.float32)

@@ -8,10 +8,8 @@ from importlib.util import find_spec
 
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.extras import require
-from espnet_mlma.text.language import NAMES as LANGUAGE_NAMES
+from espnet_mlma.text.language import LANGUAGE_TABLE, NAMES
 
-NAMES = LANGUAGE_NAMES | {"zh": "Chinese"}
-_WITHOUT_SPACES = {"zh"}
 # A run of letters and digits that are not Chinese, such as a name, stays one word among characters.
 _CHARACTERS = re.compile(r"\s+|[^\W\u2e80-\U0010ffff]+(?:[.'’-][^\W\u2e80-\U0010ffff]+)*|.")
 _OPENING, _CLOSING = {"Ps", "Pi"}, {"Pe", "Pf", "Po", "Pd"}
@@ -28,9 +26,13 @@ def name_of(language: str) -> str:
     return NAMES[language]
 
 
+def _has_spaces(language: str) -> bool:
+    return language not in LANGUAGE_TABLE or LANGUAGE_TABLE[language].has_spaces
+
+
 def separator(language: str) -> str:
     """What stands between two sentences."""
-    return "" if language in _WITHOUT_SPACES else " "
+    return " " if _has_spaces(language) else ""
 
 
 def pieces(text: str, language: str) -> tuple[str, ...]:
@@ -44,7 +46,7 @@ def pieces(text: str, language: str) -> tuple[str, ...]:
         language: of the text, ISO 639-1.
     """
     text = " ".join(text.split())
-    if language not in _WITHOUT_SPACES:
+    if _has_spaces(language):
         tokens = re.findall(r"\s*\S+", text)
     elif find_spec("rjieba"):
         tokens = require("rjieba").cut(text)

@@ -1,38 +1,95 @@
-"""What languages are called, and their tokens: `<it>` first in a text says that it is Italian."""
+"""The table of languages, and the tokens that name a language in a text.
+
+A language has its native letters and the accented letters that its dictionaries print in loanwords
+and its newspapers in foreign names (English "café", German "Garçon", Dutch "señor"). A letter
+outside both, such as Polish "ł" in Spanish, marks a clip whose text does not match its sound.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import cache
 
-NAMES = {
-    "en": "English",
-    "it": "Italian",
-    "fr": "French",
-    "es": "Spanish",
-    "de": "German",
-    "nl": "Dutch",
-}
+from espnet_mlma.errors import MlmaError
+
+_BASIC = "abcdefghijklmnopqrstuvwxyz"
 _TOKEN = re.compile(r"<([a-z]{2})>")
 
 
-def language_token(language: str) -> str:
-    """The symbol of a language, ISO 639-1."""
-    return f"<{language}>"
+@dataclass(frozen=True, slots=True)
+class Language:
+    """What the package knows about one language.
+
+    Attributes:
+        code: ISO 639-1.
+        name: in English.
+        native: letters of its own words; empty for a language that is only translated into.
+        loan: accented letters of loanwords and foreign names.
+        voice: eSpeak NG's voice.
+        fleurs: its folder in FLEURS.
+        has_spaces: words are separated by spaces.
+    """
+
+    code: str
+    name: str
+    native: str = ""
+    loan: str = ""
+    voice: str = ""
+    fleurs: str = ""
+    has_spaces: bool = True
+
+
+# The order seeds the synthetic corpora: append new languages.
+LANGUAGE_TABLE = {
+    language.code: language
+    for language in (
+        Language("en", "English", _BASIC, "àâäçèéêëîïñôöü", "en-us", "en_us"),
+        Language("it", "Italian", _BASIC + "àèéìíîòóùú", "âäçêëïñôöü", "it", "it_it"),
+        Language("fr", "French", _BASIC + "àâæçèéêëîïôœùûüÿ", "áäíñóöú", "fr", "fr_fr"),
+        Language("es", "Spanish", _BASIC + "áéíñóúü", "àâäçèêëïôö", "es", "es_419"),
+        Language("de", "German", _BASIC + "äöüß", "àáâçèéêëîïñóô", "de", "de_de"),
+        Language("nl", "Dutch", _BASIC + "áèéëêíïóöúü", "àâäçîñôû", "nl", "nl_nl"),
+        Language("zh", "Chinese", has_spaces=False),
+    )
+}
+LANGUAGES = tuple(code for code, language in LANGUAGE_TABLE.items() if language.native)
+NAMES = {code: language.name for code, language in LANGUAGE_TABLE.items()}
+
+
+@cache
+def alphabet(code: str) -> frozenset[str]:
+    """Return the letters that a transcript may hold, without apostrophe and space.
+
+    Args:
+        code: one of `LANGUAGES`.
+
+    Raises:
+        MlmaError: the recogniser does not know the language.
+    """
+    if code not in LANGUAGES:
+        raise MlmaError(f"no alphabet for language '{code}'; choose one of {' '.join(LANGUAGES)}")
+    return frozenset(LANGUAGE_TABLE[code].native + LANGUAGE_TABLE[code].loan)
+
+
+def language_token(code: str) -> str:
+    """Return the token of a language: `<it>` for Italian."""
+    return f"<{code}>"
 
 
 def language_of_token(token: str) -> str | None:
-    """The language, ISO 639-1, that a symbol stands for; None: it is no language token."""
+    """Return the code of the language that a token names; None for any other token."""
     found = _TOKEN.fullmatch(token)
     return found[1] if found else None
 
 
-def with_language(text: str, language: str) -> str:
-    """A text that begins with its language's token."""
-    return f"{language_token(language)} {text}"
+def with_language(text: str, code: str) -> str:
+    """Put the token of a language before a text."""
+    return f"{language_token(code)} {text}"
 
 
 def split_language(text: str) -> tuple[str | None, str]:
-    """A text's language, if it begins with a token of one, and the text without the token."""
+    """Split a text into the language that its first token names, if any, and the rest."""
     first, _, rest = text.partition(" ")
-    language = language_of_token(first)
-    return (None, text) if language is None else (language, rest)
+    code = language_of_token(first)
+    return (None, text) if code is None else (code, rest)

@@ -1,18 +1,18 @@
-"""From a transcript as written to the words as spoken.
+"""Turn a transcript as written into the words as spoken.
 
 The rules, in order:
 
-1. Unicode NFC, lower case. Letters keep their accents; an accent that has no composed letter
-   (Dutch stressed "bíj́n") is dropped, and so are invisible format characters.
-2. Ligatures of typesetting (ﬁ, ﬂ, Dutch ĳ) become their letters; ß, œ and æ are letters and stay.
-3. Every apostrophe-like mark becomes "'". Doubled ones and those that touch no letter or digit
-   are punctuation; an opening one and a later closing one around words are quotation marks. Other
+1. Unicode NFC, lower case. Letters keep their accents. An accent without a composed letter (Dutch
+   stressed "bíj́n") is dropped, and so are invisible format characters.
+2. Typographic ligatures (ﬁ, ﬂ, Dutch ĳ) become their letters. ß, œ and æ are letters and stay.
+3. Every apostrophe-like mark becomes "'". Doubled marks and marks that touch no letter or digit are
+   punctuation. An opening mark and a later closing mark around words are quotation marks. Other
    apostrophes stay ("l'eau", "'s avonds", "un po'", "goin'"). Elisions are not split.
 4. Hyphens, dashes and slashes become spaces: "peut-être" and "e/o" are two words each, in reference
    and hypothesis alike.
 5. All other punctuation and symbols become spaces, and runs of spaces become one.
 
-Digits stay: how they are spoken is not known here, so `check` turns such a clip away from training.
+Digits stay: nothing here says how they were spoken. `training_problem` rejects them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from espnet_mlma.text.alphabet import alphabet
+from espnet_mlma.text.language import alphabet
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼʻ`´′＇", "'"))
 _LIGATURES = str.maketrans(
@@ -35,10 +35,10 @@ def normalise(text: str, lang: str) -> str:
 
     Args:
         text: a transcript in any Unicode form.
-        lang: its language; the rules are shared, so this only says which languages are served.
+        lang: its language; all languages share the rules, so it is only checked.
 
     Returns:
-        Words parted by single spaces; empty when nothing is spoken. Idempotent.
+        Words separated by single spaces; empty if the text has no words. Idempotent.
 
     Raises:
         MlmaError: the language has no alphabet.
@@ -52,20 +52,20 @@ def normalise(text: str, lang: str) -> str:
     return " ".join("".join(c if c.isalnum() or c == "'" else " " for c in words).split())
 
 
-def check(text: str, lang: str) -> str | None:
+def training_problem(text: str, words: str, lang: str) -> str | None:
     """Say why a transcript cannot be trained on.
 
     Args:
         text: the transcript as the corpus has it: a "%" that `normalise` removes was spoken.
+        words: `normalise(text, lang)`.
         lang: its language.
 
     Returns:
-        `empty_text`, `digits`, `out_of_alphabet`, or None when the text is good.
+        `empty_text`, `digits`, `out_of_alphabet`, or None if there is no problem.
 
     Raises:
         MlmaError: the language has no alphabet.
     """
-    words = normalise(text, lang)
     if not words:
         return "empty_text"
     if any(char.isnumeric() for char in words):
@@ -76,7 +76,7 @@ def check(text: str, lang: str) -> str | None:
 
 
 def _without_quotation_marks(text: str) -> str:
-    """Put spaces for apostrophes that are punctuation: stray, doubled, or pairs around words."""
+    """Replace apostrophes that are punctuation with spaces: stray, doubled, or around words."""
     text = re.sub("'{2,}", " ", text)
     stray_or_paired = set()
     opened = []

@@ -2,10 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from espnet_mlma.data import tables as datadir
-from espnet_mlma.data.filter import filter_folder
+from espnet_mlma.data import tables
+from espnet_mlma.data.filter import LengthLimits, ctc_frames, filter_folder
 from espnet_mlma.data.format_audio import format_folder
-from espnet_mlma.data.limits import Limits
 from espnet_mlma.errors import MlmaError
 
 
@@ -21,23 +20,23 @@ from espnet_mlma.errors import MlmaError
     ],
 )
 def test_each_limit(seconds: float, text: str, reason: str | None) -> None:
-    found = Limits(0.3, 30).reason(seconds, text)
+    found = LengthLimits(0.3, 30).problem(seconds, text)
     assert (found and found[0]) == reason
 
 
 def test_a_filtered_folder_agrees_in_all_its_tables(make_data, tmp_path: Path) -> None:
     org, out = tmp_path / "org", tmp_path / "train"
     format_folder(make_data(5), org, nj=1)
-    texts = datadir.read(org / "text", "")
+    texts = tables.read(org / "text", "")
     first, second = list(texts)[:2]
-    datadir.write(org / "text", (texts | {first: "", second: "x" * 40}).items())
-    counts = filter_folder(org, out, Limits(0.3, 30))
+    tables.write(org / "text", (texts | {first: "", second: "x" * 40}).items())
+    counts = filter_folder(org, out, LengthLimits(0.3, 30))
     assert counts == {"kept": 3, "empty_text": 1, "too_many_symbols": 1}
-    tables = ("wav.scp", "text", "utt2spk", "utt2num_samples", "utt2category", "utt2dataset")
-    assert {tuple(datadir.read(out / name, "")) for name in tables} == {tuple(list(texts)[2:])}
-    spoken = datadir.read(out / "utt2lang", "")
+    names = ("wav.scp", "text", "utt2spk", "utt2num_samples", "utt2category", "utt2dataset")
+    assert {tuple(tables.read(out / name, "")) for name in names} == {tuple(list(texts)[2:])}
+    spoken = tables.read(out / "utt2lang", "")
     expected = {id_: f"<{spoken[id_]}> {text}" for id_, text in list(texts.items())[2:]}
-    assert datadir.read(out / "text_lang", "") == expected
+    assert tables.read(out / "text_lang", "") == expected
     dropped = (out / "dropped.tsv").read_text().splitlines()[1:]
     assert dropped[0] == f"{first}\tempty_text\tno words"
     assert (out / "audio_format").read_text() == "flac.ark\n"
@@ -47,11 +46,15 @@ def test_what_stage_3_has_not_finished_is_not_taken(make_data, tmp_path: Path) -
     format_folder(make_data(1), tmp_path / "org", nj=1)
     (tmp_path / "org" / "wav.scp").unlink()
     with pytest.raises(MlmaError, match=r"wav\.scp: no such file; run stage 3 first"):
-        filter_folder(tmp_path / "org", tmp_path / "train", Limits(0.3, 30))
+        filter_folder(tmp_path / "org", tmp_path / "train", LengthLimits(0.3, 30))
 
 
 def test_limits_that_leave_nothing_are_an_error(make_data, tmp_path: Path) -> None:
     format_folder(make_data(2), tmp_path / "org", nj=1)
     with pytest.raises(MlmaError, match="nothing left, dropped {'too_short': 2}; widen"):
-        filter_folder(tmp_path / "org", tmp_path / "train", Limits(5, 30))
+        filter_folder(tmp_path / "org", tmp_path / "train", LengthLimits(5, 30))
     assert not (tmp_path / "train").exists()
+
+
+def test_ctc_needs_a_blank_between_equal_symbols() -> None:
+    assert [ctc_frames(text) for text in ("", "a", "ab", "aab", "aaa")] == [0, 1, 2, 4, 5]

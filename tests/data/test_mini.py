@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from espnet_mlma.data.corpora import mini
-from espnet_mlma.data.corpora.espeak import Espeak, Line
+from espnet_mlma.data.corpora.espeak import Espeak, SynthesisLine
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.text import LANGUAGES, alphabet, normalise
 
@@ -32,7 +32,7 @@ def texts(root: Path, lang: str, split: str) -> list[str]:
 @pytest.mark.parametrize("lang", LANGUAGES)
 class TestSentences:
     def test_default_plan_has_the_stated_sizes_and_no_sentence_twice(self, lang):
-        plan = mini.plan(lang, 1, mini.Size())
+        plan = mini.plan(lang, 1, mini.SplitSizes())
         assert {split: len(lines) for split, lines in plan.items()} == {
             "train": 400,
             "dev": 20,
@@ -42,14 +42,14 @@ class TestSentences:
         assert len(set(said)) == len(said)
 
     def test_held_out_words_are_trained_and_held_out_voices_are_not(self, lang):
-        plan = mini.plan(lang, 1, mini.Size())
+        plan = mini.plan(lang, 1, mini.SplitSizes())
         words = {split: {w for u in plan[split] for w in u.text.split()} for split in plan}
         assert words["dev"] | words["test"] <= words["train"]
         voices = [{line.voice for line in lines} for lines in plan.values()]
         assert sum(map(len, voices)) == len(set.union(*voices)) == 15
 
     def test_sentences_are_normal_and_short(self, lang):
-        for line in mini.plan(lang, 1, mini.Size())["train"]:
+        for line in mini.plan(lang, 1, mini.SplitSizes())["train"]:
             assert normalise(line.text, lang) == line.text
             assert 2 <= len(line.text.split()) <= 10
 
@@ -62,13 +62,13 @@ class TestSentences:
         assert any(not c.isascii() for c in letters) or lang == "en"
 
     def test_the_seed_decides(self, lang):
-        size = mini.Size(30, 2, 2)
+        size = mini.SplitSizes(30, 2, 2)
         assert mini.plan(lang, 1, size) == mini.plan(lang, 1, size) != mini.plan(lang, 2, size)
 
 
 def test_too_many_sentences_is_an_error_that_names_the_language():
     with pytest.raises(MlmaError, match="it: found .* of 10000"):
-        mini.plan("it", 1, mini.Size(train=10_000))
+        mini.plan("it", 1, mini.SplitSizes(train=10_000))
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
@@ -166,7 +166,7 @@ def test_a_second_run_at_once_is_told_who_speaks(tmp_path):
     root = tmp_path / "db"
     first = generate_elsewhere(tmp_path / "main.py", root, 400)
     wait_for_clips(first, root)
-    said = f"it: process {first.pid} on {socket.gethostname()} speaks it already; wait for it"
+    said = f"it: process {first.pid} on {socket.gethostname()} synthesises it already; wait for it"
     with pytest.raises(MlmaError, match=said):
         mini.generate(root, train=400, dev=1, test=1, languages=["it", "fr"])
     first.kill()
@@ -191,6 +191,6 @@ def test_a_split_that_was_not_made_is_named(tmp_path):
 
 @pytest.mark.parametrize("voice", ["fr-fr", "de+nobody", "nobody"])
 def test_a_voice_that_cannot_be_set_is_an_error(voice):
-    line = Line("u", "s", "bonjour", voice, 140, 50, 30)
+    line = SynthesisLine("u", "s", "bonjour", voice, 140, 50, 30)
     with pytest.raises(MlmaError, match="no voice"):
-        Espeak().say(line)
+        Espeak().speak(line)

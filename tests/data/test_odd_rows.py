@@ -11,10 +11,10 @@ import pytest
 import soundfile
 
 from espnet_mlma.audio.archives import AudioFile
-from espnet_mlma.data import tables as datadir
+from espnet_mlma.data import tables
+from espnet_mlma.data.checks import HeldOut
 from espnet_mlma.data.corpora import commonvoice, fleurs, librispeech, mini, mls, voxpopuli
 from espnet_mlma.data.format_audio import format_folder
-from espnet_mlma.data.limits import HeldOut
 from espnet_mlma.data.utterance import Drop, Utterance
 from espnet_mlma.data.writer import write_set
 from espnet_mlma.errors import MlmaError
@@ -123,9 +123,9 @@ def kept(reader, tmp_path: Path, lang: str) -> dict[str, str]:
     rows = reader.prepare(tmp_path / "corpus", lang, "test")
     write_set(tmp_path / "data", rows, nj=1, scored=True)
     counts = format_folder(tmp_path / "data", tmp_path / "dump", nj=1)
-    sound = datadir.read(tmp_path / "data/wav.scp", "")
+    sound = tables.read(tmp_path / "data/wav.scp", "")
     assert not any(value.endswith("|") for value in sound.values())
-    texts = datadir.read(tmp_path / "dump/text", "")
+    texts = tables.read(tmp_path / "dump/text", "")
     assert counts["kept"] == len(texts)
     return texts
 

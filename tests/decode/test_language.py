@@ -1,6 +1,7 @@
 import pytest
 
-from espnet_mlma.decode.language import LANGUAGES, guess_language
+from espnet_mlma.decode.language import guess_language
+from espnet_mlma.text import LANGUAGES
 
 SENTENCES = {
     "de": "wir haben gestern mit den nachbarn über das wetter gesprochen",

@@ -9,7 +9,7 @@ from babble import babble
 
 import espnet_mlma
 from espnet_mlma.data.corpora import espeak, non_speech
-from espnet_mlma.data.corpora.espeak import Line
+from espnet_mlma.data.corpora.espeak import SynthesisLine
 from espnet_mlma.decode import Decoding
 from espnet_mlma.decode.recogniser import Recogniser
 from espnet_mlma.decode.speech2text import Speech2Text
@@ -81,8 +81,8 @@ def unguarded(guarded) -> Recogniser:
 def speech() -> np.ndarray:
     """Speak a sentence of some three seconds with eSpeak NG, (time,) float32."""
     text = "The old boat is in the harbour and the children look at it."
-    line = Line("a-1", "a", text, "en-us+f1", 140, 50, 35)
-    sound = espeak.finish(espeak.Espeak().say(line), 35, np.random.default_rng(0))
+    line = SynthesisLine("a-1", "a", text, "en-us+f1", 140, 50, 35)
+    sound = espeak.finish(espeak.Espeak().speak(line), 35, np.random.default_rng(0))
     return sound.astype(np.float32)
 
 
@@ -153,8 +153,8 @@ def test_every_part_of_speech_is_speech(condition, speech):
     "lang, word", [("en", "No."), ("it", "Sì."), ("de", "Ja."), ("fr", "Oui.")]
 )
 def test_a_single_word_is_speech(lang, word):
-    line = Line("a-1", "a", word, f"{espeak.BASE_VOICES[lang]}+m1", 150, 50, 35)
-    samples = espeak.finish(espeak.Espeak().say(line), 35, np.random.default_rng(0))
+    line = SynthesisLine("a-1", "a", word, espeak.voice_of(lang, "m1"), 150, 50, 35)
+    samples = espeak.finish(espeak.Espeak().speak(line), 35, np.random.default_rng(0))
     silence = np.zeros(RATE, np.float32)
     for sound in (samples, np.concatenate([silence, samples, silence])):
         seconds = len(sound) / RATE

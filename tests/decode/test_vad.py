@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from espnet_mlma.audio import SAMPLE_RATE, read_audio
-from espnet_mlma.data.corpora.espeak import Espeak, Line
+from espnet_mlma.data.corpora.espeak import Espeak, SynthesisLine
 from espnet_mlma.decode.vad import speech_spans
 from espnet_mlma.errors import MlmaError
 
@@ -27,7 +27,9 @@ def spoken() -> list[np.ndarray]:
     espeak = Espeak()
     clips = []
     for text in SENTENCES:
-        said = espeak.say(Line("a", "a", text, "en-us+m3", 140, 50, 30.0)).astype(np.float32)
+        said = espeak.speak(SynthesisLine("a", "a", text, "en-us+m3", 140, 50, 30.0)).astype(
+            np.float32
+        )
         loud = np.flatnonzero(np.abs(said) > 0.02 * np.abs(said).max())
         clips.append(said[loud[0] : loud[-1] + 1])
     return clips

@@ -6,7 +6,7 @@ import torch
 from espnet2.asr.frontend.default import DefaultFrontend
 from espnet2.asr.specaug.specaug import SpecAug
 
-from espnet_mlma.data.corpora.espeak import Espeak, Line, finish
+from espnet_mlma.data.corpora.espeak import Espeak, SynthesisLine, finish
 from espnet_mlma.espnet.masks import ClipSpecAug
 
 BINS = 80
@@ -73,7 +73,9 @@ def test_a_mask_holds_the_mean_of_the_clip():
 
 def test_zero_is_louder_than_speech():
     """Why masks are filled with the mean: of samples in -1..1, energies are below 1."""
-    said = Espeak().say(Line("u", "s", "la casa e il mare sono qui vicino", "it+m1", 150, 50, 30))
+    said = Espeak().speak(
+        SynthesisLine("u", "s", "la casa e il mare sono qui vicino", "it+m1", 150, 50, 30)
+    )
     speech = torch.tensor(finish(said, 30, np.random.default_rng(1)), dtype=torch.float32)
     frontend = DefaultFrontend(fs="16k", n_fft=512, win_length=400, hop_length=160, center=False)
     features, _ = frontend(speech[None], torch.tensor([len(speech)]))

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from espnet_mlma.audio.archives import AudioFile
-from espnet_mlma.data import tables as datadir
+from espnet_mlma.data import tables
 from espnet_mlma.data.utterance import Utterance
 from espnet_mlma.data.writer import write_set
 from espnet_mlma.text import LANGUAGES
@@ -146,7 +146,7 @@ def test_stages_2_to_5_write_what_espnets_do(recipe: Path) -> None:
     options += ["--speed_perturb_factors", "0.9 1.0"]
     done = run(recipe, "asr.sh", *options)
     assert done.stderr == ""
-    ids = list(datadir.read(recipe / "dump/raw/train_sp/wav.scp", ""))
+    ids = list(tables.read(recipe / "dump/raw/train_sp/wav.scp", ""))
     assert len(ids) == 12
     assert sum(id_.startswith("sp0.9-") for id_ in ids) == 6
     expected = {"wav.scp", "text", "utt2spk", "spk2utt", "utt2num_samples", "feats_type"}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from espnet_mlma.audio import AudioInfo
-from espnet_mlma.audio.archives import ArchiveMember, AudioFile
+from espnet_mlma.audio.archives import AudioFile
 from espnet_mlma.data.corpora import commonvoice, librispeech, voxpopuli
 from espnet_mlma.data.probing import probe_all
 from espnet_mlma.data.utterance import Utterance
@@ -64,7 +64,7 @@ def test_doubles_and_archives_are_refused():
     rows = [utterance("cv_en_a-1", "/x/1.mp3")] * 2
     with pytest.raises(MlmaError, match="two utterances have this id"):
         put_together(rows, infos(rows))
-    member = ArchiveMember(Path("x.tar"), "a.wav")
+    member = AudioFile(Path("x.tar"), "a.wav")
     with pytest.raises(MlmaError, match="in an archive"):
         put_together([Utterance("a", member, "x", "s", "en")], {member: AudioInfo(16000, 16000)})
 

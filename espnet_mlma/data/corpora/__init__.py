@@ -1,1 +1,1 @@
-"""Readers for the speech corpora of the recipe, and the writer of its data folders."""
+"""Readers of the recipe's speech corpora."""

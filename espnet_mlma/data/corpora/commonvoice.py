@@ -1,4 +1,4 @@
-"""Common Voice: sentences read by volunteers into their browsers.
+"""Common Voice: sentences read by volunteers in their browsers.
 
 Release 20.0 (December 2024), hours of the official train split: en 1774, de 947, fr 829, es 499,
 it 249, nl 46. 48 or 32 kHz MP3, cased and punctuated text. CC0. Ardila et al., "Common Voice: a
@@ -23,19 +23,19 @@ from espnet_mlma.errors import MlmaError
 TAG = "cv"
 HOME = "https://commonvoice.mozilla.org/datasets"
 _COLUMNS = ("client_id", "path", "sentence")
-_CLIENT_ID_CHARS = 32  # of 128: enough to tell people apart, short enough to read
+_CLIENT_ID_CHARS = 32  # of 128; enough to be unique
 
 
 def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
     """Read one official split of Common Voice in one language.
 
     Args:
-        root: the folder that holds one release `cv-corpus-*`, or a release itself.
+        root: a release `cv-corpus-*`, or a folder with exactly one.
         lang: language code.
         split: `train`, `dev` or `test`.
 
     Raises:
-        MlmaError: the split is not there, there are several releases, or the table is damaged.
+        MlmaError: the split is missing, there are several releases, or the table is damaged.
     """
     folder = _release(root, lang) / lang
     table = require(folder / f"{split}.tsv", "Common Voice", HOME)
@@ -53,7 +53,7 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
 def _release(root: Path, lang: str) -> Path:
     if (root / lang).is_dir():
         return root
-    # The archives that releases come in may lie beside them.
+    # The downloaded archives may be there too.
     releases = sorted(folder for folder in root.glob("cv-corpus-*") if folder.is_dir())
     if len(releases) > 1:
         names = ", ".join(release.name for release in releases)

@@ -32,12 +32,12 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
         split: a part's name, such as `train-clean-100`.
 
     Raises:
-        MlmaError: the part is not there, or a transcript file is damaged.
+        MlmaError: the part is missing, or a transcript file is damaged.
     """
     if lang != "en":
-        raise MlmaError(f"LibriSpeech: it is in English, not in '{lang}'")
+        raise MlmaError(f"LibriSpeech: it has no language '{lang}', only en")
     part = require(root / split, "LibriSpeech", HOME)
-    # Copies by macOS bring files `._*` along.
+    # macOS adds files `._*` to copies.
     transcripts = sorted(t for t in part.glob("*/*/*.trans.txt") if not t.name.startswith("."))
     if not transcripts:
         raise MlmaError(f"LibriSpeech: no *.trans.txt under {part.absolute()}; unpack it again")

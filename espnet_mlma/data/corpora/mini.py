@@ -1,8 +1,8 @@
-"""mini: short sentences in six languages, spoken by eSpeak NG, made on the spot.
+"""mini: short sentences in six languages, synthesised by eSpeak NG.
 
-A toy corpus to try the whole recipe on: no download, no licence question, deterministic from a
-seed. The sentences come from `mini_grammar.yaml`. dev and test hold sentences and voices that
-train does not have, but no word that train does not have. The layout is that of `espeak.py`.
+A toy corpus to try the whole recipe on: no download, no licence question, deterministic given a
+seed. The sentences come from `mini_grammar.yaml`. dev and test have other sentences and voices than
+train, but no other words. The layout is that of `espeak.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import numpy as np
 import yaml
 
 from espnet_mlma.data.corpora import espeak
-from espnet_mlma.data.corpora.espeak import BASE_VOICES, SPLITS, Line
+from espnet_mlma.data.corpora.espeak import SPLITS, SynthesisJob, SynthesisLine, voice_of
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.text import LANGUAGES
 
+TAG = "mini"
 VARIANTS = {
     "train": ("m1", "m2", "m4", "m6", "m8", "Alex", "Mario", "f1", "f4", "f5", "Andrea"),
     "dev": ("m7", "f3"),
@@ -30,8 +32,8 @@ _GRAMMAR = Path(__file__).with_name("mini_grammar.yaml")
 
 
 @dataclass(frozen=True)
-class Size:
-    """How many sentences per language."""
+class SplitSizes:
+    """Number of sentences per language in each split."""
 
     train: int = 400
     dev: int = 20
@@ -45,56 +47,56 @@ def generate(
     train: int = 400,
     dev: int = 20,
     test: int = 40,
-    languages: Iterable[str] = tuple(BASE_VOICES),
+    languages: Iterable[str] = LANGUAGES,
     nj: int = 2,
 ) -> None:
-    """Make the corpus, or what is missing of it; the same arguments again do nothing.
+    """Make the missing languages of the corpus.
 
     Args:
         root: folder of the corpus.
         seed: of sentences, voices, rates, pitches and noise.
-        train: sentences per language; dev and test alike.
-        languages: en, it, fr, es, de, nl or some of them.
-        nj: languages rendered at once.
+        train, dev, test: sentences per language.
+        languages: some of `LANGUAGES`.
+        nj: processes, each with one language.
 
     Raises:
         MlmaError: the grammar has too few sentences, or a file cannot be written.
     """
-    size = Size(train, dev, test)
+    sizes = SplitSizes(train, dev, test)
     jobs = {}
     for lang in languages:
-        noise, make = [seed, list(BASE_VOICES).index(lang), 1], partial(plan, lang, seed, size)
-        jobs[lang] = espeak.Job(_parameters(lang, seed, size), noise, make)
-    espeak.speak(root, "mini", jobs, nj)
+        noise, make = [seed, LANGUAGES.index(lang), 1], partial(plan, lang, seed, sizes)
+        jobs[lang] = SynthesisJob(_parameters(lang, seed, sizes), noise, make)
+    espeak.synthesise(root, "mini", jobs, nj)
 
 
 prepare = partial(espeak.read, "mini")
 
 
-def _parameters(lang: str, seed: int, size: Size) -> dict[str, object]:
+def _parameters(lang: str, seed: int, sizes: SplitSizes) -> dict[str, object]:
     digest = sha256(json.dumps(grammar()[lang]).encode()).hexdigest()
-    return {"seed": seed, **asdict(size), "grammar": digest}
+    return {"seed": seed, **asdict(sizes), "grammar": digest}
 
 
-def plan(lang: str, seed: int, size: Size) -> dict[str, list[Line]]:
-    """The sentences of each split, each with a voice, a rate, a pitch and a noise level.
+def plan(lang: str, seed: int, sizes: SplitSizes) -> dict[str, list[SynthesisLine]]:
+    """Draw the sentences of each split, each with a voice, rate, pitch and noise level.
 
     Args:
-        lang: en, it, fr, es, de or nl.
-        seed: of all that is drawn.
-        size: sentences per split.
+        lang: one of `LANGUAGES`.
+        seed: of all draws.
+        sizes: sentences per split.
 
     Raises:
-        MlmaError: the grammar has fewer sentences than asked for.
+        MlmaError: the grammar has too few sentences.
     """
-    rng = np.random.default_rng([seed, list(BASE_VOICES).index(lang)])
+    rng = np.random.default_rng([seed, LANGUAGES.index(lang)])
     seen: set[str] = set()
-    train = _draw(lang, rng, size.train, seen)
+    train = _draw(lang, rng, sizes.train, seen)
     words = {word for text in train for word in text.split()}
     texts = {
         "train": train,
-        "dev": _draw(lang, rng, size.dev, seen, words),
-        "test": _draw(lang, rng, size.test, seen, words),
+        "dev": _draw(lang, rng, sizes.dev, seen, words),
+        "test": _draw(lang, rng, sizes.test, seen, words),
     }
     return {
         split: [_line(lang, split, i, text, rng) for i, text in enumerate(texts[split])]
@@ -105,7 +107,7 @@ def plan(lang: str, seed: int, size: Size) -> dict[str, list[Line]]:
 def _draw(
     lang: str, rng: np.random.Generator, count: int, seen: set[str], words: set[str] | None = None
 ) -> list[str]:
-    """`count` sentences not in `seen`, to which they are added; all their words in `words`."""
+    """Draw `count` sentences that are not in `seen`, made of `words` only; add them to `seen`."""
     drawn: list[str] = []
     misses = 0
     while len(drawn) < count and misses < 2000:
@@ -131,7 +133,7 @@ def _expand(rules: dict[str, list[str]], symbol: str, rng: np.random.Generator) 
 
 @cache
 def grammar() -> dict[str, dict[str, list[str]]]:
-    """The grammar: language -> rule -> alternatives."""
+    """Read the grammar: language -> rule -> alternatives."""
     languages = yaml.safe_load(_GRAMMAR.read_text(encoding="utf-8"))
     return {
         lang: {name: [a.strip() for a in body.split("|")] for name, body in rules.items()}
@@ -139,14 +141,14 @@ def grammar() -> dict[str, dict[str, list[str]]]:
     }
 
 
-def _line(lang: str, split: str, number: int, text: str, rng: np.random.Generator) -> Line:
+def _line(lang: str, split: str, number: int, text: str, rng: np.random.Generator) -> SynthesisLine:
     variant = VARIANTS[split][number % len(VARIANTS[split])]
-    speaker = f"mini_{lang}_{variant}"
-    return Line(
+    speaker = f"{TAG}_{lang}_{variant}"
+    return SynthesisLine(
         id=f"{speaker}-{split}{number:05d}",
         speaker=speaker,
         text=text,
-        voice=f"{BASE_VOICES[lang]}+{variant}",
+        voice=voice_of(lang, variant),
         rate=int(rng.integers(115, 156)),
         pitch=int(rng.integers(35, 66)),
         snr=float(rng.uniform(20, 35)),

@@ -1,6 +1,6 @@
-"""mini_en: the English of `mini`, with so many sentences that none is learnt by heart.
+"""mini_en: the English part of `mini` with more sentences, too many to memorise.
 
-For the demonstration of translation; layout and voices are those of `mini.py`.
+For the demonstration of translation. Layout and voices are those of `mini.py`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from pathlib import Path
 
 from espnet_mlma.data.corpora import mini
 
-_SENTENCES = 1200  # of some two thousand that there are
+TAG = "minien"
+_SENTENCES = 1200  # the grammar has about 2000
 
 
 def generate(root: Path, *, nj: int = 2) -> None:
-    """Make the corpus, unless that is done; arguments as of `mini.generate`."""
+    """Make the corpus unless it is finished; arguments as in `mini.generate`."""
     mini.generate(root, train=_SENTENCES, languages=["en"], nj=nj)
 
 

@@ -18,34 +18,27 @@ from espnet_mlma.audio.archives import AudioFile
 from espnet_mlma.data.corpora.tsv import checked, read_lines, require
 from espnet_mlma.data.utterance import Drop, Utterance, speaker_id, utterance_id
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.text.language import LANGUAGE_TABLE, LANGUAGES
 
 TAG = "mls"
 HOME = "https://www.openslr.org/94"
-_NAMES = {
-    "en": "english",
-    "it": "italian",
-    "fr": "french",
-    "es": "spanish",
-    "de": "german",
-    "nl": "dutch",
-}
 
 
 def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
-    """Read one split of MLS in one language; the FLAC edition where both are there.
+    """Read one split of MLS in one language; if both editions exist, the FLAC one.
 
     Args:
-        root: the folder that holds `mls_<language>` or `mls_<language>_opus`.
+        root: the folder with `mls_<language>` or `mls_<language>_opus`.
         lang: language code.
         split: `train`, `dev` or `test`.
 
     Raises:
-        MlmaError: the split is not there, or its transcripts are damaged.
+        MlmaError: the split is missing, or its transcripts are damaged.
     """
-    if lang not in _NAMES:
-        raise MlmaError(f"MLS: no language '{lang}' in it that this recipe knows")
-    flac = root / f"mls_{_NAMES[lang]}"
-    opus = root / f"mls_{_NAMES[lang]}_opus"
+    if lang not in LANGUAGES:
+        raise MlmaError(f"MLS: unknown language '{lang}'; choose one of {' '.join(LANGUAGES)}")
+    flac = root / f"mls_{LANGUAGE_TABLE[lang].name.lower()}"
+    opus = flac.with_name(f"{flac.name}_opus")
     edition, suffix = (opus, "opus") if opus.is_dir() and not flac.is_dir() else (flac, "flac")
     transcripts = require(edition / split / "transcripts.txt", "MLS", HOME)
     for row in read_lines(transcripts, 2, "\t"):

@@ -1,7 +1,7 @@
-"""Sound without speech, drawn at random: what a recogniser must learn to write nothing for.
+"""Draw random audio without speech, for which a recogniser must learn to output nothing.
 
-Digital silence, noise of any colour, hum, notes, clicks, alone or in layers, at any level. Made
-with NumPy alone, so that training needs no recordings.
+Digital silence, coloured noise, hum, notes and clicks, alone or mixed, at any level. It is made by
+NumPy, so that training needs no recordings.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from functools import partial
 
 import numpy as np
 
-from espnet_mlma.audio.archives import SAMPLE_RATE
+from espnet_mlma.audio import SAMPLE_RATE
 
 _LOUDEST = 0.99
 Layer = Callable[[np.random.Generator, int], np.ndarray]
 
 
 def draw(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Draw one or two layers of non-speech.
+    """Draw one layer of non-speech, or a mix of two.
 
     Args:
-        rng: of all that is drawn.
+        rng: source of the draws.
         samples: length at 16 kHz.
 
     Returns:
@@ -37,14 +37,14 @@ def draw(rng: np.random.Generator, samples: int) -> np.ndarray:
             layer = layer * _gate(rng, samples)
         sound += layer
     if rng.random() < 0.2:
-        sound += rng.choice((-1, 1)) * _gain(rng, -70, -10)  # an offset
+        sound += rng.choice((-1, 1)) * _gain(rng, -70, -10)  # DC offset
     return np.clip(sound, -_LOUDEST, _LOUDEST).astype(np.float32)
 
 
 def background(rng: np.random.Generator, samples: int) -> np.ndarray:
     """Draw what may surround an utterance in a recording: silence or steady noise.
 
-    Args, Returns: as of `draw`.
+    Arguments and result are those of `draw`.
     """
     if not samples:
         return np.zeros(0, np.float32)
@@ -53,14 +53,14 @@ def background(rng: np.random.Generator, samples: int) -> np.ndarray:
 
 
 def silence(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Zeros, or zeros with dither of the least significant bits."""
+    """Draw digital silence, or dither of the least significant bits."""
     if rng.random() < 0.5:
         return np.zeros(samples)
     return np.round(rng.normal(0, rng.uniform(0.2, 2), samples)) / 32768
 
 
 def noise(rng: np.random.Generator, samples: int, loudest: float = -15) -> np.ndarray:
-    """Noise of a random spectrum that may swell and change slowly; -90 to `loudest` dBFS."""
+    """Draw noise of a random, possibly varying spectrum and level; -90 to `loudest` dBFS."""
     sound = _coloured(rng, samples)
     if rng.random() < 0.3:
         turn = _slow(rng, samples)
@@ -71,7 +71,7 @@ def noise(rng: np.random.Generator, samples: int, loudest: float = -15) -> np.nd
 
 
 def hum(rng: np.random.Generator, samples: int, loudest: float = -15) -> np.ndarray:
-    """A steady tone with harmonics, as of mains or motors, mostly in a little noise."""
+    """Draw a steady tone with harmonics, as of mains or motors, usually with some noise."""
     base = rng.choice((50, 60, 100, 120, rng.uniform(30, 1000)))
     orders = np.arange(1, 1 + max(1, int(min(20, 7000 / base))))
     levels = rng.uniform(0, 1, len(orders)) * orders ** -rng.uniform(0, 2)
@@ -86,11 +86,11 @@ def hum(rng: np.random.Generator, samples: int, loudest: float = -15) -> np.ndar
 
 
 def notes(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Chords, melodies and arpeggios of one instrument, one to four voices."""
+    """Draw chords, melodies and arpeggios of one instrument in one to four voices."""
     sound = np.zeros(samples)
     partials = rng.integers(1, 13)
     ratios = np.arange(1, partials + 1) * 1.0
-    if rng.random() < 0.2:  # a bell's partials are no harmonics
+    if rng.random() < 0.2:  # inharmonic, as of a bell
         ratios = np.sort(rng.uniform(1, 8, partials))
     levels = rng.uniform(0.1, 1, partials) * ratios ** -rng.uniform(0.3, 2)
     vibrato = rng.uniform(0.001, 0.01) if rng.random() < 0.3 else 0.0
@@ -108,7 +108,7 @@ def notes(rng: np.random.Generator, samples: int) -> np.ndarray:
 
 
 def clicks(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Clicks, knocks and crackle: short decays, regular or not."""
+    """Draw clicks, knocks and crackle: short decays at regular or random intervals."""
     sound = np.zeros(samples)
     period = SAMPLE_RATE * 10 ** rng.uniform(-1, 1)
     is_regular = rng.random() < 0.4
@@ -133,7 +133,7 @@ def _note(
     levels: np.ndarray,
     vibrato: float,
 ) -> np.ndarray:
-    """One note of a MIDI pitch, from its attack to its release."""
+    """Make one note of a MIDI pitch, with attack and release."""
     time = np.arange(samples) / SAMPLE_RATE
     base = 440 * 2 ** ((pitch - 69) / 12)
     cycles = base * time
@@ -152,7 +152,7 @@ def _note(
 
 
 def _coloured(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Noise of unit level: a slope of 0 to -9 dB an octave, and humps and dips."""
+    """Draw noise of unit level: a slope of 0 to -9 dB per octave, with peaks and dips."""
     spectrum = np.fft.rfft(rng.normal(size=samples))
     octaves = np.log2(np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLE_RATE), 20) / 20)
     slope = -rng.choice((0, 3, 6, rng.uniform(0, 9))) * octaves
@@ -162,13 +162,13 @@ def _coloured(rng: np.random.Generator, samples: int) -> np.ndarray:
 
 
 def _slow(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """A curve between 0 and 1 with a turning point every 0.3 to 5 seconds."""
+    """Draw a curve between 0 and 1 with a turning point every 0.3 to 5 s."""
     points = 2 + int(samples / SAMPLE_RATE / rng.uniform(0.3, 5))
     return np.interp(np.linspace(0, 1, samples), np.linspace(0, 1, points), rng.random(points))
 
 
 def _gate(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """1 and 0 by turns, 0.05 to 3 seconds each, with edges of 5 ms or none."""
+    """Draw a gate that alternates between 0 and 1 every 0.05 to 3 s, with edges of 5 ms or none."""
     gate, start, value = np.zeros(samples), 0, rng.integers(2)
     while start < samples:
         length = int(SAMPLE_RATE * 10 ** rng.uniform(-1.3, 0.5))
@@ -184,6 +184,6 @@ def _gain(rng: np.random.Generator, quietest: float, loudest: float) -> float:
 
 
 def _to_unit_level(sound: np.ndarray) -> np.ndarray:
-    """Scaled to a root mean square of 1; silence stays silence."""
+    """Scale to a root mean square of 1; silence stays silence."""
     level = np.linalg.norm(sound) / np.sqrt(max(1, len(sound)))
     return sound / max(level, 1e-9)

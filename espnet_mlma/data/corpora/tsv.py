@@ -1,6 +1,6 @@
-"""Reading the corpora's own tables, with errors that name file and line.
+"""Read the tables of corpora, with errors that name file and line.
 
-A row that cannot be read is left out and counted; a table that cannot be read is an error.
+An invalid row is dropped and counted; an unreadable table is an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from espnet_mlma.data.utterance import Drop, Utterance, name_problem
 from espnet_mlma.errors import MlmaError
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
-_SHOWN = 3  # archives in an error
+_SHOWN = 3  # archives named in an error
 
 
 def require(path: Path, corpus: str, home: str) -> Path:
@@ -23,22 +23,26 @@ def require(path: Path, corpus: str, home: str) -> Path:
 
     Args:
         path: file or folder of the corpus.
-        corpus: the corpus's name, for the error.
-        home: where the corpus is to be had.
+        corpus: name of the corpus, for the error.
+        home: where to download it.
 
     Raises:
-        MlmaError: there is nothing at the path; an archive that lies near it was not unpacked.
+        MlmaError: nothing is at the path; archives nearby that may need unpacking are named.
     """
     if path.exists():
         return path
     there = next(parent for parent in path.absolute().parents if parent.is_dir())
     archives = sorted(entry.name for entry in there.iterdir() if is_archive(entry))
-    do = f"unpack {', '.join(archives[:_SHOWN])} in {there}" if archives else f"get it from {home}"
+    do = (
+        f"unpack {', '.join(archives[:_SHOWN])} in {there}"
+        if archives
+        else f"download it from {home}"
+    )
     raise MlmaError(f"{corpus}: nothing at {path.absolute()}; {do}")
 
 
 def is_archive(path: Path) -> bool:
-    """Say whether a file is an archive by its name."""
+    """Say whether a file is an archive, by its name."""
     return path.name.endswith(_ARCHIVES) and path.is_file()
 
 
@@ -47,20 +51,20 @@ def read_table(
 ) -> Iterator[dict[str, str] | Drop]:
     """Read the rows of a table whose first line names the columns.
 
-    Quotes are ordinary characters: transcripts open them and do not close them. Only a line that
-    then has another number of fields than the header is read as one with quoted fields.
+    Quotes are ordinary characters, because transcripts have unbalanced ones. Only a line whose
+    number of fields differs from the header's is read again with quoted fields.
 
     Args:
         path: the table, gzip-compressed when the name ends in `.gz`.
-        columns: the columns that must be there.
-        key: the columns whose values, together, must differ from row to row.
-        delimiter: what parts the columns.
+        columns: the columns that must exist.
+        key: the columns whose values, together, must be unique.
+        delimiter: between columns.
 
     Yields:
-        The row; or, where it does not fit the header, what to leave out.
+        The row, or a drop if it does not match the header.
 
     Raises:
-        MlmaError: the table cannot be read, a column is missing, or a key occurs twice.
+        MlmaError: the table cannot be read, a column is missing, or a key is a duplicate.
     """
     seen: dict[str, int] = {}
     lines = enumerate(_lines(path), 1)
@@ -69,20 +73,22 @@ def read_table(
         if column not in header:
             found = " ".join(header) or "nothing"
             found = found if len(found) < 200 else found[:197] + "..."
-            raise MlmaError(f"{path}:1: no column '{column}' (found: {found}); wrong file?")
+            raise MlmaError(
+                f"{path}:1: column '{column}' is missing (found: {found}); check the file"
+            )
     for number, line in lines:
         fields = line.split(delimiter)
         if len(fields) != len(header):
             fields = _with_quotes(line, delimiter)
         if len(fields) != len(header):
-            problem = f"{len(fields)} columns where line 1 names {len(header)}"
+            problem = f"{len(fields)} columns, but line 1 has {len(header)}"
             yield _bad_row(path, number, problem)
             continue
         if "\0" in line:
-            yield _bad_row(path, number, "a NUL character")
+            yield _bad_row(path, number, "NUL character")
             continue
         row = dict(zip(header, fields, strict=True))
-        _refuse_double(path, number, " ".join(row[column] for column in key), seen)
+        _refuse_duplicate(path, number, " ".join(row[column] for column in key), seen)
         yield row
 
 
@@ -98,15 +104,15 @@ def read_lines(path: Path, fields: int, separator: str, key: int = 0) -> Iterato
 
     Args:
         path: the table.
-        fields: how many fields a line has at least; the last of them holds what remains.
-        separator: what parts the fields.
-        key: the field whose values must differ from line to line.
+        fields: minimum number of fields; the last one takes the rest of the line.
+        separator: between fields.
+        key: the field whose values must be unique.
 
     Yields:
-        The fields; or, where the line is short, what to leave out.
+        The fields, or a drop if the line has too few.
 
     Raises:
-        MlmaError: the table cannot be read, or a key occurs twice.
+        MlmaError: the table cannot be read, or a key is a duplicate.
     """
     seen: dict[str, int] = {}
     for number, line in enumerate(_lines(path), 1):
@@ -114,19 +120,19 @@ def read_lines(path: Path, fields: int, separator: str, key: int = 0) -> Iterato
         if len(values) < fields:
             yield _bad_row(path, number, f"{len(values)} of {fields} fields")
         elif "\0" in line:
-            yield _bad_row(path, number, "a NUL character")
+            yield _bad_row(path, number, "NUL character")
         else:
-            _refuse_double(path, number, values[key], seen)
+            _refuse_duplicate(path, number, values[key], seen)
             yield values
 
 
 def checked(utterance: Utterance, name: str, table: Path) -> Utterance | Drop:
-    """Pass an utterance on, or drop it if the name of its sound file is not safe.
+    """Return an utterance, or a drop if the name of its sound file is unsafe.
 
     Args:
-        utterance: what the row is about.
-        name: the sound file's name below the corpus's folder.
-        table: where the name is from.
+        utterance: of the row.
+        name: path of the sound file in the corpus's folder.
+        table: the table with the row.
     """
     problem = name_problem(name)
     if problem is None:
@@ -142,10 +148,12 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         yield from files.read_lines(path)
     except (OSError, EOFError, zlib.error) as error:
-        raise MlmaError(f"{path}: not a readable table ({error}); download it again") from None
+        raise MlmaError(f"{path}: cannot read the table ({error}); download it again") from None
 
 
-def _refuse_double(path: Path, number: int, key: str, seen: dict[str, int]) -> None:
+def _refuse_duplicate(path: Path, number: int, key: str, seen: dict[str, int]) -> None:
     if key in seen:
-        raise MlmaError(f"{path}:{number}: '{key}' was already on line {seen[key]}; remove one")
+        raise MlmaError(
+            f"{path}:{number}: duplicate key '{key}', first on line {seen[key]}; remove one"
+        )
     seen[key] = number

@@ -4,19 +4,19 @@ Hours of training speech: en 522, de 264, fr 206, es 152, it 78, nl 46; a few ho
 test. CC0. Wang et al., "VoxPopuli: a large-scale multilingual speech corpus for representation
 learning, semi-supervised learning and interpretation", ACL 2021.
 
-As downloaded, sessions with the spans of their utterances:
+As downloaded, with whole sessions and the spans of their utterances:
 
     <root>/raw_audios/original/<year>/<session>_original.ogg
     <root>/transcribed_data/<lang>/asr_<lang>.tsv.gz
 
-or as the corpus's own script cuts them, which is taken where it is there:
+or as cut by the corpus's own script, which is preferred if it exists:
 
     <root>/transcribed_data/<lang>/<year>/<session>-<id>.ogg
     <root>/transcribed_data/<lang>/asr_{train,dev,test}.tsv
 
 The text is the normalised one, in which numbers are words. An utterance of several voiced pieces
-(column `vad`) spans from the first to the last; the corpus's own script leaves the pauses out.
-Utterance ids are the same for both layouts.
+(column `vad`) spans from the first to the last; the corpus's own script removes the pauses.
+Utterance ids are the same in both layouts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from espnet_mlma.data.utterance import Drop, Utterance, speaker_id, table_key, u
 TAG = "vp"
 HOME = "https://github.com/facebookresearch/voxpopuli"
 _SESSION_COLUMNS = ("session_id", "id_", "normed_text", "speaker_id", "split", "vad")
-_SESSION = re.compile(r".+?(?=-\d{8}-)")  # of a name as the script makes it; ids begin with a date
+_SESSION = re.compile(r".+?(?=-\d{8}-)")  # of a name by the script; ids begin with a date
 # `[(1.5, 2.0), (3.0, 4.5)]`, also with square brackets alone.
 _PIECE = re.compile(r"[(\[]([^()\[\],]+),([^()\[\],]+)[)\]]")
 _PIECES = re.compile(rf"\s*\[\s*({_PIECE.pattern}\s*(?:,\s*)?)+\]\s*")
@@ -44,12 +44,12 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
     """Read one split of the transcribed part of VoxPopuli in one language.
 
     Args:
-        root: the folder that holds `transcribed_data` (and `raw_audios`, unless cut).
+        root: the folder with `transcribed_data` and, unless it is cut, `raw_audios`.
         lang: language code.
         split: `train`, `dev` or `test`.
 
     Raises:
-        MlmaError: the split is not there, or its table is damaged.
+        MlmaError: the split is missing, or its table is damaged.
     """
     folder = root / "transcribed_data" / lang
     cut = folder / f"asr_{split}.tsv"
@@ -87,7 +87,7 @@ def _spans(table: Path, sessions: Path, lang: str, split: str) -> Iterator[Utter
         speaker = _speaker(row["speaker_id"], session, lang)
         id_, span, file = utterance_id(speaker, name), _span(row["vad"]), f"{session[:4]}/{session}"
         if span is None:
-            problem = f"{table}: '{name}' has no spans in column 'vad': {row['vad'][:40]}"
+            problem = f"{table}: '{name}' has no valid spans in column 'vad': {row['vad'][:40]}"
             yield Drop(id_, "bad_span", problem, speaker)
             continue
         utterance = Utterance(
@@ -104,7 +104,7 @@ def _spans(table: Path, sessions: Path, lang: str, split: str) -> Iterator[Utter
 
 
 def _span(vad: str) -> tuple[float, float] | None:
-    """From the first piece's start to the last one's end, in seconds; None: they are no pieces."""
+    """Return start and end in seconds of all pieces together; None: the column is invalid."""
     if not _PIECES.fullmatch(vad):
         return None
     try:
@@ -116,5 +116,5 @@ def _span(vad: str) -> tuple[float, float] | None:
 
 
 def _speaker(name: str, session: str, lang: str) -> str:
-    """Speaker of an utterance; where the corpus does not know, one for the session."""
+    """Make the speaker id; an unknown speaker is named after the session."""
     return speaker_id(TAG, lang, session if name in ("", "None") else name)

@@ -23,7 +23,7 @@ from espnet_mlma.evaluation.compare.table import (
     introduction,
     lines,
 )
-from espnet_mlma.text.language import NAMES as LANGUAGE_NAMES
+from espnet_mlma.text import LANGUAGES
 
 STYLE = Path(__file__).with_name("page.css")
 _KINDS = ("substitutions", "deletions", "insertions")
@@ -32,7 +32,7 @@ _KINDS = ("substitutions", "deletions", "insertions")
 def render(comparison: Comparison) -> str:
     """The whole page."""
     notes = Notes()
-    by_language = {lang: lines(comparison, lang) for lang in LANGUAGE_NAMES}
+    by_language = {lang: lines(comparison, lang) for lang in LANGUAGES}
     marks: dict[str, int] = {}
     for line in (line for of_language in by_language.values() for line in of_language):
         marks.setdefault(line.label, len(marks))

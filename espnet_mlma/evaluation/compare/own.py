@@ -10,7 +10,7 @@ from typing import Any
 
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.data.corpora.fleurs import TAG as FLEURS
-from espnet_mlma.data.tables import read, seen_from, training_tables, without_speed
+from espnet_mlma.data.tables import find_relative, read, training_tables, without_speed
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.evaluation.compare.published import ALL
 from espnet_mlma.files import read_yaml
@@ -73,7 +73,7 @@ def _starts(place: Path, config: dict[str, Any]) -> Iterator[Path]:
     """The folders of the checkpoints that training began with."""
     for given in config.get("init_param") or ():
         beside = Path(given.partition(":")[0]).with_name("config.yaml")
-        yield (seen_from(place, beside) or beside).parent
+        yield (find_relative(place, beside) or beside).parent
 
 
 def _corpora(tables: Iterable[Path]) -> Iterator[tuple[str, str]]:

@@ -15,16 +15,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from importlib import import_module
 from itertools import chain, groupby
 from pathlib import Path
 
 from espnet_mlma.audio import AudioInfo
 from espnet_mlma.audio.archives import AudioFile
+from espnet_mlma.data.checks import drop_by_audio, span
 from espnet_mlma.data.corpora import librispeech
-from espnet_mlma.data.limits import drop_by_sound, span
-from espnet_mlma.data.mixtures import CORPORA
-from espnet_mlma.data.probing import Audio, probe_all
+from espnet_mlma.data.mixtures import CORPORA, reader_of
+from espnet_mlma.data.probing import probe_all
 from espnet_mlma.data.utterance import Drop, Utterance
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.data.records import Sentence
@@ -34,7 +33,7 @@ from espnet_mlma.text import normalise
 
 
 def put_together(
-    utterances: Iterable[Utterance], infos: dict[Audio, AudioInfo | MlmaError]
+    utterances: Iterable[Utterance], infos: dict[AudioFile, AudioInfo | MlmaError]
 ) -> list[Sentence]:
     """Sentences with their places, recording by recording, in the order they are heard.
 
@@ -61,9 +60,9 @@ def put_together(
 
 
 def _sentence(utterance: Utterance, info: AudioInfo | MlmaError) -> Sentence:
-    if not isinstance(utterance.audio, AudioFile):
+    if utterance.audio.member is not None:
         raise MlmaError(f"{utterance.audio}: in an archive; unpack it and give the files")
-    dropped = drop_by_sound(utterance, info, scored=True)
+    dropped = drop_by_audio(utterance, info)
     start, end = (0.0, 0.0) if isinstance(info, MlmaError) else span(utterance, info)
     text, recording = utterance.text, utterance.recording or utterance.id
     if utterance.corpus == librispeech.TAG:
@@ -123,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the sentences of a corpus, unless that is done."""
-    reader = import_module(f"espnet_mlma.data.corpora.{args.corpus}")
+    reader = reader_of(args.corpus)
     rows = [row for split in args.split for row in reader.prepare(args.root, "en", split)]
     utterances = [row for row in rows if isinstance(row, Utterance)]
     key = hashlib.sha256(json.dumps(list(map(repr, rows))).encode()).hexdigest()

@@ -157,7 +157,7 @@ BREAKAGES = {
     "a hypothesis twice": (
         write_more(f"exp/asr_x/{TAG}/test_cv_fr/text", "cv_fr_1-b oui"),
         CHAR,
-        "text:3: cv_fr_1-b is there twice",
+        "text:3: duplicate key cv_fr_1-b",
     ),
     "a set that was not decoded": (
         lambda work: (work / f"exp/asr_x/{TAG}/test_cv_fr/text").unlink(),

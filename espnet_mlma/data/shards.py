@@ -1,4 +1,4 @@
-"""One shard of a formatted set: a Kaldi archive of FLAC files and the record of what it holds."""
+"""Write one shard of a formatted set: a Kaldi archive of FLAC files and its record."""
 
 from __future__ import annotations
 
@@ -18,21 +18,28 @@ from omniio import kaldi
 
 from espnet_mlma import files
 from espnet_mlma.audio import SAMPLE_RATE, read_audio
-from espnet_mlma.audio.archives import ArchiveMember, AudioFile, iter_archive
+from espnet_mlma.audio.archives import AudioFile, iter_archive
 from espnet_mlma.claims import claim
 from espnet_mlma.errors import MlmaError, MlmaWarning
 
 
 class DamagedShard(MlmaError):
-    """An archive is not as it was written."""
+    """An archive has changed since it was written."""
 
 
 @dataclass(frozen=True)
-class Item:
-    """The sound of one utterance: a file or a span of it in seconds, and the speed to give it."""
+class ShardItem:
+    """The audio of one utterance.
+
+    Attributes:
+        id: of the utterance.
+        audio: its sound file.
+        start, end: its span of the file in seconds; None for the whole file.
+        speed: factor to speed it up by.
+    """
 
     id: str
-    audio: AudioFile | ArchiveMember
+    audio: AudioFile
     start: float | None
     end: float | None
     speed: float
@@ -40,28 +47,34 @@ class Item:
 
 @dataclass(frozen=True)
 class Shard:
-    """Utterances that go into one archive: members of one archive, or files."""
+    """Utterances that are written into one Kaldi archive.
+
+    Attributes:
+        path: of the archive.
+        items: either plain files or members of one tar archive.
+    """
 
     path: Path
-    items: tuple[Item, ...]
+    items: tuple[ShardItem, ...]
 
     @property
     def record_path(self) -> Path:
+        """The file of the `ShardRecord`."""
         return self.path.with_suffix(".json")
 
 
 @dataclass(frozen=True)
-class Record:
-    """What became of a shard.
+class ShardRecord:
+    """What a shard holds, and what it was made from.
 
-    Args:
-        key: says which audio it was made from, see `source_key`.
+    Attributes:
+        key: of its sources, see `source_key`.
         size: of the archive in bytes.
-        modified: the archive's date, nanoseconds.
+        modified: modification time of the archive in nanoseconds.
         checksum: of the archive's bytes (BLAKE2b).
-        kept: id, offset of its sound in the archive, and number of samples at 16 kHz.
+        kept: id, offset in the archive, and number of samples at 16 kHz.
         dropped: id, reason and detail.
-        notes: id, and what was read in another way than usual.
+        notes: id, and a warning about its audio.
     """
 
     key: str
@@ -74,16 +87,15 @@ class Record:
 
 
 def source_key(shard: Shard) -> str:
-    """A digest of the shard's utterances, spans and speeds, and of what tells its files apart.
+    """Compute a digest of a shard's utterances, spans, speeds and source files.
 
-    That is their size, date, inode and date of their inode: a copy that keeps the date of another
-    file of the same size changes the last.
+    A file counts by its size, modification time, inode and inode's change time. The last changes
+    when a file is replaced by one with the same size and modification time.
     """
     digest = hashlib.sha256()
     for item in shard.items:
-        place = item.audio.archive if isinstance(item.audio, ArchiveMember) else item.audio.path
         try:
-            status = place.stat()
+            status = item.audio.path.stat()
             stamp = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
         except (OSError, ValueError):
             stamp = None
@@ -91,20 +103,20 @@ def source_key(shard: Shard) -> str:
     return digest.hexdigest()
 
 
-def finished(shard: Shard, verify: bool = False) -> Record | None:
-    """Read the record of a shard that was made from the same audio; None if it is to be made.
+def finished(shard: Shard, verify: bool = False) -> ShardRecord | None:
+    """Read the record of a finished shard; None if the shard must be made.
 
-    An archive that was written to since, by its date, is compared with its checksum.
+    The checksum is compared where the modification time has changed.
 
     Args:
         shard: the shard.
-        verify: compare the checksum whatever the date is.
+        verify: compare the checksum in any case.
 
     Raises:
-        DamagedShard: the archive is not as it was written.
+        DamagedShard: the archive has changed since it was written.
     """
     try:
-        record = Record(**json.loads(shard.record_path.read_text(encoding="utf-8")))
+        record = ShardRecord(**json.loads(shard.record_path.read_text(encoding="utf-8")))
         if record.key != source_key(shard):
             return None
         status = shard.path.stat()
@@ -123,10 +135,10 @@ def _digest() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=16)
 
 
-def make(shard: Shard) -> Record:
-    """Write the archive, then its record; sound that cannot be read is left out and noted.
+def make_shard(shard: Shard) -> ShardRecord:
+    """Write the archive, then its record. Unreadable audio is dropped.
 
-    One process at a time makes a shard; another that comes meanwhile waits for it.
+    One process at a time makes a shard; a second one waits.
 
     Raises:
         MlmaError: a source archive is damaged, or the disk is full or not writable.
@@ -136,8 +148,8 @@ def make(shard: Shard) -> Record:
         key = source_key(shard)
         shard.record_path.unlink(missing_ok=True)
         with files.whole(shard.path) as new, open(new, "wb") as ark:
-            for item, samples, said in _read(shard):
-                notes += [(item.id, note) for note in said]
+            for item, samples, warned in _read(shard):
+                notes += [(item.id, message) for message in warned]
                 if isinstance(samples, MlmaError):
                     dropped.append((item.id, "broken_audio", str(samples)))
                     continue
@@ -146,13 +158,13 @@ def make(shard: Shard) -> Record:
                 digest.update(entry)
                 size += ark.write(entry)
         modified = shard.path.stat().st_mtime_ns
-        record = Record(key, size, modified, digest.hexdigest(), kept, dropped, notes)
+        record = ShardRecord(key, size, modified, digest.hexdigest(), kept, dropped, notes)
         files.write(shard.record_path, json.dumps(asdict(record), ensure_ascii=False))
     return record
 
 
 def _entry(id_: str, samples: np.ndarray) -> bytes:
-    """The sound of an utterance as it is in an archive."""
+    """Encode an utterance as an entry of a Kaldi archive."""
     pcm = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
     options = {"format": "flac", "subtype": "PCM_16"}
     entry = io.BytesIO()
@@ -162,35 +174,35 @@ def _entry(id_: str, samples: np.ndarray) -> bytes:
     return entry.getvalue()
 
 
-def _read(shard: Shard) -> Iterator[tuple[Item, np.ndarray | MlmaError, list[str]]]:
-    """Each item, its samples or why there are none, and what its reader warned of."""
-    if not isinstance(shard.items[0].audio, ArchiveMember):
+def _read(shard: Shard) -> Iterator[tuple[ShardItem, np.ndarray | MlmaError, list[str]]]:
+    """Read each item: its samples or why there are none, and the warnings."""
+    if shard.items[0].audio.member is None:
         for item in shard.items:
             yield item, *_samples(item, item.audio.path)
         return
-    of_member: dict[str, list[Item]] = defaultdict(list)
+    of_member: dict[str, list[ShardItem]] = defaultdict(list)
     for item in shard.items:
-        of_member[item.audio.member].append(item)
-    for member, source in iter_archive(shard.items[0].audio.archive, of_member):
+        of_member[item.audio.member or ""].append(item)
+    for member, source in iter_archive(shard.items[0].audio.path, of_member):
         content = source.read()
         for item in of_member.pop(member, []):
             yield item, *_samples(item, io.BytesIO(content))
     for items in of_member.values():
         for item in items:
-            yield item, MlmaError(f"{item.audio}: no such member of the archive"), []
+            yield item, MlmaError(f"{item.audio}: not found in the archive"), []
 
 
-def _samples(item: Item, source: Path | BinaryIO) -> tuple[np.ndarray | MlmaError, list[str]]:
-    """(samples,) at 16 kHz and at the utterance's speed, or why there are none; and warnings."""
-    with warnings.catch_warnings(record=True) as heard:
+def _samples(item: ShardItem, source: Path | BinaryIO) -> tuple[np.ndarray | MlmaError, list[str]]:
+    """Read (samples,) at 16 kHz and the utterance's speed, or why there are none; and warnings."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MlmaWarning)
         try:
             samples = read_audio(source, item.start, item.end, name=str(item.audio))
         except MlmaError as error:
             return error, []
-    said = [str(one.message) for one in heard if issubclass(one.category, MlmaWarning)]
+    warned = [str(one.message) for one in caught if issubclass(one.category, MlmaWarning)]
     if item.speed != 1:
         samples = soxr.resample(samples, SAMPLE_RATE * item.speed, SAMPLE_RATE)
     if not len(samples):
         return MlmaError(f"{item.audio}: holds no samples"), []
-    return samples, said
+    return samples, warned
