@@ -38,7 +38,7 @@ def __dir__():
 
 
 def __getattr__(name: str):
-    # PyTorch and ESPnet are imported when one of these is asked for, not before.
+    # Lazily, because PyTorch and ESPnet take seconds to import.
     if name not in _HOME:
         raise AttributeError(f"module 'espnet_mlma' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,4 +1,4 @@
-"""Command lines: names that are empty, and outputs that are inputs, are found before any work."""
+"""Check command lines before any work: no empty names, no outputs that are inputs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from espnet_mlma.errors import MlmaError
 
 STDIN = "-"
-# Of the files that are read from a folder that is an input: a model's or a data folder's.
+# Suffixes of the files that are read from an input folder: a model's or a data folder's.
 _PARTS = frozenset(
     {"", ".bin", ".gguf", ".model", ".npz", ".pt", ".pth", ".safetensors", ".scp", ".yaml", ".yml"}
 )
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An argument parser whose `type=Path` takes no empty name, which pathlib takes for `.`."""
+    """An argument parser whose `type=Path` refuses the empty name, which pathlib takes for `.`."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -27,28 +27,28 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def named_path(text: str) -> Path:
-    """A path.
+    """Convert a name to a path.
 
     Raises:
         argparse.ArgumentTypeError: the name is empty.
     """
     if not text:
-        raise argparse.ArgumentTypeError("an empty name; give a file or folder")
+        raise argparse.ArgumentTypeError("the name is empty; give a file or folder")
     return Path(text)
 
 
 def check_outputs(
     arguments: argparse.Namespace, *outputs: str, inputs: Iterable[str | Path | None] = ()
 ) -> None:
-    """See that no output of a command line is one of its inputs.
+    """Check that no output of a command line is one of its inputs.
 
     Args:
         arguments: parsed.
-        outputs: names of the options that are written to; paths of all others are inputs.
+        outputs: names of the options with outputs; the paths of all others are inputs.
         inputs: more inputs.
 
     Raises:
-        MlmaError: as of `refuse_inputs`.
+        MlmaError: an output is an input.
     """
     values = vars(arguments)
     others = [path for name in values.keys() - set(outputs) for path in _paths(values[name])]
@@ -57,12 +57,11 @@ def check_outputs(
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) -> None:
-    """See that nothing that is written is an input, under whatever name: `./`, links, hard links.
+    """Check that no output is an input, also under another name: `./`, links, hard links.
 
     Args:
         outputs: files, or folders that are replaced or filled.
-        inputs: files, and folders, of which models and tables are read; `-` is the standard
-            input, None is none.
+        inputs: files, and folders of models or tables; `-` is the standard input, None is ignored.
 
     Raises:
         MlmaError: an output is an input.
@@ -80,14 +79,14 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) 
 
 
 def refuse_to_replace(folder: Path, inputs: Iterable[Path]) -> None:
-    """See that a folder that is replaced as a whole is no input and holds none.
+    """Check that a folder to replace is no input and holds none.
 
     Args:
-        folder: that is replaced.
+        folder: will be replaced.
         inputs: files and folders.
 
     Raises:
-        MlmaError: it is or holds an input.
+        MlmaError: the folder is or holds an input.
     """
     inputs = list(inputs)
     refuse_inputs([folder], inputs)
@@ -100,7 +99,7 @@ def refuse_to_replace(folder: Path, inputs: Iterable[Path]) -> None:
 
 
 def _parts(folder: str | Path) -> list[Path]:
-    """Files of a model or of tables in a folder; none if it is no folder."""
+    """Return the files of a model or of tables in a folder; none if it is no folder."""
     try:
         files = list(os.scandir(folder))
     except OSError:
@@ -117,7 +116,7 @@ def _paths(value: Any) -> Iterator[Path]:
 
 
 def _identities(path: str | Path) -> list[object]:
-    """The place that a path leads to, and what is there if that can be replaced."""
+    """Return the path's target, and the inode if it is a file or folder."""
     is_stdin = str(path) == STDIN
     try:
         status = os.fstat(0) if is_stdin else os.stat(path)

@@ -1,4 +1,4 @@
-"""Checkpoints of trainings: written whole, with the previous one kept, and checked before use."""
+"""Write training checkpoints whole, keep the previous one, and check them before use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from espnet_mlma.errors import MlmaError
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before the newest one lies."""
+    """Return where the checkpoint before the newest one lies."""
     return path.with_name(f"{path.name}.prev")
 
 
@@ -21,31 +21,31 @@ def save(write: Callable[[BinaryIO], object], path: Path, *, keep_previous: bool
     """Write a file of PyTorch's whole or not at all.
 
     Args:
-        write: writes into the file that it is given, with `torch.save`.
+        write: writes into its argument with `torch.save`.
         path: the place.
-        keep_previous: keep what is there now, at `previous(path)`.
+        keep_previous: move the existing file to `previous(path)`.
 
     Raises:
-        MlmaError: the disk is full or not writable; the old file is then untouched.
+        MlmaError: the disk is full or not writable; the old file stays.
     """
     try:
         with files.whole(path) as new:
-            # Into an open file, because torch.save writes a path's name into the file.
+            # An open file, because torch.save stores the name of a path in the checkpoint.
             with open(new, "wb") as file:
                 write(file)
             if keep_previous and path.is_file():
                 _link(path, previous(path))
-    except RuntimeError as error:  # torch ends its file in the place where a write has failed
+    except RuntimeError as error:  # torch.save hides the OSError of a failed write
         failed = error.__context__
         reason = failed.strerror if isinstance(failed, OSError) else error
         raise MlmaError(f"cannot write {path}: {reason}; make room") from None
 
 
 def read(path: Path) -> Any:
-    """Map a checkpoint into memory; None: it is not whole.
+    """Map a checkpoint into memory; None: it is damaged.
 
     Raises:
-        MlmaError: it may not be read.
+        MlmaError: reading it is not permitted.
     """
     import torch  # takes a second
 
@@ -54,18 +54,18 @@ def read(path: Path) -> Any:
     try:
         is_zip = zipfile.is_zipfile(path)  # PyTorch before 1.6 wrote another format
         if is_zip:
-            # A power cut can leave zeros in a file of the right length.
+            # After a power cut a file of the right length may hold zeros.
             with zipfile.ZipFile(path) as archive:
                 if archive.testzip() is not None:
                     return None
-        # A writer that Ctrl-C stopped ends its zip file in order, but members are missing.
+        # After Ctrl-C the zip file is valid, but members are missing.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception:  # a damaged pickle may raise any
         return None
 
 
 def _link(path: Path, other: Path) -> None:
-    """Give a file another name; where the file system has no links, move it."""
+    """Link a file to another name; move it where the file system has no links."""
     new = claims.beside(other, "new")
     try:
         new.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Locks that say who writes an output. The kernel releases them when the writer ends or is killed.
+"""Lock outputs for one writer. The kernel releases a lock when its writer ends or is killed.
 
-They are `flock` locks. On file systems without them (some of NFS and Lustre) nothing is locked.
+The locks are those of `flock`. On file systems without it (some NFS and Lustre) nothing is locked.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _held: set[int] = set()  # descriptors of claims
 
 @contextmanager
 def claim(path: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
-    """Claim an output, so that no other process does the same to it.
+    """Claim an output, so that no other process writes it at the same time.
 
-    The lock is the hidden file `.<name>.claim` beside the output, with host and process in it.
+    The lock is the hidden file `.<name>.claim` beside the output; it names host and process.
 
     Args:
-        path: the output, which need not exist; the folder that it lies in is made.
-        doing: what the holder does, for the error, such as `speaks it`.
+        path: the output, which need not exist; its folder is made.
+        doing: the holder's work, for the error, such as `decodes into it`.
         wait: wait for a process that holds the claim.
 
     Raises:
@@ -47,21 +47,21 @@ def claim(path: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
     except OSError as error:
         raise MlmaError(f"cannot write {lock}: {error.strerror}; choose another place") from None
     _held.add(descriptor)
-    with suppress(OSError):  # a full disk: the claim holds, only its holder is not known
+    with suppress(OSError):  # on a full disk the claim holds, without the name of its holder
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     try:
         yield
     finally:
-        if descriptor in _held:  # it is not in a forked child
+        if descriptor in _held:  # not in a forked child
             _held.remove(descriptor)
             with suppress(FileNotFoundError):
-                lock.unlink()  # before it is released: nobody else holds it yet
+                lock.unlink()  # before the release, so that no new holder loses its file
             os.close(descriptor)
 
 
 def _leave_to_parent() -> None:
-    """Close the claims in a forked child, which could outlive a killed parent for seconds."""
+    """Close the claims in a forked child, which may outlive a killed parent for seconds."""
     while _held:
         os.close(_held.pop())
 
@@ -70,10 +70,10 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def open_locked(path: Path, *, folder: bool = False, wait: bool = False) -> int:
-    """Make a file or folder unless it is there, and lock it.
+    """Lock a file or folder; make it if it does not exist.
 
     Args:
-        path: where it is; links are not followed.
+        path: the file or folder; links are not followed.
         folder: make a folder.
         wait: wait for a process that has locked it.
 
@@ -81,7 +81,7 @@ def open_locked(path: Path, *, folder: bool = False, wait: bool = False) -> int:
         A file descriptor; closing it releases the lock.
 
     Raises:
-        BlockingIOError: another process, or this one, has locked it and `wait` is false.
+        BlockingIOError: it is locked, perhaps by this process, and `wait` is false.
         OSError: it cannot be made or opened.
     """
     while True:
@@ -101,7 +101,7 @@ def open_locked(path: Path, *, folder: bool = False, wait: bool = False) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # renamed or removed by the process that had it: try what is there now
+        os.close(descriptor)  # the previous holder renamed or removed it: open the new one
 
 
 def beside(path: Path, purpose: str) -> Path:

@@ -1,4 +1,4 @@
-"""Digests of what a model or a result was made from, to tell later whether that is the same."""
+"""Digest the inputs of a model or a result, to see later whether they have changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def of_file(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:_LENGTH]
     except OSError as error:
-        raise MlmaError(f"{path}: {error.strerror}; name a file that can be read") from None
+        raise MlmaError(f"{path}: {error.strerror}; give a readable file") from None
 
 
 def of_value(value: object) -> str:
@@ -34,14 +34,14 @@ def of_value(value: object) -> str:
 def of_sounds(scp: Path) -> str:
     """Digest a `wav.scp` by its ids, the offsets in archives, and the sizes of sound files.
 
-    No sound is read: another clip is compressed to another size, which moves the offsets and the
-    end of its archive. Folders do not count, so that a recipe may be moved.
+    No sound is read: a different clip has a different compressed size, which changes the offsets
+    and the size of its archive. Names of folders are ignored, so that a recipe may be moved.
 
     Args:
-        scp: relative files in it count from the working folder, or from one above `scp`.
+        scp: its relative paths count from the current folder, or from a folder above `scp`.
 
     Raises:
-        MlmaError: the table is missing or not whole.
+        MlmaError: the table is missing or damaged.
     """
     sizes: dict[str, int | None] = {}
     total = hashlib.sha256()
@@ -56,7 +56,7 @@ def of_sounds(scp: Path) -> str:
 
 
 def _size(file: Path, scp: Path) -> int | None:
-    """Bytes of a sound file; None: it is not there, or a command that prints the sound."""
+    """Return the bytes of a sound file; None: it is missing, or a command instead of a file."""
     try:
         found = file if file.is_file() else datadir.find_relative(scp, file)
         return found.stat().st_size if found else None

@@ -1,4 +1,4 @@
-"""The one exception of the package: something the user can mend."""
+"""Errors and warnings that the user can act on, each printed as one line."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import NoReturn
 
 from espnet_mlma import streams
 
-BROKEN_PIPE = 141  # as a shell says of a program that died of SIGPIPE
+BROKEN_PIPE = 141  # the shell's status of a program that SIGPIPE ended
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class MlmaError(Exception):
-    """What is wrong, where (file and line, or utterance id), and what to do, in one line."""
+    """An error the user can mend; the message says what is wrong, where and what to do."""
 
 
 class MlmaWarning(UserWarning):
-    """What makes a result worse than it could be, where, and what to do, in one line."""
+    """A cause of worse results; the message says what is wrong, where and what to do."""
 
 
 def show_warnings() -> None:
-    """Have each `MlmaWarning` printed, as one line on the standard error."""
+    """Print each `MlmaWarning` as one line on the standard error."""
 
     def show(message, category, *place, **more) -> None:
         if issubclass(category, MlmaWarning):
@@ -39,16 +39,16 @@ def show_warnings() -> None:
 def run_cli(main: Callable[[], object], is_own: bool = True) -> None:
     """Run a command-line entry point; print an `MlmaError` as one line and exit with 1.
 
-    Ctrl-C exits with 130, as the shell would have it, and a standard output that nobody reads any
-    more with 141. Prepares the standard streams, and prints an `MlmaWarning` as one line.
+    Ctrl-C exits with 130 and a broken pipe with 141, as in a shell. The standard streams are
+    prepared, and each `MlmaWarning` is printed as one line.
 
     Args:
         main: the entry point; reads its own arguments.
-        is_own: an `OSError` about a file is one line too; where `main` runs programs of others, it
-            keeps its traceback.
+        is_own: print an `OSError` about a file as one line too; false where `main` runs other
+            people's programs, whose errors keep their traceback.
 
     Raises:
-        SystemExit: it did not end well.
+        SystemExit: the program failed.
     """
     streams.prepare()
     try:
@@ -56,7 +56,7 @@ def run_cli(main: Callable[[], object], is_own: bool = True) -> None:
             show_warnings()
             main()
     except MlmaError as error:
-        # That of a data loader's process comes with its traceback, and at the end of that.
+        # An error of a data loader's process comes at the end of a traceback.
         _fail(str(error).rpartition(f"{__name__}.{MlmaError.__name__}: ")[2].rstrip())
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -79,16 +79,16 @@ def run_cli(main: Callable[[], object], is_own: bool = True) -> None:
 
 
 def _finish() -> None:
-    """Write what the standard output still holds, or fail."""
+    """Flush the standard output; fail if it cannot be written."""
     if lost := streams.settle():
         _fail_writing(lost)
 
 
 def _fail_writing(error: OSError) -> NoReturn:
-    """End because of an error of the standard output, or of a file without a name.
+    """Exit because the standard output, or a file without a name, cannot be written.
 
     Raises:
-        OSError: it is about something else.
+        OSError: the error has another cause.
     """
     if isinstance(error, BrokenPipeError):
         raise SystemExit(BROKEN_PIPE) from None
@@ -106,11 +106,7 @@ def _fail(text: str) -> NoReturn:
 
 
 def one_line(text: str) -> str:
-    """A text, perhaps with a file's name in it, as one line that any terminal shows.
-
-    Args:
-        text: line breaks, control characters and bytes that are no text become escapes.
-    """
+    """Escape line breaks, control characters and bytes that are not text."""
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 

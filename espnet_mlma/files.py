@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and text and YAML that people wrote."""
+"""Write files and folders whole or not at all; read text and YAML that people wrote."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from espnet_mlma import claims
 from espnet_mlma.errors import MlmaError
 
 _YAML_VALUES = 10_000_000
-_WRITERS = 100  # processes that may write one output at once, each to a place of its own
-_HEAD = 2**16  # bytes that the kind of line ends is found in
+_WRITERS = 100  # processes that may write one output at once, each to its own temporary place
+_HEAD = 2**16  # bytes that are searched for line ends
 # Byte order marks of other encodings.
 _ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -32,19 +32,18 @@ _ENCODINGS = {
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a temporary file to write; when the context ends well, it replaces the one at a path.
+    """Yield a temporary file to write; if no error occurs, it replaces the file at a path.
 
-    Each process writes a temporary file of its own; of several, the last to end wins. A link stays,
-    and what it points at is replaced. A device or a pipe is written to directly.
+    Each process has its own temporary file; the last to end wins. A link stays, and its target is
+    replaced. A device or a pipe is written directly.
 
     Args:
         path: the place; its folder is made.
 
     Raises:
-        MlmaError: it is a folder, or the disk is full or not writable; the old file is then
-            untouched.
+        MlmaError: it is a folder, or the disk is full or not writable; the old file stays.
     """
-    if os.path.isdir(path):  # of a place that may not be looked at, these say no
+    if os.path.isdir(path):  # unlike Path.is_dir, false where permission is denied
         raise MlmaError(f"cannot write {path}: a folder; name a file")
     if os.path.exists(path) and not os.path.isfile(path):
         try:
@@ -56,37 +55,37 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _own_place(path) as new:
-            os.truncate(new, 0)  # a process that was killed may have left it
+            os.truncate(new, 0)  # a killed process may have written it
             yield new
             _sync(new)
             os.replace(new, path)
     except OSError as error:
         raise _cannot_write(path, error) from None
-    except UnicodeEncodeError as error:  # of a name that the system gave
+    except UnicodeEncodeError as error:  # a file name in the text is not UTF-8
         name = ascii(error.object[max(error.start - 40, 0) : error.end + 40])
         raise MlmaError(f"cannot write {path}: {name} is not UTF-8; rename it") from None
 
 
 def write(path: Path, contents: str) -> None:
-    """Write a text whole or not at all, in UTF-8; makes its folder.
+    """Write a text whole or not at all, in UTF-8; make its folder.
 
     Raises:
         MlmaError: it cannot be written.
     """
     with whole(path) as new:
-        # The name of a file need not be text, and must not cost what it stands in.
+        # A file name that is not UTF-8 must not stop the report that names it.
         new.write_text(contents, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def read_text(path: Path, remedy: str) -> str:
-    """Read a text that people may have written, in UTF-8 with or without a byte order mark.
+    """Read a text in UTF-8, with or without a byte order mark.
 
     Args:
         path: the file.
-        remedy: what to do where it cannot be read, for the error.
+        remedy: what to do if it cannot be read, for the error.
 
     Raises:
-        MlmaError: it cannot be read, or is in another encoding.
+        MlmaError: it cannot be read, or has another encoding.
     """
     try:
         data = path.read_bytes()
@@ -96,14 +95,14 @@ def read_text(path: Path, remedy: str) -> str:
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text that people may have written, without their ends.
+    """Yield the lines of a text in UTF-8, without line ends and byte order mark.
 
-    UTF-8 with or without a byte order mark. Lines end in LF, CR LF or, in a file without LF, CR.
-    No other character ends a line. A file whose name ends in `.gz` is decompressed.
+    Lines end in LF, CR LF or, in a file without LF, CR; no other character ends a line. A file
+    whose name ends in `.gz` is decompressed.
 
     Raises:
         OSError, EOFError, zlib.error: it cannot be read.
-        MlmaError: it is in another encoding.
+        MlmaError: it has another encoding.
     """
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
         head = file.peek(_HEAD)
@@ -114,7 +113,7 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def other_encoding(data: bytes) -> str | None:
-    """Return the encoding of a text that begins with another byte order mark than UTF-8's."""
+    """Return the encoding if a text begins with the byte order mark of UTF-16 or UTF-32."""
     return next((name for mark, name in _ENCODINGS.items() if data.startswith(mark)), None)
 
 
@@ -132,59 +131,59 @@ def _decoded(path: Path, data: bytes, first_line: int) -> str:
 
 
 def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
-    """The mapping that a YAML file holds; an empty file holds an empty one.
+    """Read the mapping in a YAML file; an empty file is an empty mapping.
 
     Args:
         path: the file, in UTF-8.
-        remedy: what to do where it is none, for the error.
+        remedy: what to do if it is no mapping, for the error.
 
     Raises:
-        MlmaError: it cannot be read, holds something else, or has aliases that multiply.
+        MlmaError: it cannot be read, is no mapping, or expands to too many values by aliases.
     """
     text = read_text(path, remedy)
     try:
         contents = yaml.safe_load(text)
-    except Exception as error:  # PyYAML lets others through, as of a date that is none
+    except Exception as error:  # PyYAML raises others too, such as ValueError for a wrong date
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise MlmaError(f"{path}: not a readable YAML file ({reason}); {remedy}") from None
     if not isinstance(contents, dict | None):
-        raise MlmaError(f"{path}: holds a {type(contents).__name__}, no mapping; {remedy}")
+        raise MlmaError(f"{path}: a {type(contents).__name__}, not a mapping; {remedy}")
     if _expanded(contents, {}) > _YAML_VALUES:
-        raise MlmaError(f"{path}: its aliases make more than {_YAML_VALUES} values; {remedy}")
+        raise MlmaError(f"{path}: aliases expand to more than {_YAML_VALUES} values; {remedy}")
     return contents or {}
 
 
 def _expanded(value: object, sizes: dict[int, int]) -> int:
-    """Count the values in a value, again for each alias: printing it takes as long."""
+    """Count the values in a value; aliases count each time, because printing writes them out."""
     if not isinstance(value, list | tuple | dict):
         return 1
     if id(value) not in sizes:
-        sizes[id(value)] = _YAML_VALUES  # what holds itself has no end
+        sizes[id(value)] = _YAML_VALUES  # a value that contains itself is endless
         inner = [*value, *value.values()] if isinstance(value, dict) else value
         sizes[id(value)] = 1 + sum(_expanded(part, sizes) for part in inner)
     return sizes[id(value)]
 
 
 def replace_folder(folder: Path, fill: Callable[[Path], object]) -> None:
-    """Fill a new folder and put it in the place of the old one.
+    """Fill a new folder and replace the old one by it.
 
-    Each process fills a temporary folder of its own; of several, the last to end wins.
+    Each process fills its own temporary folder; the last to end wins.
 
     Args:
-        folder: the place; a link stays, and what it points at is replaced.
-        fill: writes the contents into the folder that it is given.
+        folder: the place; a link stays, and its target is replaced.
+        fill: writes the contents into the folder that it gets.
 
     Raises:
-        MlmaError: the disk is full or not writable; the old folder is then untouched.
+        MlmaError: the disk is full or not writable; the old folder stays.
     """
     folder = _target(folder)
     if folder.is_file():
         raise MlmaError(f"cannot write {folder}: a file; move it away or name a folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _swap(None, folder)  # what a kill left half-done
+        _swap(None, folder)  # repair the swap of a killed process
         with _own_place(folder, is_folder=True) as new:
-            for left in new.iterdir():  # by a process that was killed
+            for left in new.iterdir():  # by a killed process
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
             fill(new)
             for file in new.iterdir():
@@ -196,16 +195,16 @@ def replace_folder(folder: Path, fill: Callable[[Path], object]) -> None:
 
 
 def _swap(new: Path | None, folder: Path) -> None:
-    """Replace the old folder by the new one; without a new one, repair a swap that was killed."""
+    """Replace the old folder by the new one; without a new one, repair an interrupted swap."""
     old = claims.beside(folder, "old")
     if new is None and not old.exists():
         return
     lock = claims.beside(folder, "swap")
     descriptor = claims.open_locked(lock, wait=True)
     try:
-        if old.exists() and folder.exists():  # a kill came before the old one was removed
+        if old.exists() and folder.exists():  # killed before the old folder was removed
             shutil.rmtree(old)
-        elif old.exists():  # a kill came before the new one was there
+        elif old.exists():  # killed before the new folder was in place
             old.rename(folder)
         if new is not None:
             if folder.exists():
@@ -224,10 +223,10 @@ def _swap(new: Path | None, folder: Path) -> None:
 
 @contextmanager
 def _own_place(path: Path, is_folder: bool = False) -> Iterator[Path]:
-    """Make a temporary file or folder beside a path; it is removed at the end if it is still there.
+    """Make a temporary file or folder beside a path; remove it at the end if it still exists.
 
-    The lock on it shows other processes that it is in use. What a killed process left has no lock
-    and is used again. The host is in the name because folder locks do not reach over NFS.
+    It is locked while in use; one without a lock was left by a killed process and is used again.
+    The name has the host, because locks of folders do not work across NFS.
     """
     host = socket.gethostname()[:64]
     for number in range(_WRITERS):
@@ -238,12 +237,12 @@ def _own_place(path: Path, is_folder: bool = False) -> Iterator[Path]:
             continue
         break
     else:
-        raise MlmaError(f"cannot write {path}: {_WRITERS} processes write it already; end them")
+        raise MlmaError(f"cannot write {path}: {_WRITERS} processes write it already; end some")
     made = os.fstat(descriptor)
     try:
         yield new
     finally:
-        # In its place by now, unless something failed.
+        # It was renamed, unless something failed.
         if new.exists() and os.path.samestat(made, new.stat()):
             _remove(new)
         os.close(descriptor)
@@ -254,7 +253,7 @@ def _target(path: Path) -> Path:
 
 
 def _sync(file: Path) -> None:
-    """Flush a file to the disk, so that a power cut after the rename does not leave it empty."""
+    """Flush a file to the disk, so that it is not empty after a power cut."""
     descriptor = os.open(file, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -263,7 +262,7 @@ def _sync(file: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or folder that is not needed any more; print a note if that fails."""
+    """Remove a file or folder; print a note if that fails."""
     try:
         if path.is_dir():
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""Kinds of numbers: on command lines, for argparse, and in YAML."""
+"""Check numbers of command lines, as types for argparse, and of YAML."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 
 
 def finite(text: str) -> float:
-    """A number."""
+    """Convert to a finite number."""
     number = float(text)
     if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
@@ -15,7 +15,7 @@ def finite(text: str) -> float:
 
 
 def positive(text: str) -> float:
-    """A number above 0."""
+    """Convert to a number above 0."""
     number = float(text)
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
@@ -23,7 +23,7 @@ def positive(text: str) -> float:
 
 
 def not_negative(text: str) -> float:
-    """A number that is 0 or above."""
+    """Convert to a number from 0 on."""
     number = finite(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
@@ -31,12 +31,12 @@ def not_negative(text: str) -> float:
 
 
 def is_positive(value: object) -> bool:
-    """Whether what YAML holds is a number above 0."""
+    """Return whether a YAML value is a number above 0."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def natural(text: str) -> int:
-    """A whole number above 0."""
+    """Convert to a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return int(text)

@@ -1,4 +1,4 @@
-"""Standard streams that a program can always write to: closed ones, and narrow encodings."""
+"""Make the standard streams safe to write: closed ones, narrow encodings, full disks."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import select
 import sys
 from contextlib import suppress
 
-_closed: set[int] = set()  # descriptors of 0, 1, 2 that the program was started without
+_closed: set[int] = set()  # of the descriptors 0, 1, 2, those closed when the program started
 
 
 def prepare() -> None:
-    """Make the standard streams safe; a program calls it once, before its work.
+    """Make the standard streams safe; a program calls this once, before its work.
 
-    - A stream that is closed becomes the null device, so that no file opened later gets its
-      descriptor, and with it what libraries print.
-    - A letter that the standard output's encoding lacks is replaced.
-    - Writing to the standard error never raises: a full disk behind it must not lose the output.
+    - A closed stream becomes the null device. Otherwise a file opened later would get its
+      descriptor, and the prints of libraries.
+    - Letters that the standard output's encoding lacks are replaced.
+    - Writing to the standard error never raises, so that a full disk there does not stop the work.
 
-    Streams that a caller has put in place of the process's own are left alone.
+    Streams that a caller has replaced stay as they are.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -27,7 +27,7 @@ def prepare() -> None:
         except OSError:
             _closed.add(descriptor)
             null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(null, descriptor)  # to be inherited, which what open() gives is not
+            os.dup2(null, descriptor)  # inherited by child processes, unlike the result of open()
             if null != descriptor:
                 os.close(null)
     if sys.stdout is None:
@@ -40,7 +40,7 @@ def prepare() -> None:
 
 
 class _Unfailing(io.TextIOWrapper):
-    """A text stream that drops what cannot be written."""
+    """A text stream that drops text it cannot write."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):
@@ -53,25 +53,25 @@ class _Unfailing(io.TextIOWrapper):
 
 
 def _unfailing(stream: io.TextIOWrapper | None) -> _Unfailing:
-    """A stream to where the standard error goes, or to the null device."""
-    # A file of its own: whoever holds the old stream may still write to it.
+    """Make a stream to the standard error's file, or to the null device."""
+    # A new file object, because others may still write to the old stream.
     raw = io.FileIO(os.devnull if stream is None else 2, "w", closefd=stream is None)
     encoding = "utf-8" if stream is None else stream.encoding
     return _Unfailing(raw, encoding, "backslashreplace", write_through=True)
 
 
 def has_stdout() -> bool:
-    """Whether the program was started with a standard output."""
+    """Return whether the program was started with a standard output."""
     return 1 not in _closed
 
 
 def has_stdin() -> bool:
-    """Whether the program was started with a standard input."""
+    """Return whether the program was started with a standard input."""
     return sys.stdin is not None and 0 not in _closed
 
 
 def is_broken_pipe() -> bool:
-    """Whether the reader of the standard output is gone."""
+    """Return whether the standard output is a broken pipe."""
     try:
         poll = select.poll()
         poll.register(sys.stdout, select.POLLOUT)
@@ -81,10 +81,10 @@ def is_broken_pipe() -> bool:
 
 
 def settle() -> OSError | None:
-    """Write what the standard output still holds.
+    """Flush the standard output.
 
     Returns:
-        Why it cannot be written; it is dropped then, or Python would try again at its end.
+        The error if that fails; the text is then dropped, because Python would try again at exit.
     """
     try:
         sys.stdout.flush()

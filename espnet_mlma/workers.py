@@ -1,4 +1,4 @@
-"""Worker processes that end with their parent, also when it is killed."""
+"""Start worker processes that end with their parent, also when it is killed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PR_SET_PDEATHSIG = 1
 
 @contextmanager
 def pool(nj: int, does: str, **options: object) -> Iterator[ProcessPoolExecutor]:
-    """Start a pool of new processes, which end with this one.
+    """Start a pool of new processes that end with this one.
 
     Args:
-        nj: processes.
-        does: what one does, for the error, such as `formats audio`.
-        options: further ones of `ProcessPoolExecutor`.
+        nj: number of processes.
+        does: the work of a process, for the error, such as `formats audio`.
+        options: more options of `ProcessPoolExecutor`.
 
     Raises:
         MlmaError: a process was killed.
@@ -37,27 +37,27 @@ def pool(nj: int, does: str, **options: object) -> Iterator[ProcessPoolExecutor]
         yield workers
     except BrokenProcessPool:
         raise MlmaError(
-            f"a process that {does} was killed, perhaps for want of memory; "
-            "give a smaller --nj: the same command goes on from here"
+            f"a process that {does} was killed, perhaps because memory ran out; "
+            "re-run with a smaller --nj, which resumes"
         ) from None
     finally:
         workers.shutdown(cancel_futures=True)
 
 
 def end_with_parent() -> None:
-    """End a worker on Ctrl-C, which reaches every process, and as soon as its parent ends."""
+    """End this worker on Ctrl-C, which every process gets, and as soon as its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     kill_with_parent()
 
     def watch() -> None:
-        parent_process().join()  # also if it ended before this began
+        parent_process().join()  # returns at once if it has ended already
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def kill_with_parent() -> None:
-    """Have Linux kill this process when the thread that started it ends; nothing elsewhere."""
+    """On Linux, kill this process when the thread that started it ends."""
     if sys.platform == "linux":
-        # A thread that waits does not get the interpreter from library code that holds it.
+        # A waiting thread is not enough: library code may hold the interpreter's lock.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))

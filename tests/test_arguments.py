@@ -81,4 +81,4 @@ def test_an_empty_name_is_no_path(capsys):
         with pytest.raises(SystemExit) as end:
             parser.parse_args(line)
         assert end.value.code == 2
-        assert "an empty name" in capsys.readouterr().err
+        assert "the name is empty" in capsys.readouterr().err

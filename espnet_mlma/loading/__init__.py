@@ -1,1 +1,1 @@
-"""Model files: read without running them, and strictly."""
+"""Load model files strictly, without running code in them."""

@@ -1,4 +1,4 @@
-"""Loading an ESPnet model strictly: an experiment folder, files, a packed zip, or a hub id."""
+"""Load an ESPnet model strictly, from an experiment folder, files, a packed zip or a hub id."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from espnet_mlma.loading import configuration, hub, tensors
 from espnet_mlma.loading.configuration import Task, task_of
 from espnet_mlma.loading.packed import META, named_files, unpack
 
-# Tried in this order in an experiment folder; asr.sh makes the first.
+# Tried in this order in an experiment folder; asr.sh writes the first.
 AVERAGES = (
     "valid.cer_ctc.ave.pth",
     "valid.loss.ave.pth",
@@ -29,38 +29,38 @@ AVERAGES = (
 
 _GIVE_ONE = "give an experiment folder, a packed zip or a hub id user/name"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
-# What a packed model needs; the rest of a hub repository is pictures and logs.
+# Files of a packed model; the rest of a hub repository is pictures and logs.
 _HUB_FILES = ("*.yaml", "*.pth", "*.npz", "*.model")
 
 
 def build(path: Path, model_file: Path | None = None) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The model in evaluation mode on the CPU, and its configuration.
+    """Load a model in evaluation mode on the CPU, and its configuration.
 
     Args:
-        path: an experiment folder, its config.yaml, a zip packed by ESPnet, such a zip unpacked, or
-            the id of a model on the Hugging Face hub, `user/name` or `user/name@revision`, which is
+        path: an experiment folder, its config.yaml, a zip packed by ESPnet, an unpacked one, or the
+            id of a model on the Hugging Face hub, `user/name` or `user/name@revision`, which is
             downloaded into the hub's cache.
-        model_file: the checkpoint; None: the one packed with the configuration, or the averaged one
-            beside it.
+        model_file: the checkpoint; None: the packed one, or the averaged one beside the
+            configuration.
 
     Raises:
-        MlmaError: a file is missing or damaged, the model was trained by a task without CTC, the
-            checkpoint's parameters are not the model's or not finite, or the hub cannot be reached.
+        MlmaError: a file is missing or damaged, the model is of a task without CTC, the checkpoint
+            does not fit the model or is not finite, or the hub cannot be reached.
     """
     with located(path, model_file) as (config, checkpoint):
         return from_files(config, checkpoint)
 
 
 def check_path(path: Path) -> None:
-    """See that a model's files are there; a hub id is not looked up.
+    """Check that a model's files exist; a hub id is not looked up.
 
-    Nothing of ESPnet's is imported for it, so that typos fail before the slow import.
+    ESPnet is not imported, so that typos fail before the slow import.
 
     Args:
-        path: as of `build`.
+        path: as for `build`.
 
     Raises:
-        MlmaError: a file is missing or may not be looked at.
+        MlmaError: a file is missing or cannot be accessed.
     """
     if _kind(path) == "zip":
         _check_zip(path)
@@ -71,13 +71,13 @@ def check_path(path: Path) -> None:
 
 @contextmanager
 def located(path: Path, model_file: Path | None = None) -> Iterator[tuple[Path, Path]]:
-    """The configuration and the checkpoint; those of a zip are there as long as the context lasts.
+    """Find configuration and checkpoint; files of a zip exist as long as the context lasts.
 
     Args:
-        path, model_file: as of `build`.
+        path, model_file: as for `build`.
 
     Raises:
-        MlmaError: a file is missing or may not be looked at, or the hub cannot be reached.
+        MlmaError: a file is missing or cannot be accessed, or the hub cannot be reached.
     """
     kind = _kind(path)
     if kind == "zip":
@@ -93,9 +93,9 @@ def located(path: Path, model_file: Path | None = None) -> Iterator[tuple[Path, 
 
 
 def _kind(path: Path) -> str:
-    """Whether a path is meant as a zip, a hub id or a folder (or its configuration).
+    """Classify a path as a zip, a hub id or a folder (or its configuration).
 
-    It can only be meant as `user/name` if nothing is there, nor its first folder.
+    It is a hub id only if neither the path nor its first folder exists.
     """
     try:
         if path.suffix == ".zip" and not path.is_dir():
@@ -103,7 +103,7 @@ def _kind(path: Path) -> str:
         is_there = path.exists() or path.parent.is_dir()
     except (OSError, ValueError) as error:  # no permission, a name too long, NUL in it
         reason = getattr(error, "strerror", None) or error
-        raise MlmaError(f"{path}: cannot be looked at ({reason}); {_GIVE_ONE}") from None
+        raise MlmaError(f"{path}: cannot be accessed ({reason}); {_GIVE_ONE}") from None
     is_hub = not is_there and path.suffix not in (".yaml", ".yml")
     return "hub" if is_hub and _HUB_ID.fullmatch(path.as_posix()) else "folder"
 
@@ -113,10 +113,10 @@ def _snapshot(hub_id: str) -> Path:
     try:
         cached = _cache_folder(repository)
     except ValueError:
-        raise MlmaError(f"{hub_id}: not there, and no name on the hub; {_GIVE_ONE}") from None
+        raise MlmaError(f"{hub_id}: no such file, nor a valid hub id; {_GIVE_ONE}") from None
     remedy = (
-        f"where there is a network run `hf download {repository} --local-dir FOLDER` and give "
-        f"FOLDER, or copy {cached} from there"
+        f"on a computer with a network run `hf download {repository} --local-dir FOLDER` and give "
+        f"FOLDER, or copy {cached} from it"
     )
     return hub.snapshot(hub_id, _HUB_FILES, "file or folder", remedy)
 
@@ -129,7 +129,7 @@ def _cache_folder(repository: str) -> Path:
 
 
 def _in_folder(path: Path) -> tuple[Path, Path | None]:
-    """The configuration, and the checkpoint if a meta.yaml names one."""
+    """Return the configuration, and the checkpoint if a meta.yaml names one."""
     config, meta = path / "config.yaml", path / META
     if path.is_dir() and os.path.isfile(meta) and not os.path.isfile(config):
         return named_files(meta, path)
@@ -144,7 +144,7 @@ def _in_folder(path: Path) -> tuple[Path, Path | None]:
 def _check_zip(path: Path) -> None:
     if not os.path.isfile(path):
         what = "not a file" if os.path.exists(path) else "no such file"
-        raise MlmaError(f"{path}: {what}; stage 14 of the recipe packs one")
+        raise MlmaError(f"{path}: {what}; stage 14 of the recipe makes one")
 
 
 def _averaged(folder: Path) -> Path:
@@ -155,29 +155,34 @@ def _averaged(folder: Path) -> Path:
 
 
 def from_files(config: Path, model_file: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """What `build` returns, from the files that `located` found.
+    """Load a model from the files that `located` found.
+
+    Returns:
+        The model in evaluation mode on the CPU, and its configuration.
 
     Raises:
-        MlmaError: as of `build`.
+        MlmaError: as for `build`.
     """
     for file in (config, model_file):
         if not os.path.isfile(file):
             what = "not a file" if os.path.exists(file) else "no such file"
-            raise MlmaError(f"{file}: {what}; the model was not copied or downloaded whole")
+            raise MlmaError(f"{file}: {what}; copy or download the whole model")
     arguments = configuration.read(config)
     try:
         model = _task_class(task_of(arguments)).build_model(argparse.Namespace(**arguments))
-    except Exception as error:  # an option of another version or a wrong value may raise any
+    except Exception as error:  # options of another version and wrong values may raise any
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         reason = f"no option {reason}" if isinstance(error, KeyError) else reason
-        raise MlmaError(f"{config}: no model can be built from it: {reason}") from error
+        raise MlmaError(
+            f"{config}: building the model fails ({reason}); take the file of the training"
+        ) from error
     expected = model.state_dict()
     state = tensors.read(model_file)
     tensors.check(state, expected, model_file, config)
     model.load_state_dict(state)
     for module in model.modules():
         if hasattr(module, "use_flash_attn"):
-            module.use_flash_attn = False  # written by training; needs a GPU and half precision
+            module.use_flash_attn = False  # needs a GPU and half precision
     return model.eval(), arguments
 
 

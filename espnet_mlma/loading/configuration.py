@@ -1,4 +1,4 @@
-"""A config.yaml that training wrote: read, checked, and its paths found where they are now."""
+"""Read and check a config.yaml that training wrote, and find its files where they are now."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from espnet_mlma.files import read_lines, read_yaml
 
 Task = Literal["asr", "s2t_ctc"]
 
-# Keys that only the configurations of ESPnet's other tasks have.
+# Keys of the configurations of ESPnet's other tasks.
 _OF_OTHER_TASKS = ("src_token_list", "transcript_token_list", "subtask_series")
 _COMPUTING_ENCODERS = frozenset(
     [
@@ -38,8 +38,8 @@ _COMPUTING_ENCODERS = frozenset(
         "vgg_rnn",
     ]
 )
-# Classes that only compute. ESPnet has others, such as `frontend: s3prl` or `encoder: hubert`, that
-# download, unpickle or write files as the configuration says, which may be a stranger's.
+# Classes that only compute. Others of ESPnet's, such as `frontend: s3prl` or `encoder: hubert`,
+# download, unpickle or write files that the configuration names; it may be a stranger's.
 _COMPUTING = {
     "frontend": frozenset({"default", "sliding_window", "wav2vec_cnn"}),
     "specaug": frozenset({"clip_specaug", "specaug"}),
@@ -64,22 +64,22 @@ _COMPUTING = {
         ]
     ),
 }
-# The features' statistics are a few numbers for each of some hundred bins.
+# Bytes. The features' statistics are a few numbers for each of some hundred bins.
 _LARGEST_STATISTICS = 16 << 20
 
 
 def read(config: Path) -> dict[str, Any]:
     """Read a configuration that a model can be built from.
 
-    Paths in it that a loaded model needs (`bpemodel`, `normalize_conf.stats_file`) become absolute;
-    `token_list` becomes a list. One that is nowhere stays as it is written.
+    The paths that a loaded model needs (`bpemodel`, `normalize_conf.stats_file`) become absolute;
+    `token_list` becomes a list. A path that is not found stays unchanged.
 
     Args:
         config: the file.
 
     Raises:
-        MlmaError: it cannot be read, is not of a CTC model, names a class that reads other files,
-            or has values of a wrong kind.
+        MlmaError: it cannot be read, is not of a CTC model, names a class that may access other
+            files, or has a value of the wrong type.
     """
     arguments = read_yaml(config, "give a config.yaml that training wrote")
     if task_of(arguments) is None:
@@ -88,21 +88,26 @@ def read(config: Path) -> dict[str, Any]:
         )
     for key, value in arguments.items():
         if str(key).endswith("_conf") and not isinstance(value, dict | None):
-            raise MlmaError(f"{config}: {key} is {_shown(value)}; it must be a mapping of options")
+            raise MlmaError(f"{config}: {key} is {_shown(value)}; give a mapping of options")
     for key, computing in _COMPUTING.items():
         value = arguments.get(key)
         if value is not None and not (isinstance(value, str) and value in computing):
             raise MlmaError(
-                f"{config}: {key} is {_shown(value)}; loaded here are "
-                f"{', '.join(sorted(computing))}: others may download or run files"
+                f"{config}: {key} is {_shown(value)}, which may download or run files; give one of "
+                f"{', '.join(sorted(computing))}"
             )
     if not isinstance(arguments.get("token_type"), str):
-        raise MlmaError(f"{config}: token_type is {_shown(arguments.get('token_type'))}, no text")
+        raise MlmaError(
+            f"{config}: token_type is {_shown(arguments.get('token_type'))}; give char or bpe"
+        )
     rows = arguments.get("train_data_path_and_name_and_type") or []
     if not isinstance(rows, list | tuple) or not all(
         isinstance(row, list | tuple) and row and isinstance(row[0], str) for row in rows
     ):
-        raise MlmaError(f"{config}: train_data_path_and_name_and_type is no list of lists of text")
+        raise MlmaError(
+            f"{config}: train_data_path_and_name_and_type is not a list of lists of text; take the "
+            "file of the training"
+        )
     arguments["init"] = None  # every parameter comes from the checkpoint
     arguments["token_list"] = _tokens(config, arguments)
     if isinstance(written := arguments.get("bpemodel"), str):
@@ -110,12 +115,12 @@ def read(config: Path) -> dict[str, Any]:
     statistics = (arguments.get("normalize_conf") or {}).get("stats_file")
     if statistics is not None:
         arguments["normalize_conf"]["stats_file"] = str(_statistics(config, str(statistics)))
-    pieces_of(arguments)  # damage is found when a model is loaded, not when it is first used
+    pieces_of(arguments)  # finds a damaged file now and not at the first alignment
     return arguments
 
 
 def task_of(config: dict[str, Any]) -> Task | None:
-    """Which of ESPnet's tasks a configuration belongs to; None: one that is not read here.
+    """Return ESPnet's task that a configuration belongs to; None: the task is not supported.
 
     Args:
         config: a config.yaml that training wrote.
@@ -127,18 +132,18 @@ def task_of(config: dict[str, Any]) -> Task | None:
 
 
 def find(config: Path, written: str) -> Path | None:
-    """Find a file that a configuration names, wherever model and recipe are now.
+    """Find a file that a configuration names, also after model or recipe were moved.
 
-    Training writes paths relative to the recipe's folder, or absolute ones of its machine. So the
-    path and its ends are looked for below the folders above the configuration, nearest first, then
-    in the current folder, then beside the configuration.
+    Training writes paths relative to the recipe's folder, or absolute paths of its machine. The
+    path and its last parts are looked up in the folders above the configuration, nearest first,
+    then in the current folder, then beside the configuration.
 
     Args:
         config: the configuration.
         written: the path in it.
 
     Returns:
-        An absolute path to a file; None: it is nowhere.
+        An absolute path to a file; None: it is not found.
     """
     return next((path for path in _places(config, Path(written)) if os.path.isfile(path)), None)
 
@@ -158,17 +163,16 @@ def _places(config: Path, written: Path) -> Iterator[Path]:
 
 
 def pieces_of(config: dict[str, Any]) -> Callable[[str], list[str]] | None:
-    """What splits text into a model's symbols, for a model of SentencePiece's.
+    """Load the SentencePiece model that splits text into a model's symbols; alignment needs it.
 
     Args:
         config: from `read`.
 
     Returns:
-        A function; None: the model is not `bpe`, or its `bpemodel` is not there. Nothing but
-        alignment needs it.
+        A function from text to symbols; None: the model is not `bpe`, or its `bpemodel` is missing.
 
     Raises:
-        MlmaError: the file is damaged, or of another vocabulary.
+        MlmaError: the file is damaged, or has another vocabulary.
     """
     file = config.get("bpemodel")
     if config["token_type"] != "bpe" or not isinstance(file, str) or not os.path.isfile(file):
@@ -181,12 +185,12 @@ def pieces_of(config: dict[str, Any]) -> Callable[[str], list[str]] | None:
     except (OSError, RuntimeError):
         pieces = []
     if not pieces:
-        raise MlmaError(f"{file}: not a whole SentencePiece model; copy it again")
+        raise MlmaError(f"{file}: a damaged SentencePiece model; copy it again")
     known = len(set(pieces) & set(config["token_list"]))
     if 2 * known < len(pieces):
         raise MlmaError(
-            f"{file}: {known} of its {len(pieces)} pieces are symbols of the model; it is the "
-            "SentencePiece model of another one"
+            f"{file}: only {known} of its {len(pieces)} pieces are symbols of the model; copy the "
+            "file of the training"
         )
     return lambda text: processor.encode(text, out_type=str)
 
@@ -196,16 +200,16 @@ def _tokens(config: Path, arguments: dict[str, Any]) -> list[str]:
     if isinstance(tokens, str):
         file = find(config, tokens)
         if file is None:
-            raise MlmaError(f"{config}: token_list {tokens} is not there, nor below a folder above")
+            raise MlmaError(f"{config}: token_list {tokens} is not found; copy it with the model")
         try:
             tokens = [line.rstrip() for line in read_lines(file)]
         except OSError as error:
-            raise MlmaError(f"{file}: not a readable token list ({error})") from None
+            raise MlmaError(f"{file}: cannot be read ({error}); copy it again") from None
     if not isinstance(tokens, list | tuple) or not tokens:
-        raise MlmaError(f"{config}: token_list is {_shown(tokens)}, no list of symbols")
+        raise MlmaError(f"{config}: token_list is {_shown(tokens)}; give a list of symbols")
     if wrong := [token for token in tokens if not isinstance(token, str) or not token]:
         raise MlmaError(
-            f"{config}: token_list has {_shown(wrong[0])}, which is no symbol; quote it"
+            f"{config}: token_list has {_shown(wrong[0])}, which is not a text; quote it"
         )
     if len(set(tokens)) < len(tokens):
         twice = next(token for token in tokens if tokens.count(token) > 1)
@@ -213,8 +217,8 @@ def _tokens(config: Path, arguments: dict[str, Any]) -> list[str]:
     blank = (arguments.get("model_conf") or {}).get("sym_blank", "<blank>")
     if tokens[0] != blank:
         raise MlmaError(
-            f"{config}: token_list begins with {tokens[0]!r}, not with {blank!r}, which CTC has "
-            "there; take the one of training"
+            f"{config}: token_list begins with {tokens[0]!r}, not with CTC's {blank!r}; take the "
+            "one of training"
         )
     return list(tokens)
 
@@ -224,10 +228,10 @@ def _shown(value: object) -> str:
 
 
 def _statistics(config: Path, written: str) -> Path:
-    """Find the file of the features' statistics and read it once, whole."""
+    """Find the file of the features' statistics and check it."""
     path = find(config, written)
     if path is None:
-        raise MlmaError(f"{config}: {written} is not there, nor below a folder above the config")
+        raise MlmaError(f"{config}: {written} is not found; copy it with the model")
     try:
         if is_zipfile(path):
             with ZipFile(path) as members:
@@ -246,9 +250,9 @@ def _statistics(config: Path, written: str) -> Path:
             is_whole = count.size == 1 and total.ndim == 1 and total.shape == squares.shape
         if not is_whole or not all(a.dtype.kind in "iuf" and np.isfinite(a).all() for a in arrays):
             raise ValueError("other arrays")
-    except Exception as error:  # a damaged zip in a zip may raise any
+    except Exception as error:  # a damaged file may raise any
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise MlmaError(
-            f"{path}: not whole statistics of features ({reason}); copy it again"
+            f"{path}: damaged statistics of features ({reason}); copy it again"
         ) from None
     return path

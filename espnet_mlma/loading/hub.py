@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub."""
+"""Download models from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from espnet_mlma.errors import MlmaError
 
 
 def snapshot(hub_id: str, patterns: Sequence[str], kind: str, remedy: str) -> Path:
-    """Download a repository, or what is missing of it, into the hub's cache.
+    """Download a repository's missing files into the hub's cache.
 
     Args:
         hub_id: `user/name` or `user/name@revision`.
-        patterns: of the files that are wanted.
-        kind: what else of this name was looked for, for the error.
-        remedy: what to do where the hub cannot be reached, for the error.
+        patterns: of the files to download.
+        kind: what the name was looked up as before, for the error.
+        remedy: what to do if the hub cannot be reached, for the error.
 
     Returns:
-        Its folder in the cache.
+        The folder in the cache.
 
     Raises:
         MlmaError: there is no such repository, or the hub cannot be reached.
@@ -33,7 +33,7 @@ def snapshot(hub_id: str, patterns: Sequence[str], kind: str, remedy: str) -> Pa
         )
     except (OSError, ValueError, HTTPError) as error:
         raise MlmaError(
-            f"{hub_id}: no such {kind}, and not to be had from the Hugging Face hub "
+            f"{hub_id}: no such {kind}, and not found on the Hugging Face hub "
             f"({type(error).__name__}); {remedy}"
         ) from error
     return Path(found)

@@ -1,4 +1,4 @@
-"""Models that ESPnet packed: a zip, or one unpacked, whose meta.yaml names the files."""
+"""Read models that ESPnet packed: a zip or its unpacked folder, with the files in meta.yaml."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml
 
 META = "meta.yaml"
-# A zip may unpack to this many times its size, and to this many bytes whatever its size.
+# A zip may unpack to this many times its size, and always to this many bytes.
 _LARGEST_RATIO = 20
 _ALWAYS_BYTES = 64 << 20
 _REMEDY = "copy it again, or ask who packed it"
@@ -28,7 +28,7 @@ def unpack(archive: Path, folder: Path) -> tuple[Path, Path]:
         Configuration and checkpoint in the folder.
 
     Raises:
-        MlmaError: the zip is damaged, packs no model, names files outside of itself, or would
+        MlmaError: the zip is damaged, is no packed model, has paths outside the archive, or would
             unpack to far more than its size.
     """
     try:
@@ -37,11 +37,11 @@ def unpack(archive: Path, folder: Path) -> tuple[Path, Path]:
             _check(members, archive)
             meta = next((m.filename for m in members if Path(m.filename).name == META), None)
             if meta is None:
-                raise MlmaError(f"{archive}: has no {META}, so it is no packed model; {_REMEDY}")
+                raise MlmaError(f"{archive}: no {META}, so it is no packed model; {_REMEDY}")
             packed.extractall(folder)
     except (BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error) as e:
         reason = " ".join(str(e).split()) or type(e).__name__
-        raise MlmaError(f"{archive}: not a whole packed model ({reason}); {_REMEDY}") from None
+        raise MlmaError(f"{archive}: damaged ({reason}); {_REMEDY}") from None
     except OSError as error:
         raise MlmaError(
             f"{archive}: cannot be unpacked into {folder.parent} ({error.strerror or error}); "
@@ -49,33 +49,33 @@ def unpack(archive: Path, folder: Path) -> tuple[Path, Path]:
         ) from None
     try:
         return named_files(folder / meta, folder)
-    except MlmaError as error:  # the folder is temporary and says nothing to a user
+    except MlmaError as error:  # the temporary folder means nothing to the user
         raise MlmaError(str(error).replace(f"{folder}/", f"{archive}: ")) from None
 
 
 def named_files(meta: Path, folder: Path) -> tuple[Path, Path]:
-    """Find configuration and checkpoint by the names that ESPnet gives them in a meta.yaml.
+    """Find configuration and checkpoint by their names in a meta.yaml.
 
     Args:
         meta: the file.
-        folder: where its paths begin.
+        folder: its paths are relative to this one.
 
     Raises:
-        MlmaError: it names no model of a CTC task, or a file that is not there.
+        MlmaError: it has no model of a CTC task, or a file is missing.
     """
     names = read_yaml(meta, "unpack the model again")
     packed = {}
     for part in ("yaml_files", "files"):
         files = names.get(part) or {}
         if not isinstance(files, dict):
-            raise MlmaError(f"{meta}: {part} is no mapping of names to files; {_REMEDY}")
+            raise MlmaError(f"{meta}: {part} is not a mapping of names to files; {_REMEDY}")
         packed |= files
     for task in ("asr", "s2t"):
         config, model = packed.get(f"{task}_train_config"), packed.get(f"{task}_model_file")
         if config is not None and model is not None:
             return _inside(folder, config, meta), _inside(folder, model, meta)
     given = sorted(map(str, packed))
-    raise MlmaError(f"{meta}: packs {given}; give a model of ESPnet's asr or s2t task")
+    raise MlmaError(f"{meta}: has {given}; give a model of ESPnet's asr or s2t task")
 
 
 def _check(members: list[ZipInfo], archive: Path) -> None:
@@ -94,12 +94,10 @@ def _check(members: list[ZipInfo], archive: Path) -> None:
 
 
 def _inside(folder: Path, name: object, meta: Path) -> Path:
-    """A file that a meta.yaml names; ESPnet packs an absolute path without its first slash."""
+    """Find a file of a meta.yaml; ESPnet packs an absolute path without its first slash."""
     path = PurePosixPath(str(name).lstrip("/"))
     if not isinstance(name, str) or ".." in path.parts:
         raise MlmaError(f"{meta}: {name!r} leads out of the model; {_REMEDY}")
     if not (folder / path).is_file():
-        raise MlmaError(
-            f"{meta}: {folder / path}: no such file; the model was not copied or downloaded whole"
-        )
+        raise MlmaError(f"{meta}: {folder / path}: no such file; copy or download the whole model")
     return folder / path

@@ -1,4 +1,4 @@
-"""Files of parameters: read without running what is in them, and checked against a model."""
+"""Read files of parameters without running code in them, and check them against a model."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _LEGACY_PICKLES = 4
 
 
 def read(file: Path, foreign: bool = False) -> Any:
-    """Read what `torch.save` wrote: tensors and plain data, on the CPU.
+    """Read tensors and plain data that `torch.save` wrote, on the CPU.
 
-    PyTorch's own restricted unpickler reads it: nothing in the file is imported or called. Files
-    that PyTorch reads otherwise (TorchScript, the tar format of 2016) are refused.
+    PyTorch's restricted unpickler is used: nothing in the file is imported or called. Formats that
+    PyTorch reads in other ways (TorchScript, the tar format of 2016) are refused.
 
     Args:
         file: a zip of `torch.save`, mapped into memory, or a file of PyTorch before 1.6.
-        foreign: the file may name classes of other packages; empty lists stand for their objects.
+        foreign: allow classes of other packages; empty lists replace their objects.
 
     Raises:
-        MlmaError: it cannot be read, or holds something else.
+        MlmaError: it cannot be read, or has other contents.
     """
     if not os.path.isfile(file):
         what = "a folder" if os.path.isdir(file) else "no such file"
@@ -40,15 +40,14 @@ def read(file: Path, foreign: bool = False) -> Any:
         _check_stored(file)
         stand_ins = _stand_ins(file) if foreign else []
         with open(file, "rb") as stream, torch.serialization.safe_globals(stand_ins):
-            # Mapped, a billion parameters are not in memory twice; PyTorch then wants a path, and
-            # of UTF-8.
+            # Mapping avoids a second copy in memory. PyTorch needs a path in UTF-8 for it.
             is_mapped = zipfile.is_zipfile(file) and _is_utf8(file)
             source = file if is_mapped else stream
             return torch.load(source, map_location="cpu", weights_only=True, mmap=is_mapped)
     except Exception as error:  # a damaged pickle may raise any
         raise MlmaError(
-            f"{file}: not a whole checkpoint, or more than tensors ({_reason(error)}); copy it "
-            "again, or ask who made it"
+            f"{file}: a damaged checkpoint, or one with more than tensors ({_reason(error)}); copy "
+            "it again, or ask who made it"
         ) from None
 
 
@@ -59,23 +58,22 @@ def check(
     owner: object,
     ignored: Collection[str] = (),
 ) -> None:
-    """See that a file's parameters are those of a model, and finite.
+    """Check that a file's parameters fit a model and are finite.
 
     Args:
-        found: what the file holds.
-        expected: the model's parameters by the names that the file is to have; values are not
-            looked at.
-        file: where they are from.
-        owner: what the parameters are to belong to, for errors.
-        ignored: names in `found` that are not looked at.
+        found: the contents of the file.
+        expected: the model's parameters by their names in the file; values are ignored.
+        file: their source.
+        owner: the model that they must fit, for errors.
+        ignored: names in `found` that are not checked.
 
     Raises:
-        MlmaError: a parameter is missing, unknown, of another shape or kind of number, or has NaN
-            or Inf; the message names the first.
+        MlmaError: a parameter is missing, unknown, of another shape or type, or has NaN or Inf; the
+            message names the first.
     """
     if not isinstance(found, Mapping):
         raise MlmaError(
-            f"{file}: holds a {type(found).__name__}, not parameters by name; give a state dict"
+            f"{file}: a {type(found).__name__}, not parameters by name; give a state dict"
         )
     remedy = f"the checkpoint does not belong to {owner}"
     wanted, there = set(expected), set(found) - set(ignored)
@@ -94,7 +92,7 @@ def check(
             )
         if _kind(tensor) != _kind(parameter):
             raise MlmaError(
-                f"{file}: {name!r} is of {tensor.dtype}, the model's of {parameter.dtype}; {remedy}"
+                f"{file}: {name!r} is {tensor.dtype}, the model's is {parameter.dtype}; {remedy}"
             )
     check_finite({name: found[name] for name in expected}, file)
 
@@ -104,7 +102,7 @@ def check_finite(parameters: Mapping[str, Tensor], source: object) -> None:
 
     Args:
         parameters: by name.
-        source: where they are from, for the error.
+        source: of the parameters, for the error.
 
     Raises:
         MlmaError: a parameter is not finite; the message names the first.
@@ -112,7 +110,7 @@ def check_finite(parameters: Mapping[str, Tensor], source: object) -> None:
     for name, tensor in parameters.items():
         if not tensor.is_floating_point() or not tensor.numel():
             continue
-        # One pass without a copy; both are NaN where one value is.
+        # One pass without a copy; one NaN makes both NaN.
         least, most = torch.aminmax(tensor.detach())
         if not (least.isfinite() and most.isfinite()):
             raise MlmaError(
@@ -135,9 +133,9 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _check_stored(file: Path) -> None:
-    """Refuse a tar, a zip that could unpack to more than its size, and one with changed bytes.
+    """Refuse a tar, a compressed zip and one with wrong checksums.
 
-    The first two are not of today's `torch.save`. PyTorch itself never compares the checksums.
+    `torch.save` writes neither tars nor compressed zips. PyTorch does not compare checksums.
     """
     if tarfile.is_tarfile(file):
         raise ValueError("a tar archive")
@@ -159,7 +157,7 @@ def _is_utf8(file: Path) -> bool:
 
 
 class _StandIn(list):
-    """Stands for an object of another package: options, meters, an optimizer's state."""
+    """Replace an object of another package: options, meters, an optimizer's state."""
 
     def __init__(self, *args: Any):
         super().__init__()
@@ -169,7 +167,7 @@ class _StandIn(list):
 
 
 def _stand_ins(file: Path) -> list[tuple[Any, str]]:
-    """For each name in a file that PyTorch does not know: what is called in its place."""
+    """Return replacements for the names in a file that PyTorch does not know."""
     if zipfile.is_zipfile(file):
         with open(file, "rb") as stream:
             names = set(torch.serialization.get_unsafe_globals_in_checkpoint(stream))
@@ -182,7 +180,7 @@ def _stand_ins(file: Path) -> list[tuple[Any, str]]:
 
 
 def _modern(name: str) -> str:
-    """The name that PyTorch looks up for one in a pickle, which has those of Python 2."""
+    """Convert a name in a pickle, in the style of Python 2, to the one that PyTorch looks up."""
     module, _, attribute = name.partition(" ")
     if (module, attribute) in NAME_MAPPING:
         module, attribute = NAME_MAPPING[module, attribute]
@@ -194,9 +192,9 @@ def _new_dict(*args: Any) -> dict[Any, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """One line of PyTorch's message, without its advice to switch the check off."""
+    """Return one line of PyTorch's message, without its advice to switch the check off."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in lines if "Unsupported" in line or "unsupported" in line), None)
-    text = said or (lines[0] if lines else type(error).__name__)
+    unsupported = next((line for line in lines if "unsupported" in line.lower()), None)
+    text = unsupported or (lines[0] if lines else type(error).__name__)
     text = text.removeprefix("WeightsUnpickler error: ").partition(" was not an allowed")[0]
     return text.partition(" In PyTorch 2.6")[0][:200].rstrip(".")

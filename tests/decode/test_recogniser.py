@@ -128,7 +128,7 @@ def test_statistics_are_found_from_anywhere(experiment, tmp_path, monkeypatch):
     flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
     for damaged in (b"", whole[:100], whole[:-30], flipped, b"no numbers"):
         statistics.write_bytes(damaged)
-        with pytest.raises(MlmaError, match=r"feats_stats\.npz: not whole statistics"):
+        with pytest.raises(MlmaError, match=r"feats_stats\.npz: damaged statistics"):
             espnet_mlma.load(folder)
 
 

@@ -97,10 +97,10 @@ def test_a_checkpoint_that_is_not_whole_is_named(s2t_experiment, tmp_path, left)
     name = "valid.cer_ctc.ave.pth"
     shutil.copy(s2t_experiment / "config.yaml", tmp_path)
     (tmp_path / name).write_bytes((s2t_experiment / name).read_bytes()[:left])
-    with pytest.raises(MlmaError, match=f"{name}: not a whole checkpoint"):
+    with pytest.raises(MlmaError, match=f"{name}: a damaged checkpoint"):
         checkpoint.build(tmp_path)
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(MlmaError, match=f"{name}: not a whole checkpoint"):
+    with pytest.raises(MlmaError, match=f"{name}: a damaged checkpoint"):
         checkpoint.build(tmp_path)
 
 
@@ -130,7 +130,7 @@ def test_an_option_of_another_version_is_named(experiment, tmp_path):
 
 def test_a_zip_that_is_not_whole_is_named(tmp_path):
     (tmp_path / "model.zip").write_bytes(b"PK")
-    with pytest.raises(MlmaError, match="model.zip: not a whole packed model .* copy it again"):
+    with pytest.raises(MlmaError, match="model.zip: damaged .* copy it again"):
         checkpoint.build(tmp_path / "model.zip")
 
 
@@ -138,7 +138,7 @@ def test_an_encoder_that_is_not_installed_is_named(s2t_experiment, tmp_path):
     config = yaml.safe_load((s2t_experiment / "config.yaml").read_text())
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | {"encoder": "other"}))
     shutil.copy(s2t_experiment / "valid.cer_ctc.ave.pth", tmp_path)
-    with pytest.raises(MlmaError, match="encoder is 'other'; loaded here are"):
+    with pytest.raises(MlmaError, match="encoder is 'other', which may download or run files"):
         checkpoint.build(tmp_path)
 
 
@@ -197,13 +197,13 @@ def test_a_packed_model_loads(published, tmp_path, monkeypatch):
     assert checkpoint.task_of(config) == "s2t_ctc"
     names["files"]["tts_model_file"] = names["files"].pop("s2t_model_file")
     (published / "meta.yaml").write_text(yaml.safe_dump(names))
-    with pytest.raises(MlmaError, match=r"meta\.yaml: packs \['s2t_train_config', 'tts_model_fi"):
+    with pytest.raises(MlmaError, match=r"meta\.yaml: has \['s2t_train_config', 'tts_model_fi"):
         checkpoint.build(published)
 
 
 def test_a_folder_that_lacks_what_it_names(published):
     (published / "exp/s2t_owsm/valid.total_count.ave_5best.till45epoch.pth").unlink()
-    with pytest.raises(MlmaError, match=r"till45epoch\.pth: no such file; .* not copied or down"):
+    with pytest.raises(MlmaError, match=r"till45epoch\.pth: no such file; copy or download"):
         checkpoint.build(published)
 
 
@@ -240,9 +240,9 @@ def test_without_network_one_line_says_what_to_do(offline_hub):
     with pytest.raises(MlmaError) as error:
         checkpoint.build(Path("some-user/some-model"))
     message = str(error.value)
-    assert message.startswith("some-user/some-model: no such file or folder, and not to be had")
+    assert message.startswith("some-user/some-model: no such file or folder, and not found")
     assert "run `hf download some-user/some-model --local-dir FOLDER` and give FOLDER" in message
-    assert f"copy {offline_hub}/models--some-user--some-model from there" in message
+    assert f"copy {offline_hub}/models--some-user--some-model from it" in message
     assert "\n" not in message
 
 

@@ -183,7 +183,7 @@ def test_a_legacy_container_writes_no_patch(tmp_path, monkeypatch):
 def test_torchscript_is_refused(tmp_path):
     torch.jit.script(torch.nn.Linear(1, 1)).save(tmp_path / "model.pt")
     for foreign in (False, True):
-        with pytest.raises(MlmaError, match=r"model\.pt: not a whole checkpoint"):
+        with pytest.raises(MlmaError, match=r"model\.pt: a damaged checkpoint"):
             tensors.read(tmp_path / "model.pt", foreign)
 
 
@@ -202,7 +202,7 @@ def test_a_compressed_archive_is_refused(tmp_path):
 MODEL = {"a": torch.zeros(2, 3), "steps": torch.tensor(0)}
 GOOD = {"a": torch.ones(2, 3), "steps": torch.tensor(5)}
 WRONG = {
-    "no mapping": ([1], "holds a list"),
+    "no mapping": ([1], "a list, not parameters by name"),
     "missing": ({"a": GOOD["a"]}, "lacks 1 parameters, first 'steps'"),
     "unknown": (GOOD | {"b": torch.ones(1)}, "has unknown 1 parameters, first 'b'"),
     "unknown, no text": (GOOD | {7: torch.ones(1)}, "has unknown 1 parameters, first '7'"),
@@ -213,9 +213,9 @@ WRONG = {
     "a list": (GOOD | {"a": [[1.0] * 3] * 2}, "'a' is not a plain tensor"),
     "sparse": (GOOD | {"a": torch.ones(2, 3).to_sparse()}, "'a' is not a plain tensor"),
     "meta": (GOOD | {"a": torch.ones(2, 3, device="meta")}, "'a' is not a plain tensor"),
-    "integers": (GOOD | {"a": torch.ones(2, 3, dtype=torch.int64)}, "'a' is of torch.int64"),
-    "complex": (GOOD | {"a": torch.ones(2, 3, dtype=torch.cfloat)}, "'a' is of torch.complex64"),
-    "no integers": (GOOD | {"steps": torch.tensor(5.0)}, "'steps' is of torch.float32"),
+    "integers": (GOOD | {"a": torch.ones(2, 3, dtype=torch.int64)}, "'a' is torch.int64"),
+    "complex": (GOOD | {"a": torch.ones(2, 3, dtype=torch.cfloat)}, "'a' is torch.complex64"),
+    "no integers": (GOOD | {"steps": torch.tensor(5.0)}, "'steps' is torch.float32"),
 }
 
 
