@@ -1,6 +1,6 @@
-"""Read sound: any format and rate as mono samples at 16 kHz, whole or in blocks.
+"""Read audio of any format and rate as mono samples at 16 kHz, whole or in blocks.
 
-Every reader of the package is here, so that a file gives the same samples everywhere.
+The whole package reads audio here, so that a file has the same samples everywhere.
 """
 
 from espnet_mlma.audio.blocks import SAMPLE_RATE, audio_blocks, check_level

@@ -1,4 +1,4 @@
-"""Sound of any format and rate as blocks of mono samples at 16 kHz, in constant memory."""
+"""Read audio of any format and rate in blocks of mono samples at 16 kHz, in constant memory."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from espnet_mlma.audio.readers import pieces
 from espnet_mlma.errors import MlmaError
 
 SAMPLE_RATE = 16000
-# Beyond [-1, 1] by so much are integers that were made floats, and not loud sound.
+# Samples beyond this are integers that were cast to float.
 _LOUDEST = 100.0
 
 
 def audio_blocks(source: Source, seconds: float = 30.0, name: str = "") -> Iterator[np.ndarray]:
-    """Read sound from its beginning to the end of the stream, block by block.
+    """Read audio block by block, in constant memory.
 
-    Of a file that is damaged or cut off, what is there is given, and then the error is raised. Of
-    files that were joined all are read. A missing end shows in wav, aiff, au, caf, w64, flac, ogg,
-    mp4 and webm, and in an mp3 with a length in its header; others may end anywhere.
+    A damaged or cut-off file yields the samples that it has, then raises the error. Joined files
+    are all read. A missing end is detected in wav, aiff, au, caf, w64, flac, ogg, mp4 and webm, and
+    in an mp3 with a length in its header, not in other formats.
 
     Args:
-        source: a path, or an open binary file; a pipe is first copied into a temporary file.
+        source: a path, or an open binary file; a pipe is first copied to a temporary file.
         seconds: length of a block; the last one may be shorter.
-        name: what to call the source in errors.
+        name: of the source, for errors.
 
     Yields:
-        (samples,) float32 in [-1, 1] at 16 kHz, not empty; channels are averaged, and where they
-        cancel, the loudest is taken with an `MlmaWarning`.
+        (samples,) float32 in [-1, 1] at 16 kHz, not empty. Channels are averaged; if they cancel,
+        the loudest one is used, with an `MlmaWarning`.
 
     Raises:
-        DamagedAudio: after the last block, where some of the sound is missing.
-        MlmaError: no such file, or no sound in it.
+        DamagedAudio: after the last block, if some of the audio is missing.
+        MlmaError: the file does not exist, or has no audio.
     """
     name = name or name_of(source)
     size = max(1, round(seconds * SAMPLE_RATE))
@@ -61,16 +61,16 @@ def audio_blocks(source: Source, seconds: float = 30.0, name: str = "") -> Itera
     if faults:
         raise DamagedAudio(str(faults[0]))
     if is_empty:
-        raise MlmaError(f"{name}: holds no samples")
+        raise MlmaError(f"{name}: has no samples")
 
 
 def mono_pieces(file: BinaryIO, part: Part, name: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Decode a part as one channel, in pieces (rate, samples) of about a second or less.
+    """Decode a part to mono, in pieces (rate, samples) of at most about a second.
 
-    Several channels are read twice: first to see whether they cancel.
+    Multichannel audio is read twice: first to find out whether the channels cancel.
 
     Raises:
-        MlmaError: as of `pieces`.
+        MlmaError: as in `pieces`.
     """
     stream = pieces(file, part, name)
     first = next(stream, None)
@@ -85,28 +85,26 @@ def mono_pieces(file: BinaryIO, part: Part, name: str) -> Iterator[tuple[int, np
 
 
 def check_level(samples: np.ndarray, name: str) -> None:
-    """Refuse what can be no sound.
+    """Check that samples are finite and not far beyond [-1, 1].
 
     Args:
-        samples: (samples,), which should lie in [-1, 1].
-        name: of them, for the error.
+        samples: (samples,).
+        name: of the source, for the error.
 
     Raises:
-        MlmaError: they reach far beyond, or are not all numbers.
+        MlmaError: a sample is NaN or Inf, or beyond [-100, 100].
     """
     peak = float(np.abs(samples).max(initial=0))
     if not np.isfinite(peak):
         raise MlmaError(f"{name}: contains NaN or Inf; re-encode the file")
     if peak > _LOUDEST:
-        raise MlmaError(
-            f"{name}: samples reach {peak:g}; divide them so that they lie between -1 and 1"
-        )
+        raise MlmaError(f"{name}: samples reach {peak:g}; scale them to [-1, 1]")
 
 
 def resampled(pieces: Iterable[tuple[int, np.ndarray]]) -> Iterator[np.ndarray]:
-    """Bring pieces (rate, samples) to 16 kHz, sample for sample as `soxr.resample` does the whole.
+    """Resample pieces (rate, samples) to 16 kHz, exactly as `soxr.resample` does at once.
 
-    The rate may change on the way, as where one file was appended to another.
+    The rate may change between pieces, as in joined files.
     """
     for rate, run in groupby(pieces, key=itemgetter(0)):
         if rate == SAMPLE_RATE:
@@ -119,7 +117,7 @@ def resampled(pieces: Iterable[tuple[int, np.ndarray]]) -> Iterator[np.ndarray]:
 
 
 def _in_blocks(pieces: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same samples, `size` at a time."""
+    """Regroup samples into blocks of `size`."""
     held: list[np.ndarray] = []
     count = 0
     for piece in pieces:
@@ -137,7 +135,7 @@ def _in_blocks(pieces: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
 def _until_fault(
     pieces: Iterator[tuple[int, np.ndarray]], faults: list[MlmaError]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The pieces up to an error, which is noted, so that those before it are still given on."""
+    """Yield pieces up to an error, which is stored in `faults` instead of raised."""
     try:
         yield from pieces
     except MlmaError as error:

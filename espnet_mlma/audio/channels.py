@@ -1,4 +1,4 @@
-"""Many channels to one: their mean, or the loudest where they cancel."""
+"""Mix channels to one: their mean, or the loudest channel if they cancel."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from espnet_mlma.audio.readers import Piece
 from espnet_mlma.errors import MlmaError, MlmaWarning
 
-# Hz; a hum or an offset that channels share says nothing of the speech in them.
+# Hz; excludes hum and offset, which may remain while the speech cancels.
 _SPEECH_BAND = (200.0, 4000.0)
-# The mean of independent channels has 1 / channels of their mean energy. Less than half of that
-# is left only where channels are out of phase: of two, where they correlate below -0.5.
+# The mean of n independent channels has 1/n of their mean energy. Less than half of that means that
+# the channels are out of phase: two channels correlate below -0.5.
 _LEAST_SHARE = 0.5
 
 
 class Downmix:
-    """The mean of the channels, or one of them, for the whole of a recording.
+    """Mix a whole recording alike: to the mean of its channels, or to one of them.
 
     Args:
-        channels: how many there are, and the one to take instead of the mean.
+        channels: number of channels -> the channel to use instead of the mean.
     """
 
     def __init__(self, channels: dict[int, int] | None = None):
@@ -36,10 +36,10 @@ class Downmix:
 
     @classmethod
     def of(cls, pieces: Iterable[Piece]) -> Downmix:
-        """Choose for a recording: the loudest channel where the mean loses most of the energy.
+        """Choose the mix of a recording: the loudest channel if the mean loses most of the energy.
 
         Args:
-            pieces: all of the recording; where it is damaged, up to there.
+            pieces: of the whole recording; a damaged one is used up to the damage.
         """
         energies: dict[int, np.ndarray] = {}
         for rate, samples in _until_error(pieces):
@@ -49,17 +49,17 @@ class Downmix:
                 energies[count] = known + _energies(rate, samples)
         chosen = {}
         for count, (*each, mean) in energies.items():
-            # As a fraction of the energy of the mean of independent channels.
+            # Relative to the energy of the mean of independent channels.
             if mean * count**2 < _LEAST_SHARE * sum(each):
                 chosen[count] = int(np.argmax(each))
         return cls(chosen)
 
     def warn(self, name: str) -> None:
-        """Warn of channels that cancel in the file `name`."""
+        """Warn if channels of the file `name` cancel."""
         for count, channel in self.channels.items():
             warnings.warn(
-                f"{name}: its {count} channels are out of phase and cancel; only channel "
-                f"{channel + 1}, the loudest, is taken",
+                f"{name}: {count} channels are out of phase and cancel; using channel "
+                f"{channel + 1}, the loudest",
                 MlmaWarning,
                 stacklevel=2,
             )
@@ -68,14 +68,14 @@ class Downmix:
 def _until_error(pieces: Iterable[Piece]) -> Iterator[Piece]:
     try:
         yield from pieces
-    except MlmaError:  # it is raised again where the samples are read
+    except MlmaError:  # reading the samples raises it again
         return
 
 
 def _energies(rate: int, samples: np.ndarray) -> np.ndarray:
-    """Energy in the band of speech, of each channel and of their mean."""
+    """Compute the energy in the speech band of each channel and of their mean."""
     both = np.concatenate([samples, samples.mean(axis=1, keepdims=True)], axis=1)
-    with np.errstate(all="ignore"):  # of NaN and Inf, which `check_level` refuses
+    with np.errstate(all="ignore"):  # NaN and Inf are an error in `check_level`
         spectrum = np.abs(np.fft.rfft(both.astype(np.float64), axis=0)) ** 2
     hertz = np.fft.rfftfreq(len(samples), 1 / rate)
     low, high = _SPEECH_BAND

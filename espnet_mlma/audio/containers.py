@@ -1,7 +1,9 @@
-"""What a file is by its first bytes, and what its headers tell: its parts and their true lengths.
+"""Identify a file by its first bytes, and find its parts and their true lengths.
 
-Files are joined with `cat`, recorders are killed before they write a length, downloads break off.
-Sources: for RIFF, RF64, AIFF and CAF the specifications of Microsoft, EBU (Tech 3306) and Apple.
+Lengths in headers are wrong if files were joined with `cat`, a recorder was killed, or a download
+was cut off.
+
+Source: for RIFF, RF64, AIFF and CAF the specifications of Microsoft, EBU (Tech 3306) and Apple.
 """
 
 from __future__ import annotations
@@ -10,21 +12,21 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from espnet_mlma.audio import mpeg, ogg
 from espnet_mlma.audio.files import Part, read_at
 
-# Writers into a pipe cannot come back to put the length into the header; these mean "to the end".
+# A writer to a pipe cannot write the length into the header afterwards; these mean "to the end".
 _OPEN_ENDED = {4: 0x7FFF0000, 8: 2**62}
-# Less than this behind the sound is a tag or padding, and no sound.
+# Fewer bytes than this after the audio are a tag or padding.
 _SHORT_TAIL = 4096
-# A damaged header may name any number of chunks.
+# A damaged header may declare any number of chunks.
 _MOST_CHUNKS = 1000
 _MOST_BOXES = 10**6
 _CHUNK_NAME = re.compile(rb"[A-Za-z0-9 _()]{4}")
-_TEXT_CHUNKS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML")  # may themselves be cut off
-# Headers long enough to be no accident, of kinds whose decoders stop at a second one.
+_TEXT_CHUNKS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML")  # may be cut off
+# Headers that are long enough to be unique, of kinds whose decoders stop at a second header.
 _HEADERS = {
     "FLAC": re.compile(rb"fLaC[\x00\x80]\x00\x00\x22"),
     "FLV": re.compile(rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09"),
@@ -34,7 +36,7 @@ _HEADERS = {
 _LONGEST_HEADER = 20
 _BLOCK = 2**20
 
-# What a file of each kind begins with, as (offset, bytes); all of them.
+# First bytes of each kind: alternatives, each of (offset, bytes) that must all match.
 _MAGIC = {
     "WAV": [((0, b"RIFF"), (8, b"WAVE")), ((0, b"RIFX"), (8, b"WAVE"))],
     "RF64": [((0, b"RF64"), (8, b"WAVE")), ((0, b"BW64"), (8, b"WAVE"))],
@@ -59,14 +61,14 @@ _MAGIC = {
 
 
 def kind_of(head: bytes, is_all: bool = False) -> str | None:
-    """Tell what kind of file its first bytes begin.
+    """Identify the kind of a file by its first bytes.
 
     Args:
-        head: first bytes, any number of them.
-        is_all: nothing follows them.
+        head: the first bytes, any number of them.
+        is_all: no bytes follow.
 
     Returns:
-        The name of the kind; "" where it is none; None where more bytes would tell.
+        The name of the kind; "" for an unknown kind; None if more bytes are needed.
     """
     is_open = False
     for name, ways in _MAGIC.items():
@@ -78,15 +80,15 @@ def kind_of(head: bytes, is_all: bool = False) -> str | None:
                     return name
                 is_open = True
     for name, begins in (("MP3", mpeg.begins_with_frames), ("AAC", _begins_with_adts)):
-        is_begun = begins(head)
-        if is_begun:
+        is_kind = begins(head)
+        if is_kind:
             return name
-        is_open |= is_begun is None
+        is_open |= is_kind is None
     return None if is_open and not is_all else ""
 
 
 def _begins_with_adts(data: bytes) -> bool | None:
-    """Whether three frames of AAC stand one after the other; None: more bytes would tell.
+    """Say whether data begins with three frames of AAC; None: more bytes are needed.
 
     Source: ISO/IEC 13818-7, section 6.2.
     """
@@ -95,7 +97,7 @@ def _begins_with_adts(data: bytes) -> bool | None:
         head = data[at : at + 6]
         if not b"\xff".startswith(head[:1]) or (len(head) > 1 and head[1] & 0xF6 != 0xF0):
             return False
-        if not data[:3].startswith(head[:3]):  # one profile and rate
+        if not data[:3].startswith(head[:3]):  # other profile or rate
             return False
         if len(head) < 6:
             return None
@@ -107,11 +109,11 @@ def _begins_with_adts(data: bytes) -> bool | None:
 
 
 def parts(file: BinaryIO, is_quick: bool = False) -> list[Part]:
-    """Find the recordings in a file, one for each file that was joined, with lengths set right.
+    """Find the recordings in a file, one per joined file, with corrected lengths.
 
     Args:
-        file: seekable; it is left at its beginning.
-        is_quick: do not look for another FLAC behind the first, which takes reading it all.
+        file: seekable; its position is reset to the beginning.
+        is_quick: do not search the whole file for a second FLAC.
     """
     size = file.seek(0, 2)
     head = read_at(file, 0, 4 * _SHORT_TAIL)
@@ -137,18 +139,18 @@ def parts(file: BinaryIO, is_quick: bool = False) -> list[Part]:
 
 @dataclass(frozen=True)
 class _Chunks:
-    """How chunks lie in a container."""
+    """Layout of the chunks in a container."""
 
     first: int  # offset of the first
     width: int  # bytes of a chunk's size
-    order: str
-    sound: bytes  # name of the one with the samples
-    own: int  # bytes of it before the samples
+    order: Literal["little", "big"]
+    audio: bytes  # name of the chunk with the samples
+    own: int  # bytes in it before the samples
     begins: Callable[[bytes], bool]  # whether another file begins
 
 
 def _riff(file: BinaryIO, start: int, size: int) -> Part:
-    order = "big" if read_at(file, start, 4) == b"RIFX" else "little"
+    order: Literal["little", "big"] = "big" if read_at(file, start, 4) == b"RIFX" else "little"
     return _chunked(file, start, size, _Chunks(12, 4, order, b"data", 0, _is_any("WAV", "RF64")))
 
 
@@ -165,55 +167,50 @@ def _is_any(*kinds: str) -> Callable[[bytes], bool]:
 
 
 def _chunked(file: BinaryIO, start: int, size: int, layout: _Chunks) -> Part:
-    """A part of chunks, its chunk of samples as long as it really is."""
+    """Return the part of a file with chunks, with the true length of its samples."""
     at, long_size = start + layout.first, None
+    name, declared = b"", 0
     for _ in range(_MOST_CHUNKS):
-        name, told, behind = _chunk(file, at, layout)
+        name, declared, behind = _chunk(file, at, layout)
         if name == b"ds64":
             long_size = at + 16
-        if name == layout.sound or at >= size:
+        if name == layout.audio or at >= size:
             break
         at = behind
-    if name != layout.sound:
+    if name != layout.audio:
         return Part(start, size)
     place, width = at + 4, layout.width
-    if long_size is not None and told == 0xFFFFFFFF:
+    if long_size is not None and declared == 0xFFFFFFFF:
         place, width = long_size, 8
-        told = int.from_bytes(read_at(file, place, 8), "little")
+        declared = int.from_bytes(read_at(file, place, 8), "little")
     first = at + 4 + layout.width
-    there = size - first
-    end, real, missing = size, there, 0.0
-    is_unknown = told <= layout.own or told >= _OPEN_ENDED[width]
-    if not is_unknown and told > there:
-        missing = (told - there) / max(1, there)
-    elif told <= there:
-        padding = told % 2 if layout.width == 4 else 0
-        behind = _behind(file, min(first + told + padding, size), size, layout)
-        if behind is not None and (not is_unknown or behind < size or there - told <= _SHORT_TAIL):
-            end, real = behind, told
-    patches = ()
-    if real != told and real < _OPEN_ENDED[width]:
-        patches = (
-            (
-                place,
-                real.to_bytes(
-                    width, "little" if width == 8 and layout.width == 4 else layout.order
-                ),
-            ),
-        )
-    return Part(start, end, patches, missing)
+    available = size - first
+    end, real, missing = size, available, 0.0
+    is_unknown = declared <= layout.own or declared >= _OPEN_ENDED[width]
+    if not is_unknown and declared > available:
+        missing = (declared - available) / max(1, available)
+    elif declared <= available:
+        padding = declared % 2 if layout.width == 4 else 0
+        behind = _behind(file, min(first + declared + padding, size), size, layout)
+        is_tail = behind is not None and (behind < size or available - declared <= _SHORT_TAIL)
+        if behind is not None and (is_tail or not is_unknown):
+            end, real = behind, declared
+    if real == declared or real >= _OPEN_ENDED[width]:
+        return Part(start, end, missing=missing)
+    order = "little" if width == 8 and layout.width == 4 else layout.order
+    return Part(start, end, ((place, real.to_bytes(width, order)),), missing)
 
 
 def _chunk(file: BinaryIO, at: int, layout: _Chunks) -> tuple[bytes, int, int]:
-    """A chunk's name, its size and where the next one begins."""
+    """Read a chunk's name, its declared size and the offset of the next chunk."""
     head = read_at(file, at, 4 + layout.width)
-    told = int.from_bytes(head[4:], layout.order)
-    padding = told % 2 if layout.width == 4 else 0
-    return head[:4], told, at + 4 + layout.width + told + padding
+    declared = int.from_bytes(head[4:], layout.order)
+    padding = declared % 2 if layout.width == 4 else 0
+    return head[:4], declared, at + 4 + layout.width + declared + padding
 
 
 def _behind(file: BinaryIO, at: int, size: int, layout: _Chunks) -> int | None:
-    """Where a part ends behind its samples: at other chunks' end; None: there are samples."""
+    """Find the end of a part after its samples and other chunks; None: more samples follow."""
     for _ in range(_MOST_CHUNKS):
         if size - at <= 12 or layout.begins(read_at(file, at, 16)):
             return size if size - at <= 12 else at
@@ -227,25 +224,25 @@ def _behind(file: BinaryIO, at: int, size: int, layout: _Chunks) -> int | None:
 
 def _au(file: BinaryIO, start: int, size: int) -> Part:
     head = read_at(file, start, 12)
-    first, told = start + int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:], "big")
-    there = size - first
+    first, declared = start + int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:], "big")
+    available = size - first
     to_the_end = ((start + 8, b"\xff" * 4),)
-    if told == 0 or told >= _OPEN_ENDED[4]:
+    if declared == 0 or declared >= _OPEN_ENDED[4]:
         return Part(start, size, to_the_end)
-    if told >= there:
-        missing = (told - there) / max(1, there)
+    if declared >= available:
+        missing = (declared - available) / max(1, available)
         return Part(start, size, to_the_end if missing else (), missing)
-    if kind_of(read_at(file, first + told, 16), is_all=True) == "AU":
-        return Part(start, first + told)
-    return Part(start, size, to_the_end if there - told > _SHORT_TAIL else ())
+    if kind_of(read_at(file, first + declared, 16), is_all=True) == "AU":
+        return Part(start, first + declared)
+    return Part(start, size, to_the_end if available - declared > _SHORT_TAIL else ())
 
 
 def _w64(file: BinaryIO, start: int, size: int) -> Part:
-    told = int.from_bytes(read_at(file, start + 16, 8), "little")
-    behind = start + told + -told % 8
-    if told and behind < size and kind_of(read_at(file, behind, 16), is_all=True) == "W64":
+    declared = int.from_bytes(read_at(file, start + 16, 8), "little")
+    behind = start + declared + -declared % 8
+    if declared and behind < size and kind_of(read_at(file, behind, 16), is_all=True) == "W64":
         return Part(start, behind)
-    missing = max(0, told - (size - start)) if told < _OPEN_ENDED[8] else 0
+    missing = max(0, declared - (size - start)) if declared < _OPEN_ENDED[8] else 0
     return Part(start, size, missing=missing / (size - start))
 
 
@@ -253,32 +250,36 @@ def _mp4(file: BinaryIO, start: int, size: int) -> Part:
     at = start
     for _ in range(_MOST_BOXES):
         head = read_at(file, at, 16)
-        told, name = int.from_bytes(head[:4], "big"), head[4:8]
+        declared, name = int.from_bytes(head[:4], "big"), head[4:8]
         if len(head) < 8 or (name == b"ftyp" and at > start):
             return Part(start, min(at, size) if name == b"ftyp" else size)
-        if told == 1:
-            told = int.from_bytes(head[8:], "big")
-        if told < 8:  # 0: to the end
+        if declared == 1:
+            declared = int.from_bytes(head[8:], "big")
+        if declared < 8:  # 0: to the end
             break
-        at += told
+        at += declared
     return Part(start, size, missing=_share(at, start, size))
 
 
 def _share(end: int, start: int, size: int) -> float:
-    """What a part lacks that ought to end at `end`, as a share of what is there."""
+    """Return the missing bytes of a part that should end at `end`, per byte of it."""
     return max(0, end - size) / (size - start)
 
 
 def _avi(file: BinaryIO, start: int, size: int) -> Part:
-    told = int.from_bytes(read_at(file, start + 4, 4), "little")
-    is_known = 0 < told < _OPEN_ENDED[4]
-    # Long ones go on behind: OpenDML.
-    return Part(start, size, missing=_share(start + 8 + told, start, size) if is_known else 0.0)
+    declared = int.from_bytes(read_at(file, start + 4, 4), "little")
+    is_known = 0 < declared < _OPEN_ENDED[4]
+    # Long files continue after it: OpenDML.
+    return Part(start, size, missing=_share(start + 8 + declared, start, size) if is_known else 0.0)
 
 
 def _matroska(file: BinaryIO, start: int, size: int) -> Part:
-    """The header and one segment. Source: RFC 8794, sections 4 to 6, and RFC 9559."""
-    at, told = start, None
+    """Return the part with one header and one segment.
+
+    Source: RFC 8794, sections 4 to 6, and RFC 9559.
+    """
+    at = start
+    declared = width = 0
     for _ in range(_MOST_CHUNKS):
         head = read_at(file, at, 12)
         width = _width(head[:1])
@@ -286,21 +287,21 @@ def _matroska(file: BinaryIO, start: int, size: int) -> Part:
         if not name or not rest:
             return Part(start, size)
         width = _width(rest[:1])
-        told = int.from_bytes(rest[:width], "big") & ((1 << 7 * width) - 1)
+        declared = int.from_bytes(rest[:width], "big") & ((1 << 7 * width) - 1)
         at += len(name) + width
         if name == b"\x18\x53\x80\x67":
             break
-        at += told
-    if told == (1 << 7 * width) - 1:  # a live stream's
+        at += declared
+    if declared == (1 << 7 * width) - 1:  # live stream
         return Part(start, size)
-    end = at + told
+    end = at + declared
     if end < size and kind_of(read_at(file, end, 16), is_all=True) == "WebM or Matroska":
         return Part(start, end)
     return Part(start, size, missing=_share(end, start, size))
 
 
 def _width(first: bytes) -> int:
-    """Bytes of a number of variable length."""
+    """Return the number of bytes of a variable-length number."""
     return 9 - first[0].bit_length() if first and first[0] else 8
 
 
@@ -310,12 +311,12 @@ def _nist(file: BinaryIO, start: int, size: int) -> Part:
     if not found.keys() >= {b"sample_count", b"sample_n_bytes"}:
         return Part(start, size)
     names = (b"sample_count", b"sample_n_bytes", b"channel_count")
-    told = math.prod(int(found.get(name, 1)) for name in names)
-    return Part(start, size, missing=_share(start + len(head) + told, start, size))
+    declared = math.prod(int(found.get(name, 1)) for name in names)
+    return Part(start, size, missing=_share(start + len(head) + declared, start, size))
 
 
 def _split(file: BinaryIO, size: int, header: re.Pattern[bytes]) -> list[Part]:
-    """Parts that each begin with a header."""
+    """Find parts that each begin with a header."""
     starts, at = [], 0
     while at < size:
         block = read_at(file, at, _BLOCK + _LONGEST_HEADER)

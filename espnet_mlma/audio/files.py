@@ -1,4 +1,4 @@
-"""Open files to read sound from, and views of a part of one."""
+"""Open audio files, and read parts of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -19,29 +19,29 @@ Source = str | Path | BinaryIO
 
 
 class DamagedAudio(MlmaError):
-    """Audio is cut off or damaged; the samples that are there were given before this is raised.
+    """Audio is cut off or damaged; raised after its readable samples were yielded.
 
     Attributes:
-        transcript: what `Recogniser.transcribe` recognised in them; None elsewhere.
+        transcript: of these samples, set by `Recogniser.transcribe`; None elsewhere.
     """
 
     transcript = None
 
     @classmethod
     def at(cls, name: str, reached: float, whole: float | None = None) -> DamagedAudio:
-        """An error about the file `name`, damaged after `reached` of `whole` seconds."""
+        """Make an error about the file `name`, damaged after `reached` of `whole` seconds."""
         of_whole = "" if whole is None else f" of {whole:.1f} s"
         return cls(f"{name}: cut off or damaged after {reached:.1f} s{of_whole}; copy it again")
 
 
 class UntilDamage:
-    """Blocks up to damage, so that what is there can be used before the damage is reported.
+    """Iterate over blocks up to damage, and keep the error for later.
 
     Args:
-        blocks: as of `audio_blocks`.
+        blocks: from `audio_blocks`.
 
     Attributes:
-        damage: what ended the blocks; None: nothing yet.
+        damage: the error that ended the blocks; None: no error so far.
     """
 
     def __init__(self, blocks: Iterable[np.ndarray]):
@@ -57,17 +57,17 @@ class UntilDamage:
 
 @dataclass(frozen=True)
 class Part:
-    """One recording in a file. An ordinary file is one part, joined files are several.
+    """One recording in a file. An ordinary file has one part, joined files have several.
 
     Attributes:
-        start, end: its bytes in the file.
-        patches: offsets in the file, and the bytes to read there instead of a wrong length.
-        missing: bytes that the header promises beyond the end, for each byte of sound.
-        is_cut: some of it is missing, and no header tells how much.
-        rate: in Hz, where the frames were counted.
-        seconds: length by the frames that are there; None: not counted.
-        promised: length that a header tells, seconds; None: not known.
-        is_ffmpeg: FFmpeg is to be tried first, libsndfile stops where the header says.
+        start, end: its range of bytes in the file.
+        patches: offsets in the file, and the bytes to read there, which correct a wrong length.
+        missing: bytes that the header declares beyond the end, per byte of audio.
+        is_cut: some audio is missing, and no header says how much.
+        rate: in Hz, if the frames were counted.
+        seconds: length by the counted frames; None: not counted.
+        declared: length by a header, seconds; None: unknown.
+        is_ffmpeg: try FFmpeg first, because libsndfile stops at the declared length.
     """
 
     start: int
@@ -77,16 +77,16 @@ class Part:
     is_cut: bool = False
     rate: int = 0
     seconds: float | None = None
-    promised: float | None = None
+    declared: float | None = None
     is_ffmpeg: bool = False
 
 
-class View(io.RawIOBase):
-    """A part of an open file as a file, with its patches applied.
+class PartFile(io.RawIOBase):
+    """Present a part of an open file as a file, with its patches applied.
 
     Args:
-        file: seekable; its position moves with each read.
-        part: of it.
+        file: seekable; each read moves its position.
+        part: the part.
     """
 
     def __init__(self, file: BinaryIO, part: Part):
@@ -115,7 +115,7 @@ class View(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer) -> int:
-        """Read into a buffer what fits and is there."""
+        """Read as many bytes as are available and fit into a buffer."""
         first = self._part.start + self._at
         wanted = min(len(buffer), self._part.end - first)
         if wanted <= 0:
@@ -131,7 +131,7 @@ class View(io.RawIOBase):
 
 
 def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    """Read up to `size` bytes at an offset, which a damaged header may have set anywhere."""
+    """Read up to `size` bytes at an offset; nothing if the offset is invalid."""
     try:
         file.seek(offset)
     except (OSError, OverflowError, ValueError):
@@ -140,37 +140,39 @@ def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def name_of(source: Source) -> str:
-    """What to call a source in errors: its path, or an open file's name."""
+    """Return the name of a source for errors: its path, or the name of an open file."""
     return str(source if isinstance(source, str | Path) else getattr(source, "name", "audio"))
 
 
 @contextmanager
 def seekable(source: Source, name: str) -> Iterator[BinaryIO]:
-    """Open a source at its beginning; a pipe is first copied into a temporary file.
+    """Open a source at its beginning; a pipe is first copied to a temporary file.
 
     Args:
         source: a path, or an open binary file, which stays open.
-        name: what to call it in errors.
+        name: of the source, for errors.
 
     Raises:
-        MlmaError: no such file, an empty one, or it cannot be read; and for whatever is raised
-            while it is open.
+        MlmaError: the file is missing, empty or unreadable; also replaces any other error that is
+            raised while it is open.
     """
     with ExitStack() as stack:
         try:
-            file = source
             if isinstance(source, str | Path):
-                file = stack.enter_context(open(source, "rb"))
+                file: BinaryIO = stack.enter_context(open(source, "rb"))
+            else:
+                file = source
             if not file.seekable():
-                pipe, file = file, stack.enter_context(tempfile.TemporaryFile())
-                shutil.copyfileobj(pipe, file)
+                copy = cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile()))
+                shutil.copyfileobj(file, copy)
+                file = copy
             size = file.seek(0, io.SEEK_END)
             file.seek(0)
         except FileNotFoundError:
             raise MlmaError(f"{name}: no such file") from None
         except OSError as error:
             raise MlmaError(f"{name}: cannot be read ({error.strerror})") from None
-        except ValueError:  # of a path with a NUL, or a closed file
+        except ValueError:  # a path with NUL, or a closed file
             raise MlmaError(f"{name!r}: cannot be read") from None
         if size == 0:
             raise MlmaError(f"{name}: empty file")
@@ -178,6 +180,6 @@ def seekable(source: Source, name: str) -> Iterator[BinaryIO]:
             yield file
         except MlmaError:
             raise
-        except Exception as error:  # of a disk, or of a header that nobody foresaw
+        except Exception as error:  # of a disk, or of an invalid header
             why = " ".join(str(error).split()) or type(error).__name__
             raise MlmaError(f"{name}: cannot be read ({why})") from error

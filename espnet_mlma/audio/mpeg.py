@@ -24,10 +24,11 @@ _KBPS = {  # by MPEG 1 or not, and layer
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _TAGS = (b"Xing", b"Info")
+_Tag = tuple[int | None, int]  # declared frames, and padding samples
 _BLOCK = 2**20
-# A frame is shorter, and so is its tag.
+# A frame is shorter, with its tag.
 _LONGEST_FRAME = 8192
-# How many frames in a row say that bytes are no accident.
+# Consecutive valid frames that identify MPEG audio.
 _CONFIRMING_FRAMES = 3
 
 
@@ -36,11 +37,11 @@ class _Frame:
     size: int  # bytes
     samples: int
     rate: int
-    tags: tuple[int, int]  # where a tag would begin, by whether it is mono
+    tags: tuple[int, int]  # offset of a tag, if stereo and if mono
 
 
 def _frames() -> dict[int, _Frame]:
-    """Every valid second and third byte of a frame, as a number, and the frame it begins."""
+    """Map each valid second and third byte of a frame, as one number, to the frame."""
     found = {}
     for first in range(0xE0, 0x100):
         version, layer, is_crc = first >> 3 & 3, 4 - (first >> 1 & 3), not first & 1
@@ -54,7 +55,7 @@ def _frames() -> dict[int, _Frame]:
             slot = 4 if layer == 1 else 1
             size = (samples // 8 * bits // slot // hertz + padding) * slot
             side = (32, 17) if is_v1 else (17, 9)
-            tags = tuple(4 + 2 * is_crc + bytes_ for bytes_ in side)
+            tags = 4 + 2 * is_crc + side[0], 4 + 2 * is_crc + side[1]
             found[first << 8 | second] = _Frame(size, samples, hertz, tags)
     return found
 
@@ -64,7 +65,7 @@ _SYNC = re.compile(rb"\xff[\xe0-\xff]|ID3")
 
 
 def begins_with_frames(data: bytes, frames: int = _CONFIRMING_FRAMES, at: int = 0) -> bool | None:
-    """Whether so many frames of a kind stand one after the other; None: more bytes would tell."""
+    """Say whether data has so many consecutive frames of one kind; None: more bytes are needed."""
     like = None
     for _ in range(frames):
         if at + 3 > len(data):
@@ -78,7 +79,7 @@ def begins_with_frames(data: bytes, frames: int = _CONFIRMING_FRAMES, at: int = 
 
 
 def tag_size(data: bytes) -> int:
-    """Bytes of the ID3v2 tag that data begins with, 0 without one."""
+    """Return the size in bytes of an ID3v2 tag at the beginning of data; 0 without one."""
     if len(data) < 10 or data[:3] != b"ID3" or max(data[6:10]) > 0x7F:
         return 0
     size = 0
@@ -88,13 +89,13 @@ def tag_size(data: bytes) -> int:
 
 
 def parts(file: BinaryIO, size: int) -> list[Part]:
-    """Find the streams in a file; each begins with an ID3v2 tag or a frame that tells its length.
+    """Find the streams in a file; each begins with an ID3v2 tag or a frame with a length tag.
 
     Returns:
-        Parts with their length in seconds; none where no frames are found.
+        Parts with their length in seconds; none if there are no frames.
     """
     found: list[Part] = []
-    counted, promised, trimmed = 0.0, None, 0.0
+    counted, declared, trimmed = 0.0, None, 0.0
     start = end = rate = 0
     is_new = True
 
@@ -102,13 +103,13 @@ def parts(file: BinaryIO, size: int) -> list[Part]:
         if counted:
             seconds = max(0.0, counted - trimmed)
             found.append(
-                Part(start, until, rate=rate, seconds=seconds, promised=promised, is_ffmpeg=True)
+                Part(start, until, rate=rate, seconds=seconds, declared=declared, is_ffmpeg=True)
             )
 
     for offset, frame, tag in _walk(file, size):
         if frame is None or (tag is not None and not is_new):
             close(end if frame is None else offset)
-            counted, promised, trimmed, is_new = 0.0, None, 0.0, True
+            counted, declared, trimmed, is_new = 0.0, None, 0.0, True
         if frame is None:
             continue
         if is_new:
@@ -117,17 +118,17 @@ def parts(file: BinaryIO, size: int) -> list[Part]:
         if tag is None:
             counted += frame.samples / frame.rate
             continue
-        told, cut = tag
-        trimmed = cut / frame.rate
-        promised = told and max(0.0, told * frame.samples / frame.rate - trimmed)
+        frames, padding = tag
+        trimmed = padding / frame.rate
+        declared = frames and max(0.0, frames * frame.samples / frame.rate - trimmed)
     close(size)
     return found
 
 
-def _walk(file: BinaryIO, size: int) -> Iterator[tuple[int, _Frame | None, tuple[int, int] | None]]:
-    """Frames with their offset, and what a tag in them tells; an ID3v2 tag is None for a frame."""
+def _walk(file: BinaryIO, size: int) -> Iterator[tuple[int, _Frame | None, _Tag | None]]:
+    """Yield each offset, frame and content of its tag; an ID3v2 tag is yielded without a frame."""
     data, base, at, safe = b"", 0, 0, -1
-    is_sure = False  # the bytes before were a frame
+    is_sure = False  # the previous bytes were a frame
     while at + 4 <= size:
         if at > safe:
             data, base = read_at(file, at, _BLOCK), at
@@ -137,7 +138,7 @@ def _walk(file: BinaryIO, size: int) -> Iterator[tuple[int, _Frame | None, tuple
         if frame is not None and (is_sure or _is_confirmed(data, i, frame)):
             place = i + frame.tags[data[i + 3] >> 6 == 3]
             is_tag = data[place : place + 4] in _TAGS or data[i + 36 : i + 40] == b"VBRI"
-            yield at, frame, _told(data[i : i + frame.size], place - i) if is_tag else None
+            yield at, frame, _read_tag(data[i : i + frame.size], place - i) if is_tag else None
             at, is_sure = at + frame.size, True
             continue
         is_sure = False
@@ -150,22 +151,22 @@ def _walk(file: BinaryIO, size: int) -> Iterator[tuple[int, _Frame | None, tuple
 
 
 def _is_confirmed(data: bytes, at: int, frame: _Frame) -> bool:
-    """Whether another frame, a tag or the end follows one that follows nothing."""
+    """Say whether a first frame is followed by another frame, a tag or the end."""
     behind = at + frame.size
     is_tag = data[behind : behind + 3] in (b"TAG", b"ID3", b"APE")
     return is_tag or behind + 4 > len(data) or begins_with_frames(data, 1, behind) is True
 
 
-def _told(frame: bytes, place: int) -> tuple[int | None, int]:
-    """Frames that a tag tells, and samples of the encoder's at both ends."""
+def _read_tag(frame: bytes, place: int) -> _Tag:
+    """Read the number of frames that a tag declares, and of the encoder's padding samples."""
     if frame[36:40] == b"VBRI":
         return int.from_bytes(frame[50:54], "big"), 0
     flags = int.from_bytes(frame[place + 4 : place + 8], "big")
     at = place + 8
-    told = int.from_bytes(frame[at : at + 4], "big") if flags & 1 else None
-    # Frames, bytes, 100 bytes of places to seek to, and quality, each if its flag says so.
+    frames = int.from_bytes(frame[at : at + 4], "big") if flags & 1 else None
+    # Optional fields: frames, bytes, seek table of 100 bytes, quality.
     at += 4 * (flags & 1) + 2 * (flags & 2) + 25 * (flags & 4) + (flags & 8) // 2
     if frame[at : at + 4] not in (b"LAME", b"Lavf", b"Lavc"):
-        return told, 0
+        return frames, 0
     delays = int.from_bytes(frame[at + 21 : at + 24], "big")
-    return told, (delays >> 12) + (delays & 0xFFF)
+    return frames, (delays >> 12) + (delays & 0xFFF)

@@ -1,4 +1,4 @@
-"""Pages of Ogg files: where chained streams begin, and whether the end is there.
+"""Find the chained streams of Ogg files, and whether they are complete.
 
 Source: RFC 3533, sections 4 and 6.
 """
@@ -17,10 +17,10 @@ _BLOCK = 2**20
 
 
 def parts(file: BinaryIO, size: int) -> list[Part]:
-    """Find the links of a chain; a link begins with the pages that begin its streams.
+    """Find the links of a chain; each begins with the first pages of its streams.
 
-    An end within a page, or without the mark of an end, is a cut-off, and a page whose checksum is
-    wrong is damage: decoders leave it out without a word.
+    A file that ends within a page, or without an end-of-stream flag, is cut off. A page with a
+    wrong checksum is damaged; decoders skip it silently.
     """
     starts, at, is_head, is_cut = [], 0, False, False
     damaged: list[int] = []
@@ -51,13 +51,13 @@ def parts(file: BinaryIO, size: int) -> list[Part]:
 
 
 def _is_whole(page: bytes) -> bool:
-    """Whether a page has the checksum that it tells.
+    """Say whether the checksum of a page is right.
 
-    It is zlib's with the bits of each byte in the other order, beginning and ending in other ways.
+    It is zlib's CRC with the bits of each byte reversed, and with other initial and final values.
     """
     bits = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED)
-    told = int.from_bytes(page[22:26].translate(_REVERSED), "big")
-    return zlib.crc32(bits, 0xFFFFFFFF) ^ 0xFFFFFFFF == told
+    declared = int.from_bytes(page[22:26].translate(_REVERSED), "big")
+    return zlib.crc32(bits, 0xFFFFFFFF) ^ 0xFFFFFFFF == declared
 
 
 def _next_page(file: BinaryIO, at: int, size: int) -> int:

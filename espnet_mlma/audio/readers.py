@@ -1,43 +1,45 @@
-"""Samples of one part of a file, by libsndfile or FFmpeg.
+"""Decode one part of a file with libsndfile or FFmpeg.
 
-Both give the same samples of what both read, to 1e-6; of Opus FFmpeg gives 48 kHz. libsndfile stops
-where the header of an MP3 or FLAC says, so FFmpeg reads those, and what libsndfile does not read.
+FFmpeg reads MP3 and FLAC, because libsndfile stops at their declared length, and formats that
+libsndfile cannot read. Samples of the two agree to 1e-6; FFmpeg decodes Opus at 48 kHz.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
 import numpy as np
 import soundfile
+from av.container import InputContainer
+from av.error import FFmpegError
 
-from espnet_mlma.audio.files import DamagedAudio, Part, View
+from espnet_mlma.audio.files import DamagedAudio, Part, PartFile
 from espnet_mlma.errors import MlmaError
 
 # Samples of all channels, (time, channels) float32 in [-1, 1], and their rate.
 Piece = tuple[int, np.ndarray]
 
-# An MP3 ends up to two of its frames before the length in its header: the encoder's padding.
+# An MP3 may end two frames before its declared length: the encoder's padding.
 MISSING_SECONDS = 0.1
-# No recorder writes less or more; a damaged header does.
+# Rates outside are from damaged headers.
 LOWEST_RATE, HIGHEST_RATE = 1000, 768000
 _OPEN_ENDED_FRAMES = 2**63 - 1
-# Values decoded at once, all channels together: a header may claim a thousand channels.
+# Values decoded at once, over all channels: a header may declare a thousand channels.
 _PIECE_VALUES = 2**20
-# A playlist names other files and addresses; a file from a stranger must not make us open them.
+# Never open the files and addresses in an untrusted playlist.
 _FFMPEG_OPTIONS = {"protocol_whitelist": "none"}
-_WIDE_INTEGERS = {"s64": "<i8", "s64p": "<i8"}  # which PyAV does not convert
+_WIDE_INTEGERS = {"s64": "<i8", "s64p": "<i8"}  # PyAV cannot convert these
 
 
-def pieces(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
-    """Decode a part from its beginning, about a second or less at a time.
+def pieces(file: BinaryIO, part: Part, name: str) -> Generator[Piece]:
+    """Decode a part from its beginning, in pieces of at most about a second.
 
     Raises:
-        DamagedAudio: after the pieces that are there, where some are missing.
-        MlmaError: it is not readable as sound.
+        DamagedAudio: after the readable pieces, if some are missing.
+        MlmaError: the part is not readable as audio.
     """
     seconds = 0.0
     try:
@@ -47,19 +49,19 @@ def pieces(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
             yield rate, samples
     except MlmaError:
         raise
-    except Exception as error:  # whatever a decoder raises is this file's error
+    except Exception as error:  # decoders raise many types
         if seconds:
             raise DamagedAudio.at(name, seconds) from None
         raise _unreadable(name, error) from None
-    whole = max(part.promised or 0.0, seconds * (1 + part.missing))
+    whole = max(part.declared or 0.0, seconds * (1 + part.missing))
     if part.is_cut or seconds < whole - MISSING_SECONDS:
         raise DamagedAudio.at(name, seconds, None if part.is_cut else whole)
 
 
 def _grouped(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """About a second at a time: each piece costs Python and the resampler some work."""
+    """Join pieces to about a second each, which costs less in Python and in the resampler."""
     held: list[np.ndarray] = []
-    kind = count = 0
+    kind, count = (0, 0), 0
     try:
         for rate, samples in pieces:
             most = min(rate, _PIECE_VALUES // samples.shape[1])
@@ -78,26 +80,26 @@ def _grouped(pieces: Iterator[Piece]) -> Iterator[Piece]:
 
 
 def check_rate(rate: int, name: str) -> None:
-    """Refuse a sample rate that only a damaged header has.
+    """Check that a sample rate is plausible.
 
     Raises:
         MlmaError: `rate`, in Hz, is out of range.
     """
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise MlmaError(
-            f"{name}: its header says {rate} Hz, not {LOWEST_RATE} to {HIGHEST_RATE}; "
-            "write the header again with the true rate"
+            f"{name}: sample rate in the header is {rate} Hz, not {LOWEST_RATE} to {HIGHEST_RATE}; "
+            "correct the header"
         )
 
 
 def _unreadable(name: str, error: Exception) -> MlmaError:
     why = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
     why = " ".join(str(why).split()) or type(error).__name__
-    return MlmaError(f"{name}: not readable as sound ({why})")
+    return MlmaError(f"{name}: not readable as audio ({why})")
 
 
 def _opened(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
-    sound = None if part.is_ffmpeg else open_with_libsndfile(View(file, part))
+    sound = None if part.is_ffmpeg else open_with_libsndfile(PartFile(file, part))
     if sound is None or sound.format == "MP3":
         yield from _by_ffmpeg(file, part, name)
         return
@@ -106,27 +108,27 @@ def _opened(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
         yield from by_libsndfile(sound, name, 0, sound.frames)
 
 
-def open_with_libsndfile(view: View) -> soundfile.SoundFile | None:
-    """Open a part; None: libsndfile does not read it, or does not know its length."""
+def open_with_libsndfile(view: PartFile) -> soundfile.SoundFile | None:
+    """Open a part; None: libsndfile cannot read it, or does not know its length."""
     is_midi_dump = view.read(2) == b"\xf0\x7e"
     view.seek(0)
-    if is_midi_dump:  # of whose damaged blocks libsndfile prints each on the standard output
+    if is_midi_dump:  # libsndfile prints each damaged block to standard output
         return None
     try:
-        sound = soundfile.SoundFile(view)
-    except Exception:  # FFmpeg has its turn, and its error is shown
+        sound = soundfile.SoundFile(cast(BinaryIO, view))
+    except Exception:  # FFmpeg is tried next, and raises its own error
         return None
-    if sound.frames == _OPEN_ENDED_FRAMES:  # such a flac soundfile opens, but cannot read
+    if sound.frames == _OPEN_ENDED_FRAMES:  # soundfile can open such a FLAC, but not read it
         sound.close()
         return None
     return sound
 
 
 def by_libsndfile(sound: soundfile.SoundFile, name: str, first: int, last: int) -> Iterator[Piece]:
-    """Read the samples from `first` up to `last`, about a second at a time.
+    """Read the samples from `first` to `last`, in pieces of at most about a second.
 
     Raises:
-        DamagedAudio: after those that are there, where more than `MISSING_SECONDS` are missing.
+        DamagedAudio: after the readable samples, if more than `MISSING_SECONDS` are missing.
     """
     rate = sound.samplerate
     size = max(1, min(rate, _PIECE_VALUES // sound.channels))
@@ -149,35 +151,35 @@ def by_libsndfile(sound: soundfile.SoundFile, name: str, first: int, last: int) 
 @contextmanager
 def opened_with_ffmpeg(
     file: BinaryIO, part: Part, name: str
-) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
-    """Open a part, and choose that of its sound tracks that a player would choose.
+) -> Iterator[tuple[InputContainer, av.AudioStream]]:
+    """Open a part, and choose the audio track that a player would choose.
 
     Raises:
-        MlmaError: there is no sound in it.
+        MlmaError: the part has no audio.
     """
     try:
-        container = av.open(View(file, part), options=_FFMPEG_OPTIONS)
+        container = av.open(PartFile(file, part), "r", options=_FFMPEG_OPTIONS)
     except Exception as error:
         raise _unreadable(name, error) from None
     with container:
         stream = container.streams.best("audio")
-        if stream is None:
-            raise MlmaError(f"{name}: holds no sound")
+        if not isinstance(stream, av.AudioStream):
+            raise MlmaError(f"{name}: has no audio")
         if stream.codec_context is None:
-            raise MlmaError(f"{name}: sound of an unknown kind; convert it to wav or flac")
+            raise MlmaError(f"{name}: the audio codec is unknown; convert it to wav or flac")
         yield container, stream
 
 
 def _by_ffmpeg(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
-    """Decode what can be decoded, and then raise the first error there was."""
+    """Decode all readable frames, then raise the first error."""
     with opened_with_ffmpeg(file, part, name) as (container, stream):
         seconds = 0.0
-        fault: tuple[float, av.FFmpegError] | None = None
+        fault: tuple[float, FFmpegError] | None = None
         packets = container.demux()
         while True:
             try:
                 packet = next(packets, None)
-            except av.FFmpegError as error:
+            except FFmpegError as error:
                 fault = fault or (seconds, error)
                 break
             if packet is None:
@@ -186,11 +188,11 @@ def _by_ffmpeg(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
                 continue
             try:
                 frames = packet.decode()
-            except av.FFmpegError as error:
-                # A decoder of MP3 finds its way again, and the frames there are were counted.
+            except FFmpegError as error:
+                # An MP3 decoder recovers, and the frames of the part were counted.
                 fault = fault if part.seconds else fault or (seconds, error)
                 continue
-            for frame in frames:
+            for frame in cast(list[av.AudioFrame], frames):
                 seconds += frame.samples / max(1, frame.sample_rate)
                 yield frame.sample_rate, _samples(frame)
         if fault and seconds:

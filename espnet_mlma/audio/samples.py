@@ -1,4 +1,4 @@
-"""Samples in memory, and bare samples from a stream."""
+"""Convert samples in memory, and read raw PCM from a stream."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from espnet_mlma.errors import MlmaError
 
 
 def as_samples(audio) -> np.ndarray:
-    """Samples in memory as (time,) float32; whole numbers are divided by their type's range.
+    """Convert samples in memory to float32; integers are scaled by the range of their type.
 
     Args:
-        audio: one channel at 16 kHz, an array or a tensor on any device.
+        audio: (time,) at 16 kHz, an array or a tensor on any device.
+
+    Returns:
+        (time,) float32.
 
     Raises:
-        MlmaError: it is something else, or reaches far beyond [-1, 1], or is not all numbers.
+        MlmaError: `audio` is something else, far beyond [-1, 1], or has NaN or Inf.
     """
     if hasattr(audio, "detach"):
         audio = audio.detach().cpu()
@@ -27,7 +30,7 @@ def as_samples(audio) -> np.ndarray:
         samples = np.asarray(audio)
     except (TypeError, ValueError):
         samples = np.empty(0, object)
-    # Whole numbers that are Python's own do not say what range they have.
+    # The range of Python's own integers is unknown.
     if samples.dtype.kind not in ("fi" if hasattr(audio, "dtype") else "f"):
         kind = type(audio).__name__ if samples.dtype.kind in "OSU" else samples.dtype
         raise MlmaError(
@@ -44,50 +47,50 @@ def as_samples(audio) -> np.ndarray:
 
 
 def pcm_blocks(stream: BinaryIO, rate: int, seconds: float = 0.1) -> Iterator[np.ndarray]:
-    """Read bare 16-bit little-endian samples, and give them on as soon as they are there.
+    """Read raw 16-bit little-endian PCM, and yield samples as soon as they arrive.
 
-    Resampling from another rate holds back some 35 ms, from 8 kHz up to 100 ms. A last sample of
-    which not all bytes came is dropped.
+    Resampling from another rate adds a delay of about 35 ms, from 8 kHz up to 100 ms. An incomplete
+    last sample is dropped.
 
     Args:
         stream: of one channel.
         rate: of the samples in Hz.
-        seconds: most sound in a block; one is shorter when no more is there.
+        seconds: longest block; a block is shorter if no more samples have arrived.
 
     Yields:
         (samples,) float32 in [-1, 1] at 16 kHz, not empty.
 
     Raises:
-        MlmaError: the stream begins as a sound file does: its header would be heard as samples.
+        MlmaError: the stream is an audio file, whose header would be read as samples.
     """
     pieces = ((rate, samples) for samples in _read_pcm(stream, rate, round(seconds * rate)))
     return (block for block in resampled(pieces) if len(block))
 
 
 def _read_pcm(stream: BinaryIO, rate: int, size: int) -> Iterator[np.ndarray]:
-    """Samples as they arrive, `size` at most."""
-    read = getattr(stream, "read1", stream.read)  # read waits until it has all it was asked for
+    """Yield samples as they arrive, at most `size` at once."""
+    read = getattr(stream, "read1", stream.read)  # read would wait for all bytes
     wanted = 2 * max(1, size)
     carried = b""
-    kind = None  # while the bytes so far may be the header of a file
+    kind = None  # None: the bytes so far may be a header
     while data := read(max(2, wanted - len(carried))):
         data = carried + data
         if kind is None:
-            kind = _bare(data, rate)
+            kind = _check_raw(data, rate)
         whole = 0 if kind is None else len(data) // 2 * 2
         carried = data[whole:]
         yield from _floats(data[:whole], wanted)
     if kind is None:
-        _bare(carried, rate, is_all=True)
+        _check_raw(carried, rate, is_all=True)
         yield from _floats(carried[: len(carried) // 2 * 2], wanted)
 
 
-def _bare(data: bytes, rate: int, is_all: bool = False) -> str | None:
+def _check_raw(data: bytes, rate: int, is_all: bool = False) -> str | None:
     kind = kind_of(data, is_all)
     if kind:
         raise MlmaError(
-            f"stdin is a {kind} file, not bare samples; convert it on the way: "
-            f"ffmpeg -i FILE -f s16le -ac 1 -ar {rate} -, or name the file to `mlma transcribe`"
+            f"stdin is a {kind} file, not raw PCM; convert it with "
+            f"ffmpeg -i FILE -f s16le -ac 1 -ar {rate} -, or give the file to `mlma transcribe`"
         )
     return kind
 

@@ -1,4 +1,4 @@
-"""A sound file whole: how long it is, its samples, and those of a span."""
+"""Read the length of an audio file, and its samples whole or of a span."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import soundfile
 from espnet_mlma.audio.blocks import audio_blocks, check_level, resampled
 from espnet_mlma.audio.channels import Downmix
 from espnet_mlma.audio.containers import parts
-from espnet_mlma.audio.files import DamagedAudio, Part, Source, View, name_of, seekable
+from espnet_mlma.audio.files import DamagedAudio, Part, PartFile, Source, name_of, seekable
 from espnet_mlma.audio.readers import (
     MISSING_SECONDS,
     Piece,
@@ -26,53 +26,54 @@ from espnet_mlma.audio.readers import (
 )
 from espnet_mlma.errors import MlmaError
 
-# Of a second of sound, in any format.
+# Per second of audio, in any format.
 _FEWEST_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """Length of a sound file: `frames` samples per channel at `rate` Hz."""
+    """Length of an audio file: `frames` samples per channel at `rate` Hz."""
 
     rate: int
     frames: int
 
     @property
     def seconds(self) -> float:
+        """Length in seconds."""
         return self.frames / self.rate
 
 
 def probe(source: Path | BinaryIO, name: str = "") -> AudioInfo:
-    """Find the length of a sound file, without decoding it where a header can be trusted.
+    """Find the length of an audio file, without decoding it if its header can be trusted.
 
-    Frames of an MP3 are counted. A FLAC header promises samples that a cut-off file no longer has,
-    so its last one is read.
+    Frames of an MP3 are counted. The header of a FLAC may declare samples that are cut off, so the
+    last one is read.
 
     Args:
         source: a path, or an open binary file.
-        name: what to call an open file in errors.
+        name: of an open file, for errors.
 
     Returns:
         The length, at the rate of the first of joined files.
 
     Raises:
-        MlmaError: the file is missing, empty, cut off or not readable sound.
+        MlmaError: the file is missing, empty, cut off or not readable as audio.
     """
     name = name or name_of(source)
     if isinstance(source, Path) and source.exists() and not source.is_file():
-        raise MlmaError(f"{name}: not a file")  # nobody may ever write into a named pipe
+        raise MlmaError(f"{name}: not a file")  # a named pipe may have no writer
     with seekable(source, name) as file:
         found = [_info(file, part, name) for part in parts(file, is_quick=True)]
     rate = found[0].rate
     frames = round(sum(info.seconds for info in found) * rate)
     if frames == 0:
-        raise MlmaError(f"{name}: holds no samples")
+        raise MlmaError(f"{name}: has no samples")
     return AudioInfo(rate, frames)
 
 
 def _info(file: BinaryIO, part: Part, name: str) -> AudioInfo:
     info = _counted(file, part, name)
-    whole = max(part.promised or 0.0, info.seconds * (1 + part.missing))
+    whole = max(part.declared or 0.0, info.seconds * (1 + part.missing))
     if part.is_cut or info.seconds < whole - MISSING_SECONDS:
         raise DamagedAudio.at(name, info.seconds, None if part.is_cut else whole)
     return info
@@ -81,19 +82,19 @@ def _info(file: BinaryIO, part: Part, name: str) -> AudioInfo:
 def _counted(file: BinaryIO, part: Part, name: str) -> AudioInfo:
     if part.seconds is not None:
         return AudioInfo(part.rate, round(part.seconds * part.rate))
-    view = View(file, part)
+    view = PartFile(file, part)
     sound = open_with_libsndfile(view)
     if sound is not None and sound.format != "MP3":
         with sound:
             check_rate(sound.samplerate, name)
             info = AudioInfo(sound.samplerate, sound.frames)
             if info.seconds * _FEWEST_BYTES > part.end - part.start:
-                info = AudioInfo(info.rate, 0)  # it cannot be: what is there is counted below
+                info = AudioInfo(info.rate, 0)  # impossible: count the samples below
             elif sound.format != "FLAC" or not info.frames:
                 return info
             if info.frames and _has_last_sample(sound) and view.tell() == view.seek(0, 2):
                 return info
-    # The end is missing, there is more behind it, or no header tells the length.
+    # The end is missing, more data follows, or no header has the length.
     rate, seconds = 1, 0.0
     for one in parts(file) if part.is_ffmpeg else [part]:
         for rate, samples in pieces(file, one, name):
@@ -115,19 +116,19 @@ def read_audio(
     end: float | None = None,
     name: str = "",
 ) -> np.ndarray:
-    """Read sound, or a span of it, as mono samples at 16 kHz.
+    """Read audio, or a span of it, as mono samples at 16 kHz.
 
     Args:
         source: a path, or an open binary file.
         start, end: the span in seconds; None for the beginning and the end of the file.
-        name: what to call an open file in errors.
+        name: of an open file, for errors.
 
     Returns:
-        (samples,) float32 in [-1, 1]; channels are averaged, and where they cancel, the loudest is
-        taken with an `MlmaWarning`.
+        (samples,) float32 in [-1, 1]. Channels are averaged; if they cancel, the loudest one is
+        used, with an `MlmaWarning`.
 
     Raises:
-        MlmaError: the sound cannot be read, is cut off, or the span is empty.
+        MlmaError: the audio is unreadable or cut off, or the span is empty.
     """
     name = name or name_of(source)
     if not start and end is None:
@@ -144,30 +145,30 @@ def read_audio(
 
 
 def _span(file: BinaryIO, start: float, end: float | None, name: str) -> Iterator[Piece]:
-    """Pieces of a span, by seeking where libsndfile knows the place."""
+    """Yield the pieces of a span; libsndfile can seek, FFmpeg decodes from the beginning."""
     found = parts(file)
-    sound = open_with_libsndfile(View(file, found[0])) if len(found) == 1 else None
+    sound = open_with_libsndfile(PartFile(file, found[0])) if len(found) == 1 else None
     if sound is None:
-        yield from _cut(file, found, start, end, name)
+        yield from _decoded_span(file, found, start, end, name)
         return
     with sound:
         check_rate(sound.samplerate, name)
         first, last = (
             sound.frames if at is None else round(at * sound.samplerate) for at in (start, end)
         )
-        is_told = first <= last <= sound.frames
-        if is_told or not (found[0].is_ffmpeg or sound.format == "MP3"):
+        is_inside = first <= last <= sound.frames
+        if is_inside or not (found[0].is_ffmpeg or sound.format == "MP3"):
             yield from by_libsndfile(sound, name, first, min(last, sound.frames))
             if last > sound.frames and (found[0].missing or found[0].is_cut):
                 raise DamagedAudio.at(name, sound.frames / sound.samplerate)
             return
-    yield from _cut(file, found, start, end, name)
+    yield from _decoded_span(file, found, start, end, name)
 
 
-def _cut(
+def _decoded_span(
     file: BinaryIO, found: list[Part], start: float, end: float | None, name: str
 ) -> Iterator[Piece]:
-    """Pieces of a span, decoded from the beginning."""
+    """Yield the pieces of a span, decoded from the beginning."""
     at = 0.0
     for part in found:
         for rate, samples in pieces(file, part, name):
@@ -181,31 +182,32 @@ def _cut(
 
 
 def duration_of(source: Source) -> float | None:
-    """Seconds of sound by the header, to show progress with; the header may be wrong.
+    """Return the length by the header, in seconds, for progress bars; the header may be wrong.
 
     Args:
-        source: a path, or an open binary file, which is left at its beginning.
+        source: a path, or an open binary file, whose position is reset to the beginning.
 
     Returns:
-        None where the header does not tell, and for a pipe, of which nothing is read.
+        None if the header has no length, and for a pipe, which is not read.
 
     Raises:
-        MlmaError: no such file, or no sound in it.
+        MlmaError: the file does not exist, or has no audio.
     """
     is_path = isinstance(source, str | Path)
     if Path(source).is_fifo() if is_path else not source.seekable():
         return None
     name = name_of(source)
     with seekable(source, name) as file:
-        told = [_told(file, part, name) for part in parts(file)]
+        lengths = [_header_seconds(file, part, name) for part in parts(file)]
         file.seek(0)
-    return None if None in told else sum(told)
+    known = [seconds for seconds in lengths if seconds is not None]
+    return sum(known) if len(known) == len(lengths) else None
 
 
-def _told(file: BinaryIO, part: Part, name: str) -> float | None:
+def _header_seconds(file: BinaryIO, part: Part, name: str) -> float | None:
     if part.seconds is not None:
         return part.seconds
-    sound = open_with_libsndfile(View(file, part))
+    sound = open_with_libsndfile(PartFile(file, part))
     if sound is not None:
         with sound:
             return sound.frames / max(1, sound.samplerate)

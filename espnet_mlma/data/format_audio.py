@@ -65,15 +65,21 @@ def read_items(data: Path) -> list[ShardItem]:
     items = []
     for id_, segment in segments.items():
         recording, *span = segment.split() or [""]
-        try:
-            start, end = map(float, span) if span else (None, None)
-        except ValueError:  # not two numbers
-            start = end = math.nan
-        if recording not in sound or (span and not 0 <= start < end < math.inf):
+        seconds = _parse_span(span)
+        if recording not in sound or (span and seconds is None):
             problem = f"{id_} has an unknown recording or an invalid span; run {_MADE_BY} again"
             raise tables.row_error(table, id_, problem)
+        start, end = seconds or (None, None)
         items.append(ShardItem(id_, audio[recording], start, end, speeds.get(id_, 1.0)))
     return sorted(items, key=lambda item: item.id)
+
+
+def _parse_span(fields: Sequence[str]) -> tuple[float, float] | None:
+    try:
+        start, end = map(float, fields)
+    except ValueError:  # not two numbers
+        return None
+    return (start, end) if 0 <= start < end < math.inf else None
 
 
 def split_into_shards(items: Sequence[ShardItem], folder: Path) -> list[Shard]:

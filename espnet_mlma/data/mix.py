@@ -110,7 +110,7 @@ def shares(dump: Path, drawn: Iterable[str]) -> list[Share]:
     samples = _lengths(dump)
     langs = tables.read_for(dump / "utt2dataset", samples, _MADE_BY)
     corpora = tables.read_for(dump / "utt2category", samples, _MADE_BY)
-    totals: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    totals: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for column, ids in enumerate((samples, drawn)):
         for id_ in ids:
             totals[langs[id_], corpora[id_]][column] += samples[id_]

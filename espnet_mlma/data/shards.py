@@ -204,5 +204,5 @@ def _samples(item: ShardItem, source: Path | BinaryIO) -> tuple[np.ndarray | Mlm
     if item.speed != 1:
         samples = soxr.resample(samples, SAMPLE_RATE * item.speed, SAMPLE_RATE)
     if not len(samples):
-        return MlmaError(f"{item.audio}: holds no samples"), []
+        return MlmaError(f"{item.audio}: has no samples"), []
     return samples, warned

@@ -59,11 +59,11 @@ def train_bpe(texts: Sequence[str], size: int, mode: str, whole: Sequence[str] =
     Raises:
         MlmaError: the texts have too few different pieces, or too many characters, for the size.
     """
-    from sentencepiece import SentencePieceTrainer
+    import sentencepiece
 
     model = io.BytesIO()
     try:
-        SentencePieceTrainer.train(
+        sentencepiece.SentencePieceTrainer.Train(
             sentence_iterator=iter(texts),
             model_writer=model,
             vocab_size=size,
@@ -88,11 +88,12 @@ def train_bpe(texts: Sequence[str], size: int, mode: str, whole: Sequence[str] =
 
 def pieces(model: bytes) -> list[str]:
     """List the pieces of a SentencePiece model without its `<unk> <s> </s>`."""
-    from sentencepiece import SentencePieceProcessor
+    import sentencepiece
 
-    processor = SentencePieceProcessor(model_proto=model)
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(model)
     own = {processor.unk_id(), processor.bos_id(), processor.eos_id()}
-    return [processor.id_to_piece(i) for i in range(len(processor)) if i not in own]
+    return [processor.IdToPiece(i) for i in range(len(processor)) if i not in own]
 
 
 def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mode: str) -> int:

@@ -253,9 +253,9 @@ def junk(tmp_path: Path) -> dict[str, tuple[Path, str]]:
     """Files that hold no sound, and what is said of each."""
     contents = {
         "empty.mp3": (b"", "empty file"),
-        "text.txt": (b"This is no sound.\n" * 100, "holds no sound"),
-        "random.wav": (np.random.default_rng(0).bytes(50000), "not readable as sound"),
-        "bare.raw": (bytes(1000), "holds no sound"),
+        "text.txt": (b"This is no sound.\n" * 100, "has no audio"),
+        "random.wav": (np.random.default_rng(0).bytes(50000), "not readable as audio"),
+        "bare.raw": (bytes(1000), "has no audio"),
     }
     for name, (data, _) in contents.items():
         (tmp_path / name).write_bytes(data)
@@ -267,9 +267,9 @@ def junk(tmp_path: Path) -> dict[str, tuple[Path, str]]:
         container.mux(picture.encode())
     encode(tmp_path / "mute.mp4", None, video=True)
     said = {name: why for name, (_, why) in contents.items()} | {
-        "none.wav": "holds no samples",
-        "a.jpg": "holds no sound",
-        "mute.mp4": "holds no sound",
+        "none.wav": "has no samples",
+        "a.jpg": "has no audio",
+        "mute.mp4": "has no audio",
         "gone.wav": "no such file",
         ".": "cannot be read",
     }
@@ -290,7 +290,7 @@ def test_what_is_no_sound_is_said_in_a_line(tmp_path: Path, capfd) -> None:
 @pytest.mark.parametrize(
     ("loudest", "said"),
     [
-        (32768.0, "samples reach 32768; divide them"),
+        (32768.0, "samples reach 32768"),
         (np.nan, "contains NaN or Inf"),
         (-np.inf, "contains NaN or Inf"),
     ],
@@ -313,7 +313,7 @@ def test_a_playlist_does_not_open_other_files(tmp_path: Path, monkeypatch) -> No
     encode(tmp_path / "secret.aac", "aac")
     (tmp_path / "list.txt").write_text("ffconcat version 1.0\nfile secret.aac\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(MlmaError, match=r"list\.txt: not readable as sound"):
+    with pytest.raises(MlmaError, match=r"list\.txt: not readable as audio"):
         list(audio_blocks("list.txt"))
 
 

@@ -142,7 +142,7 @@ def test_chunks_behind_the_samples_are_no_sound(written: Callable) -> None:
     assert seconds_of(data + chunk + data) == 4.0
     empty = put(data[:44], 40, 0)
     for reading in (read_audio, probe):
-        with pytest.raises(MlmaError, match="holds no samples"):
+        with pytest.raises(MlmaError, match="has no samples"):
             reading(io.BytesIO(empty + chunk))
 
 

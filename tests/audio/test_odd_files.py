@@ -98,7 +98,7 @@ def test_whatever_a_decoder_raises_is_the_error_of_its_file(written: Callable, m
 
         with monkeypatch.context() as patched:
             patched.setattr(soundfile.SoundFile, "read", fail)
-            with pytest.raises(MlmaError, match="^audio: not readable as sound") as caught:
+            with pytest.raises(MlmaError, match="^audio: not readable as audio") as caught:
                 read_audio(io.BytesIO(written("WAV")))
         assert "\n" not in str(caught.value)
 

@@ -64,7 +64,7 @@ def test_a_sound_file_is_no_bare_samples(written: Callable, encoded: Callable) -
                 list(pcm_blocks(Dripping(data[:20000], most), SAMPLE_RATE))
             except MlmaError as error:
                 said = str(error)
-            assert "file, not bare samples" in said and "ffmpeg -i" in said, (name, most)
+            assert "file, not raw PCM" in said and "ffmpeg -i" in said, (name, most)
 
 
 def test_bare_samples_are_taken_for_no_file() -> None:

@@ -76,8 +76,8 @@ def test_unreadable_files_say_why(tmp_path: Path) -> None:
     soundfile.write(silent, np.zeros(0), SAMPLE_RATE)
     for path, why in (
         (empty, "empty file"),
-        (junk, "holds no sound"),
-        (silent, "holds no samples"),
+        (junk, "has no audio"),
+        (silent, "has no samples"),
         (tmp_path / "gone.wav", "no such file"),
     ):
         with pytest.raises(MlmaError, match=rf"{path.name}: {why}"):

@@ -81,4 +81,4 @@ def test_a_file_piped_into_stream_is_named(mlma, experiment, monkeypatch, kind):
     monkeypatch.setattr(stream, "binary_stdin", lambda: file)
     code, out, err = mlma("stream", "--model", experiment)
     assert (code, out) == (1, "")
-    assert err.count("\n") == 1 and "ffmpeg" in err and "not bare samples" in err
+    assert err.count("\n") == 1 and "ffmpeg" in err and "not raw PCM" in err

@@ -163,7 +163,7 @@ def test_bad_files_get_a_message_and_the_page_goes_on(page, sound, tmp_path):
     text = tmp_path / "letter.wav"
     text.write_text("Dear all,\n" * 100)
     page.upload(text)
-    assert page.message().startswith("letter.wav: not readable as sound")
+    assert page.message().startswith("letter.wav: not readable as audio")
     page.all("#sound button[aria-label=Clear]")[0].click()
     page.wait(lambda: not page.all(".message"))
     long = tmp_path / "long.flac"

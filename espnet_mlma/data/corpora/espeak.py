@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -318,7 +319,7 @@ class Espeak:
         if unknown or self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
             raise MlmaError(f"eSpeak NG has no voice {voice!r} in {self._data}; reinstall it")
 
-    def _collect(self, samples: ctypes.POINTER, count: int, _events: int | None) -> int:
+    def _collect(self, samples: Any, count: int, _events: int | None) -> int:
         if samples and count > 0:
             self._chunks.append(np.ctypeslib.as_array(samples, shape=(count,)).copy())
         return 0
