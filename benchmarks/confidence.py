@@ -1,11 +1,11 @@
-"""Whether confidence says how often words are right, and how often the guessed language is.
+"""Measure how well confidence predicts right words, and how often the guessed language is right.
 
     python benchmarks/confidence.py --model EXPERIMENT --data dump/raw/test_x ... [--plot FILE]
 
-The calibration is that of the experiment, fitted to its validation set in stage 12. Uncalibrated
-confidence is the geometric mean of the probabilities of a word's symbols. The expected calibration
-error (ECE) is the difference between confidence and share of right words, averaged over the words
-in ten bins (Guo et al., On calibration of modern neural networks, ICML 2017).
+Stage 12 fitted the experiment's calibration to its validation set. Uncalibrated confidence is the
+geometric mean of the probabilities of a word's symbols. The expected calibration error (ECE) is the
+difference between confidence and share of right words in ten bins, averaged over the words (Guo et
+al., On calibration of modern neural networks, ICML 2017).
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ LENGTHS = ((1, 2), (3, 5), (6, 8), (9, None))  # words
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """An utterance: its language, text and recognised text, with the language guessed of both."""
+class RecognisedUtterance:
+    """An utterance: language, reference, hypothesis, and the languages guessed from both."""
 
     language: str
     reference: str
     hypothesis: str
-    of_reference: str | None
-    of_hypothesis: str | None
+    guess_of_reference: str | None
+    guess_of_hypothesis: str | None
     words: list[JudgedWord]
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Of words, each (words,): how probably they are right, and whether they are."""
+    """Confidence of words (words,), and whether they are right (words,)."""
 
     confidence: np.ndarray
     right: np.ndarray
 
     def bins(self) -> list[Reliability]:
-        """By confidence, in steps of equal width."""
+        """Split by confidence into bins of equal width."""
         places = np.minimum((self.confidence * BINS).astype(int), BINS - 1)
         return [
             Reliability(self.confidence[places == i], self.right[places == i]) for i in range(BINS)
         ]
 
     def gap(self) -> float:
-        """Mean confidence above the share of right words."""
+        """Return mean confidence minus the share of right words."""
         return float(self.confidence.mean() - self.right.mean())
 
     def ece(self) -> float:
@@ -66,16 +66,16 @@ class Reliability:
         return float(np.mean((self.confidence - self.right) ** 2))
 
     def auc(self) -> float:
-        """How probably a right word has more confidence than a wrong one."""
+        """Return the probability that a right word has more confidence than a wrong one."""
         right, wrong = self.confidence[self.right], np.sort(self.confidence[~self.right])
         below, up_to = (np.searchsorted(wrong, right, side) for side in ("left", "right"))
         return float((below + up_to).sum() / 2 / max(len(right) * len(wrong), 1))
 
 
-def recognise(recogniser, folder: Path) -> list[Spoken]:
+def recognise(recogniser, folder: Path) -> list[RecognisedUtterance]:
     texts, languages = (datadir.read(folder / name, "stage 3") for name in ("text", "utt2lang"))
     return [
-        Spoken(
+        RecognisedUtterance(
             languages[key],
             texts[key],
             found.text,
@@ -87,8 +87,8 @@ def recognise(recogniser, folder: Path) -> list[Spoken]:
     ]
 
 
-def reliability(utterances: Sequence[Spoken], calibration) -> dict[str, Reliability]:
-    """Of all words, uncalibrated and calibrated."""
+def reliability(utterances: Sequence[RecognisedUtterance], calibration) -> dict[str, Reliability]:
+    """Return the reliability of all words, uncalibrated and calibrated."""
     words = [word for utterance in utterances for word in utterance.words]
     right = np.array([word.is_right for word in words])
     functions = {"uncalibrated": raw_confidence, "calibrated": calibration.confidence}
@@ -112,7 +112,7 @@ def table_of_bins(found: dict[str, Reliability], args) -> None:
     report("Words by confidence", header, rows, args)
 
 
-def table_of_errors(utterances: Sequence[Spoken], calibration, args) -> None:
+def table_of_errors(utterances: Sequence[RecognisedUtterance], calibration, args) -> None:
     languages = sorted({utterance.language for utterance in utterances})
     parts = {name: [u for u in utterances if u.language == name] for name in languages}
     rows = []
@@ -127,11 +127,14 @@ def table_of_errors(utterances: Sequence[Spoken], calibration, args) -> None:
     report("Confidence of words", header, rows, args)
 
 
-def table_of_languages(utterances: Sequence[Spoken], args) -> None:
+def table_of_languages(utterances: Sequence[RecognisedUtterance], args) -> None:
     rows = []
     for least, most in (*LENGTHS, (1, None)):
         cells = []
-        for text, guess in (("reference", "of_reference"), ("hypothesis", "of_hypothesis")):
+        for text, guess in (
+            ("reference", "guess_of_reference"),
+            ("hypothesis", "guess_of_hypothesis"),
+        ):
             part = [
                 u for u in utterances if least <= len(getattr(u, text).split()) <= (most or np.inf)
             ]

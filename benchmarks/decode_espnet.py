@@ -1,14 +1,13 @@
-"""Decoding beside ESPnet's: how long it takes, and whether the texts are the same.
+"""Compare decoding with ESPnet's: time and texts.
 
     python benchmarks/decode_espnet.py [--symbols N | --model EXPERIMENT --data SETS] [--json FILE]
 
-ESPnet's side is `espnet2.bin.asr_inference.Speech2Text` with `ctc_weight=1.0`. Speed is that of a
-model with random weights on noise: as initialised, where ESPnet's search goes on for as long as it
-may, or, with `--symbols`, with an output layer that writes blanks and so many symbols in 10 s, as a
-trained one does (peaky.py). Both searches start from the encoder's output, and `faster` is against
-the faster of ESPnet's ways.
-With a trained model texts are compared: ESPnet looks for the one with the highest sum over
-alignments, and PyTorch's CTC loss says whether it is higher than that of the best path's text.
+ESPnet's side is `espnet2.bin.asr_inference.Speech2Text` with `ctc_weight=1.0`. Speed is that of
+random weights on noise: as initialised, when ESPnet's search runs to its limit, or with
+`--symbols`, when the output layer writes that many symbols in 10 s like a trained one (peaky.py).
+Both searches start from the encoder's output; `faster` compares with the faster of ESPnet's ways.
+With a trained model the texts are compared. ESPnet searches the text with the highest sum over
+alignments; PyTorch's CTC loss tells whether its sum is higher than that of the best path's text.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from espnet_mlma.decode.recogniser import Recogniser, by_length
 from espnet_mlma.loading.checkpoint import AVERAGES
 
 VOCABULARY = 1000
-DURATIONS = (10.0, *np.linspace(5, 15, 63))  # the first is timed alone, too
+DURATIONS = (10.0, *np.linspace(5, 15, 63))  # the first is also timed alone
 BATCH_SECONDS, _ = read_options(ROOT / "conf" / "decode_ctc_best_path.yaml")
 
 
@@ -47,7 +46,7 @@ def espnet(folder: Path, beam: int = 1) -> Speech2Text:
 
 
 def in_batches(recognise: Callable, utterances: list[np.ndarray]) -> list:
-    """What `recognise` returns for batches as stage 12 makes them, in the utterances' order."""
+    """Recognise in stage 12's batches; return the results in the utterances' order."""
     lengths = {str(i): len(samples) for i, samples in enumerate(utterances)}
     found = {}
     for batch in by_length(lengths, BATCH_SECONDS):
@@ -56,8 +55,8 @@ def in_batches(recognise: Callable, utterances: list[np.ndarray]) -> list:
 
 
 def row(name: str, ours: Callable[[], list], *theirs: Callable[[], list]) -> list:
-    """Times of ESPnet's ways and ours, and how many results of its first way are ours."""
-    found, expected = [run() for run in (ours, *theirs)][:2]  # the warm-up, too
+    """Time ESPnet's ways and ours, and count the results of its first way that equal ours."""
+    found, expected = [run() for run in (ours, *theirs)][:2]  # also the warm-up
     same = sum(a == b for a, b in zip(found, expected, strict=True))
     our, *their = time_together(dict(enumerate((ours, *theirs))), 3, warm_up=0).values()
     cells = [*map(milliseconds, their), "-"][:2]
@@ -123,7 +122,7 @@ def speed(args) -> None:
 
 @torch.no_grad()
 def texts(args) -> None:
-    """Whose result is the best path's, and which text is more probable where ESPnet's is not."""
+    """Count results that are the best path, and compare the probabilities of the others."""
     theirs, counts = espnet(Path(args.model)), Counter()
     model = theirs.asr_model
     utterances = [samples for folder in args.data for samples, _ in read_set(folder)]
@@ -145,7 +144,7 @@ def texts(args) -> None:
 
 
 def log_probability(log_probs: torch.Tensor, token_ids: list[int]) -> float:
-    """Of a text, summed over its alignments."""
+    """Return a text's log-probability, summed over its alignments."""
     sizes = torch.tensor([len(log_probs)]), torch.tensor([len(token_ids)])
     return -F.ctc_loss(
         log_probs[:, None], torch.tensor([token_ids]), *sizes, reduction="sum"

@@ -1,11 +1,11 @@
-"""Live recognition: how late words appear, whether they stay, and what a second of audio costs.
+"""Measure live recognition: latency of words, flicker, and computing time per second of audio.
 
     python benchmarks/live.py --model EXPERIMENT --data dump/raw/test_x ... [--minutes 60]
 
-The utterances come one after the other as one stream, in pieces. A word is late by the audio that
-came after its end and by what the computer needed, until an update shows it whole, and until one
-makes it final. What is shown and turns out to be no beginning of the final word has flickered.
-Word errors are those of each utterance as a stream of its own.
+All utterances form one stream, pushed in pieces. A word's latency is the time from its end until an
+update shows it whole, and until one makes it final: audio that arrived meanwhile, plus computing
+time. A shown text has flickered if the final word does not begin with it. Word errors are counted
+with each utterance as its own stream.
 """
 
 from __future__ import annotations
@@ -30,9 +30,14 @@ LARGE = round(PIECES[-1] * SAMPLE_RATE)
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What one stream did: seconds of computing per second of audio, of each final word how late it
-    was shown and was final, and of all that was shown the share that did not stay."""
+class StreamFigures:
+    """Figures of one stream.
+
+    Attributes:
+        cost: seconds of computing per second of audio.
+        shown, final: seconds from each word's end until it was shown whole, and until it was final.
+        flicker: share of the shown texts that changed.
+    """
 
     cost: float
     shown: list[float]
@@ -45,8 +50,8 @@ def cut(audio: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield audio[start : start + size]
 
 
-def watch(stream: StreamingTranscriber, audio: np.ndarray, size: int) -> Watched:
-    """Push the audio as it is heard, and note when each word's every form appears."""
+def watch(stream: StreamingTranscriber, audio: np.ndarray, size: int) -> StreamFigures:
+    """Push audio as in real time, and note when each form of each word appears."""
     stream.reset()
     heard = ready = spent = 0.0
     words, final, seen = [], [], {}  # seen: when a form was first shown in a place
@@ -65,11 +70,11 @@ def watch(stream: StreamingTranscriber, audio: np.ndarray, size: int) -> Watched
     settled = [(place, form) for place, form in seen if place < len(words)]
     changed = sum(not words[place].text.startswith(form) for place, form in settled)
     late = [seen[place, word.text] - word.end for place, word in enumerate(words)]
-    return Watched(spent / heard, late, final, changed / len(settled))
+    return StreamFigures(spent / heard, late, final, changed / len(settled))
 
 
 def streams(recogniser) -> dict[str, StreamingTranscriber]:
-    """By name; a causal model knows neither chunk nor look-ahead."""
+    """Return streams by name; a causal model has neither chunk nor look-ahead."""
     if getattr(recogniser.model.encoder, "is_causal", lambda: False)():
         return {"causal": StreamingTranscriber(recogniser)}
     return {
@@ -81,7 +86,7 @@ def streams(recogniser) -> dict[str, StreamingTranscriber]:
 
 
 def compare(recogniser, utterances, args) -> None:
-    """Lateness, flicker, cost and word errors by setting and size of the pieces."""
+    """Report latency, flicker, cost and word errors by setting and size of the pieces."""
     audio = np.concatenate([samples for samples, _ in utterances])
     texts = [recogniser.transcribe_batch([samples])[0].text for samples, _ in utterances]
     rows = [["one pass", *[""] * 7, word_error_rate(utterances, texts)]]
@@ -114,7 +119,7 @@ def word_error_rate(utterances, texts: list[str]) -> str:
 
 
 def endurance(recogniser, utterances, args) -> None:
-    """Time per push and the process's memory as minutes go by."""
+    """Report time per push and the process's memory over the minutes."""
     stream = StreamingTranscriber(recogniser)
     loop = itertools.cycle(np.concatenate([samples for samples, _ in utterances]))
     rows = []

@@ -1,9 +1,9 @@
-"""Utterances joined to long recordings: errors beside the utterances alone, speed and memory.
+"""Compare long recordings with their utterances alone: errors, speed and memory.
 
     python benchmarks/long_audio.py --model EXPERIMENT --data dump/raw/test_x ... [--minutes 10]
 
-Utterances follow one another, language by language, with faint noise or nothing between them.
-Errors are counted over a whole recording's text, joined or not, so that both are aligned alike.
+Utterances are joined, language by language, with faint noise or nothing between them. Errors are
+counted over a whole recording's text in both cases, so that the alignment is the same.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ NOISE = 1e-3  # of the pauses, root mean square of full scale
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """An utterance: samples (time,) at 16 kHz, what was said, what was recognised of it alone."""
+class Clip:
+    """An utterance: samples (time,) at 16 kHz, reference, and the text recognised from it alone."""
 
     samples: np.ndarray
     text: str
     alone: str
 
 
-def utterances(args, recogniser) -> list[Spoken]:
-    """Those of all sets, language by language."""
-    by_language: dict[str, list[Spoken]] = {}
+def utterances(args, recogniser) -> list[Clip]:
+    """Read the utterances of all sets, language by language."""
+    by_language: dict[str, list[Clip]] = {}
     for folder in args.data:
         tables = {name: datadir.read(folder / name, "stage 4") for name in ("text", "utt2lang")}
         alone, _ = decode_folder(recogniser, folder, 60)
         for key, where in datadir.read(folder / "wav.scp", "stage 4").items():
-            found = Spoken(read_samples(where), tables["text"][key], alone[key].text)
+            found = Clip(read_samples(where), tables["text"][key], alone[key].text)
             by_language.setdefault(tables["utt2lang"][key], []).append(found)
     return [found for language in sorted(by_language) for found in by_language[language]]
 
 
-def recordings(spoken: list[Spoken], minutes: float) -> Iterator[list[Spoken]]:
-    """Utterances in order, about so many minutes at a time."""
+def recordings(spoken: list[Clip], minutes: float) -> Iterator[list[Clip]]:
+    """Group utterances into recordings of about this length."""
     held, seconds = [], 0.0
     for utterance in spoken:
         held.append(utterance)
@@ -62,8 +62,8 @@ def recordings(spoken: list[Spoken], minutes: float) -> Iterator[list[Spoken]]:
         yield held
 
 
-def joined(spoken: list[Spoken], gap: float, rng: np.random.Generator) -> np.ndarray:
-    """One recording with so many seconds of noise after each utterance."""
+def joined(spoken: list[Clip], gap: float, rng: np.random.Generator) -> np.ndarray:
+    """Join utterances, with `gap` seconds of noise after each."""
     parts = []
     for utterance in spoken:
         pause = rng.normal(0, NOISE, round(gap * SAMPLE_RATE)).astype(np.float32)
@@ -71,14 +71,14 @@ def joined(spoken: list[Spoken], gap: float, rng: np.random.Generator) -> np.nda
     return np.concatenate(parts)
 
 
-def count(spoken: list[Spoken], text: str) -> np.ndarray:
-    """Errors and number of words, errors and number of characters."""
+def count(spoken: list[Clip], text: str) -> np.ndarray:
+    """Return errors and number of words, errors and number of characters."""
     reference = " ".join(utterance.text for utterance in spoken)
     found = [(reference.split(), text.split()), (list(reference), list(text))]
     return np.array([n for a, b in found for n in (editdistance.eval(a, b), len(a))])
 
 
-def error_rates(args, recogniser, spoken: list[Spoken]) -> None:
+def error_rates(args, recogniser, spoken: list[Clip]) -> None:
     rows, rng = [], np.random.default_rng(0)
     several = list(recordings(spoken, args.minutes))
     totals = {"alone": sum(count(one, " ".join(u.alone for u in one)) for one in several)}
@@ -99,8 +99,8 @@ def error_rates(args, recogniser, spoken: list[Spoken]) -> None:
     report(f"{title}, {args.name}", header, rows, args)
 
 
-def hours(args, spoken: list[Spoken]) -> None:
-    """Seconds and memory of a file of ten minutes and one of an hour, each in its own process."""
+def hours(args, spoken: list[Clip]) -> None:
+    """Report time and memory for files of ten minutes and an hour, each in its own process."""
     rows = []
     sound = joined(next(recordings(spoken, 10)), args.gap[-1], np.random.default_rng(0))
     with tempfile.TemporaryDirectory() as folder:
@@ -122,9 +122,9 @@ def hours(args, spoken: list[Spoken]) -> None:
 
 def main() -> None:
     parser = model_arguments(__doc__.splitlines()[0])
-    parser.add_argument("--name", default="a model", help="of the model, for the titles")
-    parser.add_argument("--minutes", type=float, default=10, help="of a recording")
-    parser.add_argument("--gap", type=float, nargs="+", default=[0, 0.5, 1], help="seconds")
+    parser.add_argument("--name", default="a model", help="the model's name in titles")
+    parser.add_argument("--minutes", type=float, default=10, help="length of a recording")
+    parser.add_argument("--gap", type=float, nargs="+", default=[0, 0.5, 1], help="pauses, seconds")
     parser.add_argument("--time", type=Path, help="time one file, print JSON")
     args = parser.parse_args()
     prepare(args)

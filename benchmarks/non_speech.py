@@ -1,12 +1,12 @@
-"""Words that nobody said: an hour without speech through a model, offline and live.
+"""Count words that a model writes for an hour without speech, offline and live.
 
     python benchmarks/non_speech.py --model EXPERIMENT [--data dump/raw/test_x ...] [--json FILE]
 
-The sounds are seeded, and made by other code than those of training (`corpora/non_speech.py`). Each
-kind lasts 200 seconds, in clips of 0.2 to 100 seconds; then come ten minutes of all kinds in one
-clip. A clip is transcribed as a file is, live in pieces of 0.32 s, and up to 30 s in a batch;
-without the guard of decoding and with it. With --data, the word errors on speech, as recorded, at
--45 dBFS and in white noise.
+The sounds are seeded and do not share code with those of training (`corpora/non_speech.py`). Each
+kind lasts 200 seconds, in clips of 0.2 to 100 seconds; a last clip has ten minutes of all kinds. A
+clip is transcribed as a file, live in pieces of 0.32 s, and up to 30 s in a batch, with and without
+the decoder's speech guard. --data adds word errors on speech, as recorded, at -45 dBFS and in white
+noise.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def decibels(level: float) -> float:
 
 
 def to_level(sound: np.ndarray, level: float) -> np.ndarray:
-    """Scaled to a root mean square of `level` dBFS."""
+    """Scale to a root mean square of `level` dBFS."""
     return sound * decibels(level) / max(np.sqrt(np.mean(sound**2)), 1e-12)
 
 
 def coloured(rng: np.random.Generator, samples: int, slope: float) -> np.ndarray:
-    """Noise whose power falls with the frequency to the power of `slope`."""
+    """Make noise whose power falls with the frequency to the power of `slope`."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     spectrum *= np.maximum(np.arange(len(spectrum)), 1) ** (-slope / 2)
     return np.fft.irfft(spectrum, samples)
@@ -68,7 +68,7 @@ def offset(rng, time):
 
 
 def hum(rng, time):
-    """Mains of 50 or 60 Hz with odd harmonics above even ones."""
+    """Make a hum of 50 or 60 Hz whose odd harmonics are louder than the even ones."""
     mains = rng.choice((50, 60)) * (1 + 0.001 * rng.standard_normal())
     sound = sum(
         (1.0 if order % 2 else 0.3) / order * np.sin(2 * np.pi * mains * order * time + order)
@@ -78,7 +78,7 @@ def hum(rng, time):
 
 
 def fan(rng, time):
-    """Broad noise and the tones of blades, of which the speed drifts."""
+    """Make the broad noise and the drifting blade tones of a fan."""
     turns = np.cumsum(24 + 0.2 * np.sin(0.3 * time)) / SAMPLE_RATE
     blades = sum(np.sin(2 * np.pi * 7 * k * turns) / k for k in range(1, 6))
     sound = to_level(coloured(rng, len(time), 1.3), -10) + to_level(blades, -20)
@@ -86,7 +86,7 @@ def fan(rng, time):
 
 
 def swelling(rng, time):
-    """A band of noise whose middle and level wander within seconds, as wind or surf."""
+    """Make noise whose colour and level change within seconds, like wind or surf."""
     low, high = (coloured(rng, len(time), slope) for slope in (2.0, 0.3))
     share = 0.5 + 0.5 * np.sin(2 * np.pi * time / rng.uniform(4, 9) + rng.uniform(0, 6))
     return to_level(to_level(low, 0) * share + to_level(high, -8) * (1 - share), -32)
@@ -97,14 +97,14 @@ def tone(rng, time):
 
 
 def timbre(time: np.ndarray, pitch: float, brightness: float) -> np.ndarray:
-    """A tone with the harmonics of a sawtooth, darkened."""
+    """Make a tone with the harmonics of a sawtooth, darkened."""
     base = 261.63 * 2 ** (pitch / 12)
     orders = range(1, int(min(14, 7000 / base)) + 1)
     return sum(brightness**k * np.sin(2 * np.pi * base * k * time) / k for k in orders)
 
 
 def played(rng, time, seconds: float, chords: list[list[int]]) -> np.ndarray:
-    """Chords of half tones above middle C, one after the other, struck and dying away."""
+    """Play chords, given in half tones above middle C, each struck and decaying."""
     sound, size = np.zeros(len(time)), int(seconds * SAMPLE_RATE)
     local = np.arange(int(1.5 * size)) / SAMPLE_RATE
     envelope = np.minimum(1, local / 0.01) * np.exp(-local / seconds)
@@ -130,7 +130,7 @@ def arpeggio(rng, time):
 
 
 def clicks(rng, time):
-    """Single clicks in silence, some a second or some seconds apart."""
+    """Make single clicks in silence, some a second or several seconds apart."""
     sound = np.zeros(len(time))
     places = np.cumsum(rng.exponential(rng.choice((0.3, 1, 5)) * SAMPLE_RATE, 2000)).astype(int)
     for place in places[places < len(sound)]:
@@ -159,13 +159,13 @@ KINDS: dict[str, Source] = {
 
 
 def make(kind: Source, rng: np.random.Generator, seconds: float) -> np.ndarray:
-    """A clip, (samples,) float32."""
+    """Make a clip, (samples,) float32."""
     time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     return np.clip(kind(rng, time), -1, 1).astype(np.float32)
 
 
 def clips() -> Iterator[tuple[str, np.ndarray]]:
-    """Kind and samples of each clip of the hour, less than ten minutes of it in `mixed`."""
+    """Yield kind and samples of each clip; the last one mixes all kinds."""
     for number, (name, kind) in enumerate(KINDS.items()):
         for place, seconds in enumerate(LENGTHS):
             yield name, make(kind, np.random.default_rng([number, place]), seconds)
@@ -178,7 +178,7 @@ def clips() -> Iterator[tuple[str, np.ndarray]]:
 
 
 def live(stream: StreamingTranscriber, samples: np.ndarray) -> list[Word]:
-    """The words of a stream."""
+    """Return the words of a stream."""
     stream.reset()
     pieces = (samples[i : i + PIECE] for i in range(0, len(samples), PIECE))
     updates = [*map(stream.push, pieces), stream.finish()]
@@ -186,13 +186,13 @@ def live(stream: StreamingTranscriber, samples: np.ndarray) -> list[Word]:
 
 
 def guarded(words: Iterable[Word], samples: np.ndarray) -> list[Word]:
-    """Those that the guard lets pass; it judges each word by itself, offline and live alike."""
+    """Return the words that the guard keeps; it judges each alone, offline and live alike."""
     guard = SpeechGuard.of(samples)
     return [word for word in words if guard.has_speech(word.start, word.end)]
 
 
 def false_words(recogniser: Recogniser, args) -> None:
-    """Words by kind of sound, way and guard."""
+    """Report words by kind of sound, way of decoding, and guard."""
     stream = StreamingTranscriber(recogniser)
     kinds = [*KINDS, "all, one after the other"]
     found, seconds = {name: np.zeros(6, int) for name in kinds}, dict.fromkeys(kinds, 0.0)
@@ -218,7 +218,7 @@ def false_words(recogniser: Recogniser, args) -> None:
 
 
 def speech(recogniser: Recogniser, args) -> None:
-    """Word error rates with and without the guard."""
+    """Report word error rates with and without the guard."""
     conditions = {
         "as recorded": lambda rng, x: x,
         "at -45 dBFS": lambda rng, x: to_level(x, -45).astype(np.float32),
@@ -248,7 +248,7 @@ def speech(recogniser: Recogniser, args) -> None:
 
 def main() -> None:
     parser = model_arguments(__doc__.splitlines()[0])
-    parser.add_argument("--name", default="the model", help="what tables call it")
+    parser.add_argument("--name", default="the model", help="the model's name in titles")
     parser.add_argument(
         "--longest", type=float, default=MIXED_SECONDS, help="leave out longer clips; seconds"
     )

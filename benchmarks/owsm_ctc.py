@@ -1,20 +1,19 @@
-"""OWSM-CTC's architecture beside ours: from samples to text, time and memory.
+"""Compare OWSM-CTC's architecture with ours: time and memory from samples to text.
 
     python benchmarks/owsm_ctc.py [--threads 2] [--json FILE]
 
 OWSM-CTC is built by ESPnet's s2t_ctc task with the values of its published configuration
 (egs2/owsm_ctc_v3.1/s2t1/conf of ESPnet) and 50,002 symbols, as ESPnet's s2t.sh makes of its BPE of
 50,000: 1.01 B parameters. Ours is conf/train_asr_conmamba.yaml with 100 sentencepieces. Weights are
-random, the audio is noise, and texts mean nothing: the best path costs the same whatever it writes.
-Ours writes about as many symbols as it would of speech (peaky.py), since they say where long audio
-is cut. Both are left without mean and variance of features.
+random and the audio is noise; the best path costs the same for any text. Ours writes about as many
+symbols as for speech (peaky.py), because they decide where long audio is cut. Neither normalises
+features.
 
-Both are loaded by `espnet_mlma.load` from experiment folders, which go when they have been read.
-OWSM-CTC fills every utterance up to 30 s, because its errors triple without; ours hears what is
-there. A file is heard through `transcribe`: OWSM-CTC's by windows of 30 s that overlap, ours by
-windows and then utterance by utterance. Each system is in a process of its own. A case runs once
-for memory, and then again for time; those that take OWSM-CTC long run once, for both. To it 5 s,
-30 s and a file of 30 s are the same work: how far they differ says how quiet the machine was.
+OWSM-CTC pads every utterance to 30 s, because its errors triple without the padding; ours does not
+pad. Files go through `transcribe`: OWSM-CTC encodes overlapping windows of 30 s, ours encodes
+windows and then each utterance again. Each system runs in its own process. A case runs once for
+memory and then again for time; cases that take OWSM-CTC long run once for both. For OWSM-CTC 5 s,
+30 s and a file of 30 s are the same work: their difference shows how quiet the machine was.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ from peaky import write_experiment
 
 import espnet_mlma
 from espnet_mlma.audio import SAMPLE_RATE
+from espnet_mlma.decode.precision import count_parameters
 from espnet_mlma.decode.recogniser import Recogniser
-from espnet_mlma.evaluation.compare.measure import parameters
 from espnet_mlma.loading.checkpoint import AVERAGES
 
 OWSM = "OWSM-CTC"
@@ -90,10 +89,10 @@ OUR_TEXT = {"vocabulary": 100, "symbols": 90}  # symbols written in 10 s
 
 @dataclass(frozen=True)
 class Case:
-    """So many utterances of a length, recognised together, or a file of that length.
+    """Utterances of one length, recognised together, or a file of that length.
 
     Attributes:
-        repeats: runs after the first one, of OWSM-CTC and of ours.
+        repeats: runs after the first, for OWSM-CTC and for ours.
     """
 
     name: str
@@ -120,13 +119,13 @@ CASES = (
 
 
 def noise(seconds: float) -> np.ndarray:
-    """Samples (time,)."""
+    """Make samples (time,)."""
     samples = np.random.default_rng(0).normal(0, 0.1, round(seconds * SAMPLE_RATE))
     return samples.astype(np.float32)
 
 
 def write_owsm_ctc(folder: Path) -> None:
-    """An experiment folder with OWSM-CTC's architecture, as training leaves it."""
+    """Write an experiment folder with OWSM-CTC's architecture."""
     args = S2TTask.get_parser().parse_args(["--output_dir", str(folder)])
     words = [f"▁{i}" for i in range(VOCABULARY - len(SYMBOLS) - 5)]
     tokens = ["<blank>", "<unk>", *SYMBOLS, *words, "<sop>", "<sos>", "<eos>"]
@@ -138,7 +137,7 @@ def write_owsm_ctc(folder: Path) -> None:
 
 
 def load(system: str) -> Recogniser:
-    """A recogniser with random weights."""
+    """Load a recogniser with random weights."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if system == OWSM:
@@ -149,9 +148,9 @@ def load(system: str) -> Recogniser:
 
 
 def measure(system: str) -> dict:
-    """Number of parameters, and of each case the median seconds and the peak of this process."""
+    """Return the number of parameters, and each case's median seconds and peak memory."""
     recogniser = load(system)
-    found = {"parameters": parameters(recogniser.model), "cases": []}
+    found = {"parameters": count_parameters(recogniser.model), "cases": []}
     recogniser.transcribe_batch([noise(1)])
     for case in CASES:
         times: list[float] = []

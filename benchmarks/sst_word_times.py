@@ -19,7 +19,7 @@ from contextlib import suppress
 import numpy as np
 from common import prepare, report, timed_arguments
 from pocketsphinx import Decoder
-from word_times import Spoken, Voice
+from word_times import SpokenSentence, Voice
 
 import espnet_mlma
 from espnet_mlma.audio import read_audio
@@ -35,7 +35,7 @@ HEADER = ["ends of words", "words", "median, signed (ms)", "mean error (ms)", "9
 HEADER += ["in another chunk (%)"]
 
 
-def flite(text: str, voice: str) -> Spoken | None:
+def flite(text: str, voice: str) -> SpokenSentence | None:
     """A text as flite says it; None where it says a word otherwise than alone."""
     words = text.split()
     counts = [len(phones(word, voice)) for word in words]
@@ -47,7 +47,7 @@ def flite(text: str, voice: str) -> Spoken | None:
     ends = [said[i - 1][1] for i in np.cumsum(counts)]
     starts = [said[i][0] for i in np.cumsum([0, *counts[:-1]])]
     times = dict(enumerate(zip(starts, ends, strict=True)))
-    return Spoken(samples, words, times)
+    return SpokenSentence(samples, words, times)
 
 
 def phones(text: str, voice: str, file: str = "none") -> list[tuple[float, float]]:
@@ -68,7 +68,7 @@ class Pocketsphinx:
     def __init__(self) -> None:
         self._decoder = Decoder(loglevel="FATAL", lm=None)
 
-    def ends(self, spoken: Spoken) -> list[float] | None:
+    def ends(self, spoken: SpokenSentence) -> list[float] | None:
         """End of each word, seconds; None for a word that is not in its dictionary."""
         if any(self._decoder.lookup_word(word) is None for word in spoken.words):
             return None
@@ -97,10 +97,12 @@ def row(name: str, found: list[float], true: list[float]) -> list[object]:
     ]
 
 
-def sentences(lines: list[SynthesisLine]) -> dict[str, Callable[[], Iterator[Spoken | None]]]:
+def sentences(
+    lines: list[SynthesisLine],
+) -> dict[str, Callable[[], Iterator[SpokenSentence | None]]]:
     """What each speaker says."""
     espeak, rng = Voice(), np.random.default_rng(1)
-    voices: dict[str, Callable[[], Iterator[Spoken | None]]] = {
+    voices: dict[str, Callable[[], Iterator[SpokenSentence | None]]] = {
         f"flite {voice}": lambda voice=voice: (flite(line.text, voice) for line in lines)
         for voice in FLITE_VOICES
     }

@@ -1,9 +1,9 @@
-"""Encoding as audio arrives: what a chunk costs, and what it costs in word errors.
+"""Measure encoding in chunks: computing time and word errors.
 
     python benchmarks/streaming.py [--model EXPERIMENT --data dump/raw/test_x ...] [--json FILE]
 
-The cost is that of the 31.6 M encoder with random weights; the word error rate is that of a trained
-bidirectional model, which was never shown a chunk in training.
+Times are of the 31.6 M encoder with random weights, word error rates of a trained bidirectional
+model that saw only whole utterances in training.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FRAME_SECONDS = 0.04
 
 
 def cost(args) -> None:
-    """Time and memory of a chunk over an hour, and by setting."""
+    """Report time and memory of a causal chunk over an hour."""
     torch.manual_seed(0)
     causal = ConMambaEncoder(FEATURES, bimamba="none").eval()
     stream = EncoderStream(causal, chunk=16)
@@ -79,7 +79,7 @@ def state_bytes(stream: EncoderStream) -> int:
 
 
 def chunk_seconds(encoder, chunk: int, right_context: int) -> float:
-    """Median time of a chunk in the middle of a stream."""
+    """Return the median time of a chunk in the middle of a stream."""
     stream = EncoderStream(encoder, chunk, right_context)
     stream.push(torch.randn(4 * (chunk + right_context), FEATURES))
     seconds = []
@@ -91,7 +91,7 @@ def chunk_seconds(encoder, chunk: int, right_context: int) -> float:
 
 
 class InChunks(torch.nn.Module):
-    """Stands in for a model's encoder and encodes each utterance as a stream."""
+    """Replace a model's encoder, and encode each utterance as a stream."""
 
     def __init__(self, encoder: ConMambaEncoder, chunk: int, right_context: int):
         super().__init__()
@@ -132,7 +132,7 @@ def word_errors(args) -> None:
 
 
 def read_set(folder: Path):
-    """Samples and reference of each utterance."""
+    """Yield samples and reference of each utterance."""
     texts = datadir.read(folder / "text", "stage 4")
     for id_, where in datadir.read(folder / "wav.scp", "stage 4").items():
         yield read_samples(where), texts[id_]

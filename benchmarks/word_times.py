@@ -1,10 +1,10 @@
-"""Word times against those at which eSpeak NG says it spoke each word.
+"""Compare word times with the times at which eSpeak NG spoke each word.
 
     python benchmarks/word_times.py --model EXPERIMENT [--split test] [--sentences 40] [--json FILE]
 
-The sentences are those of the demonstration corpus, on whose other sentences the model was trained.
-A lead is what a word is taken to begin before the peak of its first symbol, a tail what it is taken
-to last after that of its last one. No word ends after the peak at which the next one begins.
+The sentences are of the demonstration corpus; the model was trained on its other sentences. The
+lead is the assumed time from a word's beginning to the peak of its first symbol, the tail the time
+from its last symbol's peak to its end. A word ends before the first peak of the next one.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ class Event(ctypes.Structure):
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """Samples (time,) at 16 kHz, words of the text, and each one's start and end in seconds."""
+class SpokenSentence:
+    """A sentence: samples (time,) at 16 kHz, its words, and each one's start and end in seconds."""
 
     samples: np.ndarray
     words: list[str]
-    times: dict[int, tuple[float, float]]  # not of words that eSpeak says as one
+    times: dict[int, tuple[float, float]]  # without words that eSpeak speaks as one
 
 
 class Voice(Espeak):
-    """eSpeak NG with its events of words and phonemes."""
+    """eSpeak NG, with its events of words and phonemes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Voice(Espeak):
             self.events.append((event.type, event.text_position, event.sample, event.name))
         return super()._collect(samples, count, events)
 
-    def speak_in_noise(self, line: SynthesisLine, rng: np.random.Generator) -> Spoken:
+    def speak_in_noise(self, line: SynthesisLine, rng: np.random.Generator) -> SpokenSentence:
         """Synthesise one sentence with silence and noise around it."""
         self.events.clear()
         voice = self.speak(line)
@@ -78,10 +78,10 @@ class Voice(Espeak):
         words, spans = line.text.split(), self.spans(line.text)
         alone = [i for i in spans if i + 1 in spans or i + 1 == len(words)]
         times = {i: tuple(np.clip(np.array(spans[i]) / self._rate + shift, *limits)) for i in alone}
-        return Spoken(samples, words, times)
+        return SpokenSentence(samples, words, times)
 
     def spans(self, text: str) -> dict[int, tuple[int, int]]:
-        """The samples of each word: from its first phoneme to what follows its last one."""
+        """Return each word's samples, from its first phoneme to the end of its last."""
         found: dict[int, tuple[int, int]] = {}
         current = None
         for (kind, position, sample, name), after in zip(
@@ -95,8 +95,10 @@ class Voice(Espeak):
         return found
 
 
-def errors(recogniser: Recogniser, spoken: Spoken, found: Transcript) -> dict[str, list[float]]:
-    """Found minus true seconds of the starts and ends of the right words, by lead and by tail."""
+def errors(
+    recogniser: Recogniser, spoken: SpokenSentence, found: Transcript
+) -> dict[str, list[float]]:
+    """Return found minus true seconds of right words' starts and ends, by lead and by tail."""
     acoustic = recogniser.acoustic
     groups = token_groups(found.tokens, acoustic.token_type, acoustic.special_ids)
     starts = [group[0].start for group in groups]
@@ -132,8 +134,8 @@ def main() -> None:
         for line in plan(lang, 1, SplitSizes())[args.split][: args.sentences]:
             spoken = voice.speak_in_noise(line, rng)
             aligned = recogniser.align(spoken.samples, line.text)
-            heard = recogniser.transcribe(spoken.samples)
-            for name, transcript in (("align", aligned), ("transcribe", heard)):
+            recognised = recogniser.transcribe(spoken.samples)
+            for name, transcript in (("align", aligned), ("transcribe", recognised)):
                 for kind, seconds in errors(recogniser, spoken, transcript).items():
                     found[name].setdefault(kind, []).extend(seconds)
     rows = []
