@@ -53,15 +53,15 @@ def cut(audio: np.ndarray, size: int) -> Iterator[np.ndarray]:
 def watch(stream: StreamingTranscriber, audio: np.ndarray, size: int) -> StreamFigures:
     """Push audio as in real time, and note when each form of each word appears."""
     stream.reset()
-    heard = ready = spent = 0.0
+    received = ready = spent = 0.0
     words, final, seen = [], [], {}  # seen: when a form was first shown in a place
     for piece in cut(audio, size):
-        heard += len(piece) / SAMPLE_RATE
+        received += len(piece) / SAMPLE_RATE
         started = time.perf_counter()
         update = stream.push(piece)
         cost = time.perf_counter() - started
         spent += cost
-        ready = max(ready, heard) + cost  # an update waits for the one before
+        ready = max(ready, received) + cost  # an update waits for the one before
         forms = [word.text for word in update.final] + update.partial.split()
         for place, form in enumerate(forms, start=len(words)):
             seen.setdefault((place, form), ready)
@@ -70,7 +70,7 @@ def watch(stream: StreamingTranscriber, audio: np.ndarray, size: int) -> StreamF
     settled = [(place, form) for place, form in seen if place < len(words)]
     changed = sum(not words[place].text.startswith(form) for place, form in settled)
     late = [seen[place, word.text] - word.end for place, word in enumerate(words)]
-    return StreamFigures(spent / heard, late, final, changed / len(settled))
+    return StreamFigures(spent / received, late, final, changed / len(settled))
 
 
 def streams(recogniser) -> dict[str, StreamingTranscriber]:

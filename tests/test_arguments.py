@@ -1,4 +1,4 @@
-"""Command lines: an output that is an input, and empty names, are refused before any work."""
+"""Outputs that are inputs, and empty names, are refused before any work."""
 
 import argparse
 import os
@@ -52,7 +52,7 @@ def test_an_output_that_is_an_input_is_refused(place, output, source, absolute):
     [("new.wav", "a.wav"), ("folder/notes.txt", "folder"), ("folder/new.yaml", "folder"),
      ("/dev/null", "/dev/null"), ("a.wav", "-"), ("a.wav", "x" * 300)],
 )  # fmt: skip
-def test_other_outputs_pass(place, output, source):
+def test_other_outputs_are_accepted(place, output, source):
     refuse_inputs([Path(output)], [source])
 
 
@@ -72,7 +72,7 @@ def test_all_paths_of_a_command_line_are_inputs(place):
         check_outputs(argparse.Namespace(out=Path("hard.wav")), "out", inputs=["a.wav"])
 
 
-def test_an_empty_name_is_no_path(capsys):
+def test_an_empty_name_is_refused(capsys):
     parser = ArgumentParser()
     parser.add_argument("--out", type=Path)
     parser.add_argument("files", type=Path, nargs="*")

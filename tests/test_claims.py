@@ -1,4 +1,4 @@
-"""One process at a time does something to an output, and the next is told who does."""
+"""Only one process claims an output; the error names the holder."""
 
 import os
 import signal
@@ -23,17 +23,17 @@ with claim(Path(sys.argv[1]), "writes it"):
 
 
 def hold(path: Path) -> subprocess.Popen:
-    """A process that claims a path until its input ends."""
+    """Start a process that claims a path until its input ends."""
     command = [sys.executable, "-c", HOLDER, str(path)]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "claimed\n"
     return holder
 
 
-def test_the_second_is_told_host_and_process_of_the_first(tmp_path: Path) -> None:
+def test_the_error_names_host_and_process_of_the_holder(tmp_path: Path) -> None:
     holder = hold(tmp_path / "a/x")
-    said = f"a/x: process {holder.pid} on {socket.gethostname()} writes it already"
-    with pytest.raises(MlmaError, match=said), claim(tmp_path / "a/x", "writes it"):
+    message = f"a/x: process {holder.pid} on {socket.gethostname()} writes it already"
+    with pytest.raises(MlmaError, match=message), claim(tmp_path / "a/x", "writes it"):
         pass
     holder.communicate("")
     with claim(tmp_path / "a/x", "writes it"):
@@ -50,7 +50,7 @@ def test_a_killed_process_holds_no_claim(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_who_waits_has_it_next(tmp_path: Path) -> None:
+def test_a_waiting_process_gets_the_claim(tmp_path: Path) -> None:
     holder = hold(tmp_path / "x")
     waits = HOLDER.replace('"writes it"', '"writes it", wait=True')
     command = [sys.executable, "-c", waits, str(tmp_path / "x")]
@@ -60,7 +60,7 @@ def test_who_waits_has_it_next(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(MlmaError, match="cannot write"), claim(tmp_path / "x/y", "writes it"):
         pass

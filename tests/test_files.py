@@ -1,4 +1,4 @@
-"""Files and folders appear whole, and an old one stays until then."""
+"""Files and folders are replaced whole or not at all."""
 
 import gzip
 import os
@@ -15,7 +15,7 @@ from espnet_mlma.files import read_lines, read_yaml, replace_folder, whole, writ
 
 
 def fill_up(new: Path) -> None:
-    """Write something, then have no more room."""
+    """Write a file, then fail with a full disk."""
     (new / "text").write_text("half")
     with open("/dev/full", "w") as full:
         full.write("a" * 100_000)
@@ -25,7 +25,7 @@ def left(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def test_a_full_disk_leaves_the_old_folder(tmp_path):
+def test_a_full_disk_keeps_the_old_folder(tmp_path):
     replace_folder(tmp_path / "x", lambda new: (new / "text").write_text("old"))
     with pytest.raises(MlmaError, match="cannot write .*x: No space left on device"):
         replace_folder(tmp_path / "x", fill_up)
@@ -33,7 +33,7 @@ def test_a_full_disk_leaves_the_old_folder(tmp_path):
     assert left(tmp_path) == ["x"]
 
 
-def test_an_error_that_is_none_of_the_disk_leaves_it_too(tmp_path):
+def test_another_error_keeps_the_old_folder(tmp_path):
     replace_folder(tmp_path / "x", lambda new: (new / "text").write_text("old"))
     with pytest.raises(ZeroDivisionError):
         replace_folder(tmp_path / "x", lambda new: 1 / 0)
@@ -41,8 +41,8 @@ def test_an_error_that_is_none_of_the_disk_leaves_it_too(tmp_path):
     assert left(tmp_path) == ["x"]
 
 
-def test_a_kill_between_the_two_renamings_loses_nothing(tmp_path):
-    """The old folder was moved aside, and the new one had not come yet."""
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
+    """The old folder was renamed, the new one not yet."""
     (tmp_path / ".x.old").mkdir()
     (tmp_path / ".x.old/text").write_text("old")
     with pytest.raises(MlmaError, match="No space left"):
@@ -54,7 +54,7 @@ def test_a_kill_between_the_two_renamings_loses_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_file_that_was_not_finished_is_gone(tmp_path, error):
+def test_an_unfinished_file_is_removed(tmp_path, error):
     write(tmp_path / "a/x", "old")
     with pytest.raises((MlmaError, KeyboardInterrupt)), whole(tmp_path / "a/x") as new:
         new.write_text("half")
@@ -63,7 +63,7 @@ def test_a_file_that_was_not_finished_is_gone(tmp_path, error):
     assert left(tmp_path / "a") == ["x"]
 
 
-def test_a_link_stays_and_what_it_points_at_is_replaced(tmp_path):
+def test_a_link_stays_and_its_target_is_replaced(tmp_path):
     write(tmp_path / "real/x", "old")
     (tmp_path / "link").symlink_to("real/x")
     write(tmp_path / "link", "new")
@@ -71,7 +71,7 @@ def test_a_link_stays_and_what_it_points_at_is_replaced(tmp_path):
     assert (tmp_path / "real/x").read_text() == "new"
 
 
-def test_a_pipe_is_written_into_and_stays_one(tmp_path):
+def test_a_pipe_is_written_directly(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     write(tmp_path / "pipe", "text")
@@ -80,13 +80,13 @@ def test_a_pipe_is_written_into_and_stays_one(tmp_path):
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_not_replaced_by_a_file(tmp_path):
     for folder in (tmp_path, Path(), Path("/")):
         with pytest.raises(MlmaError, match="a folder; name a file"):
             write(folder, "text")
 
 
-# Processes that write the same output, and processes that are killed while they do.
+# Processes that write the same output, some of them killed.
 
 WRITER = """
 import sys
@@ -116,7 +116,7 @@ def run_python(code: str, *arguments: object) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)])
 
 
-def test_of_two_processes_that_write_at_once_one_is_there_and_never_a_mix(tmp_path):
+def test_outputs_of_two_processes_do_not_mix(tmp_path):
     writers = [run_python(WRITER, tmp_path, own) for own in ("a", "b")]
     while any(writer.poll() is None for writer in writers):
         if (tmp_path / "file").exists():
@@ -137,7 +137,7 @@ def test_of_two_processes_that_write_at_once_one_is_there_and_never_a_mix(tmp_pa
     ],
     ids=["while it is filled", "before the old one is removed", "between the two renamings"],
 )
-def test_a_killed_process_leaves_nothing_that_the_next_one_does_not_mend(tmp_path, killed):
+def test_the_next_process_repairs_the_output_of_a_killed_one(tmp_path, killed):
     replace_folder(tmp_path / "x", lambda new: (new / "text").write_text("old"))
     assert run_python(KILLED + killed, tmp_path).wait() == -signal.SIGKILL
     replace_folder(tmp_path / "x", lambda new: (new / "text").write_text("new"))
@@ -146,7 +146,7 @@ def test_a_killed_process_leaves_nothing_that_the_next_one_does_not_mend(tmp_pat
     assert left(tmp_path) == ["x"]
 
 
-def test_a_file_that_a_killed_process_left_does_not_lengthen_the_next(tmp_path):
+def test_a_file_of_a_killed_process_is_truncated(tmp_path):
     killed = "with files.whole(place) as new: new.write_text('a' * 99); die()"
     assert run_python(KILLED + killed, tmp_path).wait() == -signal.SIGKILL
     with whole(tmp_path / "x") as new, open(new, "r+") as file:
@@ -155,7 +155,7 @@ def test_a_file_that_a_killed_process_left_does_not_lengthen_the_next(tmp_path):
     assert left(tmp_path) == ["x"]
 
 
-def test_a_folder_that_another_process_still_fills_is_left_alone(tmp_path):
+def test_a_folder_in_use_by_another_process_stays(tmp_path):
     def fill(new: Path) -> None:
         (new / "text").write_text("outer")
         replace_folder(tmp_path / "x", lambda inner: (inner / "text").write_text("inner"))
@@ -174,49 +174,49 @@ def test_a_linked_folder_stays_linked(tmp_path):
     assert left(tmp_path / "larger disk/x") == ["text"]
 
 
-def test_a_file_in_the_place_of_a_folder_is_kept(tmp_path):
+def test_a_file_is_not_replaced_by_a_folder(tmp_path):
     (tmp_path / "x").write_text("notes")
     with pytest.raises(MlmaError, match="cannot write .*x: a file; move it away"):
         replace_folder(tmp_path / "x", lambda new: None)
     assert (tmp_path / "x").read_text() == "notes"
 
 
-def test_a_long_name_leaves_room_for_the_place_that_is_written_to(tmp_path):
+def test_a_name_of_the_greatest_length_is_written(tmp_path):
     name = "è" * 127
     write(tmp_path / name, "text")
     assert left(tmp_path) == [name]
 
 
-# Text that people wrote.
+# Reading text and YAML.
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("name", ["t.tsv", "t.tsv.gz"])
-def test_lines_end_as_editors_end_them_and_nowhere_else(tmp_path, mark, end, last, name):
+def test_lines_end_in_lf_crlf_or_cr(tmp_path, mark, end, last, name):
     lines = ["città", "", "a\u0085b\u2028c\u2029d\x0be\x1cf", "\ufeffg"]
     data = mark + (end.join(lines) + end * last).encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     assert list(read_lines(tmp_path / name)) == lines
 
 
-def test_a_carriage_return_within_a_line_ends_none(tmp_path):
+def test_a_carriage_return_within_a_line_does_not_end_it(tmp_path):
     (tmp_path / "t").write_bytes(b"a\rb\nc\n")
     assert list(read_lines(tmp_path / "t")) == ["a\rb", "c"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
-def test_another_encoding_is_named(tmp_path, encoding):
+def test_another_encoding_is_refused(tmp_path, encoding):
     (tmp_path / "t.yaml").write_text("a: 1\n", encoding=encoding)
-    said = rf"t\.yaml: text in {encoding.upper()}; save it as UTF-8"
-    with pytest.raises(MlmaError, match=said):
+    message = rf"t\.yaml: text in {encoding.upper()}; save it as UTF-8"
+    with pytest.raises(MlmaError, match=message):
         list(read_lines(tmp_path / "t.yaml"))
-    with pytest.raises(MlmaError, match=said):
+    with pytest.raises(MlmaError, match=message):
         read_yaml(tmp_path / "t.yaml", "write it again")
 
 
-def test_a_byte_that_is_not_utf_8_is_named_with_its_line(tmp_path):
+def test_the_error_has_the_line_of_a_byte_that_is_not_utf_8(tmp_path):
     (tmp_path / "t.yaml").write_bytes("a: 1\nb: però\n".encode("latin-1"))
     for read in (lambda path: list(read_lines(path)), lambda path: read_yaml(path, "write it")):
         with pytest.raises(MlmaError, match=r"t\.yaml:2: byte 0xf2 is not UTF-8"):
@@ -224,7 +224,7 @@ def test_a_byte_that_is_not_utf_8_is_named_with_its_line(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["[" * 5000, "- a", "a: [", "a: " + "9" * 5000, "a: 2024-99-99"])
-def test_yaml_that_holds_no_mapping_is_one_line(tmp_path, text):
+def test_yaml_without_a_mapping_is_refused(tmp_path, text):
     (tmp_path / "t.yaml").write_text(text)
     with pytest.raises(MlmaError, match=r"t\.yaml: .*; give another$") as error:
         read_yaml(tmp_path / "t.yaml", "give another")
@@ -236,7 +236,7 @@ def test_yaml_with_a_byte_order_mark_is_read(tmp_path):
     assert read_yaml(tmp_path / "t.yaml", "") == {"città": 1}
 
 
-def test_yaml_whose_aliases_multiply_or_hold_themselves_is_refused(tmp_path: Path) -> None:
+def test_yaml_with_exponential_or_recursive_aliases_is_refused(tmp_path: Path) -> None:
     levels = [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise("abcdefghi")]
     multiplied = "\n".join(["a: &a [x]", *levels])
     for text in (multiplied, "a: &a [*a]", "a: &a {b: *a}"):

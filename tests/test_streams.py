@@ -1,4 +1,4 @@
-"""Standard streams: encodings that lack a letter, closed, full, and without a reader."""
+"""Standard streams with narrow encodings, closed, on a full disk, and broken pipes."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ NAME = os.fsdecode(b"caf\xe9\n.wav")
 
 
 def program(body: str, launcher: str = "run_cli(main)") -> list[str]:
-    """The command line of a program with this body, started as all of ours are."""
+    """Return the command line of a program with this body, started like ours."""
     code = (
         "import os, sys\n"
         "from espnet_mlma.errors import MlmaError, run_cli\n"
@@ -24,14 +24,14 @@ def program(body: str, launcher: str = "run_cli(main)") -> list[str]:
 
 
 def shell(command: list[str], redirections: str, **variables: str) -> subprocess.CompletedProcess:
-    """Run a command with redirections of a shell's."""
+    """Run a command with redirections of a shell."""
     line = ["bash", "-c", f'"$@" {redirections}', "bash", *command]
     return subprocess.run(line, capture_output=True, env=os.environ | variables)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "utf-8", "ascii:strict"])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_letter_that_the_output_lacks_is_replaced(encoding, unbuffered):
+def test_a_letter_that_the_encoding_lacks_is_replaced(encoding, unbuffered):
     done = shell(
         program(f"print({LETTERS + NAME!r}); print({LETTERS!r}, file=sys.stderr)"),
         "",
@@ -56,7 +56,7 @@ def test_an_error_with_any_name_is_one_line():
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_the_null_device(closed, tmp_path):
-    # What is opened next would get a closed one's number, and what libraries print.
+    # Otherwise the next opened file would get a closed descriptor, and the prints of libraries.
     body = (
         f"file = open({str(tmp_path / 'data')!r}, 'w'); file.write('data'); "
         "print('text', flush=True); print('noise', file=sys.stderr); "
@@ -71,7 +71,7 @@ def test_closed_streams_are_the_null_device(closed, tmp_path):
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("where", ["2>/dev/full", "2> >(exec true)"])
-def test_a_standard_error_that_takes_nothing_loses_no_output(where, unbuffered):
+def test_an_unwritable_standard_error_loses_no_output(where, unbuffered):
     body = "import time; time.sleep(0.3); print('noise', file=sys.stderr); print('text')"
     done = shell(program(body), where, PYTHONUNBUFFERED=unbuffered)
     assert (done.returncode, done.stdout) == (0, b"text\n")
@@ -79,7 +79,7 @@ def test_a_standard_error_that_takes_nothing_loses_no_output(where, unbuffered):
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("ending", ["", "; raise SystemExit(0)", "; sys.stdout.flush()"])
-def test_a_full_disk_is_one_line(unbuffered, ending):
+def test_a_full_disk_is_a_one_line_error(unbuffered, ending):
     done = shell(program(f"print('text'){ending}"), ">/dev/full", PYTHONUNBUFFERED=unbuffered)
     assert done.returncode == 1
     assert done.stderr == b"error: cannot write the output: the disk is full; make room\n"
@@ -97,12 +97,12 @@ def test_a_broken_pipe_ends_quietly(unbuffered, lines):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_another_broken_pipe_is_told():
+def test_a_broken_pipe_of_another_stream_is_an_error():
     done = shell(program("raise BrokenPipeError(32, 'of another process')"), "")
     assert done.returncode == 1 and b"BrokenPipeError" in done.stderr
 
 
-def test_a_file_that_cannot_be_opened_is_one_line_but_for_programs_of_others():
+def test_a_file_that_cannot_be_opened_is_a_one_line_error_of_own_programs():
     body = "open('/no/such/file')"
     done = shell(program(body), "")
     assert done.returncode == 1
@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_opened_is_one_line_but_for_programs_of_others():
     assert done.returncode == 1 and b"Traceback" in done.stderr
 
 
-def test_streams_of_a_caller_are_left_alone(capsys):
+def test_streams_of_a_caller_stay(capsys):
     before = sys.stdout, sys.stderr
 
     def fail():
@@ -124,7 +124,7 @@ def test_streams_of_a_caller_are_left_alone(capsys):
     assert (sys.stdout, sys.stderr) == before
 
 
-# The launcher, and programs of stages; none of them is to need a model.
+# The launcher, and programs of stages that need no model.
 PROGRAMS = {
     "espnet_mlma.cli": ["compare"],
     "espnet_mlma.run": ["-c", f"print({LETTERS!r})"],
@@ -135,7 +135,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_every_program_has_them(name):
+def test_every_program_prepares_its_streams(name):
     command = [sys.executable, "-m", name, *PROGRAMS[name]]
     plain = shell(command, "", PYTHONIOENCODING="ascii")
     assert plain.returncode == 0, plain.stderr

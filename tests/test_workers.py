@@ -1,4 +1,4 @@
-"""Processes that work for another one end with it, whatever they are at."""
+"""Worker processes end with their parent, whatever they do."""
 
 import os
 import signal
@@ -57,7 +57,7 @@ def test_workers_of_a_killed_process_end(tmp_path: Path, ending: int) -> None:
     wait_for(lambda: not any(is_running(int(worker)) for worker in os.listdir(place)))
 
 
-def test_a_worker_that_was_killed_is_one_line() -> None:
-    said = "a process that counts was killed, .*smaller --nj"
-    with pytest.raises(MlmaError, match=said), pool(1, "counts") as workers:
+def test_a_killed_worker_is_a_one_line_error() -> None:
+    message = "a process that counts was killed, .*smaller --nj"
+    with pytest.raises(MlmaError, match=message), pool(1, "counts") as workers:
         workers.submit(os.abort).result()

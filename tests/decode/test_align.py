@@ -1,4 +1,4 @@
-"""Known text aligned to audio."""
+"""Alignment of known text to audio."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def spelled(text, tokens=TOKENS):
     ]
 
 
-def test_words_are_given_back_as_they_are_written(recogniser, audio):
+def test_words_keep_their_spelling(recogniser, audio):
     found = recogniser.align(audio, "  «Bad\n Cab», – a DIG? \t")
     assert [word.text for word in found.words] == ["«Bad", "Cab»,", "a", "DIG?"]
     assert found.text == "«Bad Cab», a DIG?"
@@ -35,7 +35,7 @@ def test_words_are_given_back_as_they_are_written(recogniser, audio):
     assert found.duration == 3.0
 
 
-def test_times_go_forward_within_the_audio(recogniser, audio):
+def test_times_increase_within_the_audio(recogniser, audio):
     words = recogniser.align(audio, "bad cab a dig a jig bee").words
     times = [time for word in words for time in (word.start, word.end)]
     assert times == sorted(times)
@@ -51,12 +51,12 @@ def test_a_word_with_a_hyphen_or_an_apostrophe_stays_one(recogniser, audio):
     assert (word.text, last.text) == ("Jig-cab,", "a")
 
 
-def test_capitals_are_written_when_the_model_has_no_others():
+def test_capitals_are_used_if_the_model_has_no_lower_case():
     capitals = ("<blank>", "<space>", *"ABC")
     assert spelled("cab! A.", capitals) == [("cab!", list("CAB")), ("A.", ["<space>", "A"])]
 
 
-def test_an_unknown_character_is_named(recogniser, audio):
+def test_an_unknown_character_is_refused(recogniser, audio):
     with pytest.raises(MlmaError, match=r"the word 'bax': the model has no symbol for 'x'"):
         recogniser.align(audio, "bad bax")
 
@@ -72,7 +72,7 @@ def test_a_text_too_long_for_the_audio_is_refused(recogniser, audio):
         recogniser.align(audio[:8000], "bad cab " * 20)
 
 
-def test_bpe_models_align_too(s2t_experiment, audio):
+def test_a_bpe_model_aligns(s2t_experiment, audio):
     recogniser = espnet_mlma.load(s2t_experiment, device="cpu")
     found = recogniser.align(audio, "The book, a CAT")
     assert [word.text for word in found.words] == ["The", "book,", "a", "CAT"]
@@ -80,6 +80,6 @@ def test_bpe_models_align_too(s2t_experiment, audio):
     assert written.replace("▁", " ").split() == ["the", "book", "a", "cat"]
 
 
-def test_a_bpe_model_wants_its_sentencepiece_model():
+def test_a_bpe_model_needs_its_sentencepiece_model():
     with pytest.raises(MlmaError, match="aligning text to a bpe model needs"):
         known_words("a", ("<blank>", "▁a"), "bpe")

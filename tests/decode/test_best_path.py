@@ -11,11 +11,11 @@ from espnet_mlma.errors import MlmaError
 
 
 def peaked(path: list[int], size: int) -> torch.Tensor:
-    """Log-probabilities (frames, size) whose best path this is."""
+    """Make log-probabilities (frames, size) with this best path."""
     return torch.nn.functional.one_hot(torch.tensor(path), size).float().mul(5).log_softmax(-1)
 
 
-def test_repeats_merge_and_blanks_part():
+def test_repeats_merge_and_blanks_separate():
     log_probs = peaked([0, 3, 3, 0, 3, 2, 2, 0, 1], 4)
     result = best_path(log_probs)
     assert result.token_ids == (3, 3, 2, 1)
@@ -24,7 +24,7 @@ def test_repeats_merge_and_blanks_part():
     assert result.token_scores == pytest.approx([log_probs.max().item()] * 4)
 
 
-def test_is_the_most_probable_of_all_paths():
+def test_the_best_path_is_the_most_probable_path():
     torch.manual_seed(0)
     log_probs = torch.randn(5, 3).log_softmax(-1)
     scores = {
@@ -38,14 +38,14 @@ def test_is_the_most_probable_of_all_paths():
     assert result.score == pytest.approx(scores[winner], abs=1e-5)
 
 
-def test_no_frames_no_symbols():
+def test_no_frames_have_no_symbols():
     result = best_path(torch.zeros(0, 3))
     assert result.token_ids == () and result.score == 0
 
 
 @given(st.integers(0, 10**6))
 def test_a_forced_path_is_the_best_alignment(seed):
-    """Beside all alignments of the symbols to the frames, on cases small enough for that."""
+    """Compare with an exhaustive search over all alignments, on small cases."""
     torch.manual_seed(seed)
     log_probs = (3 * torch.randn(5, 3)).log_softmax(-1)
     wanted = torch.randint(1, 3, (int(torch.randint(1, 4, ())),)).tolist()
@@ -63,7 +63,7 @@ def test_a_forced_path_is_the_best_alignment(seed):
         assert set(best[first:end]) == {symbol}
 
 
-def test_aligning_the_best_path_gives_it_again():
+def test_aligning_the_best_path_returns_it():
     torch.manual_seed(1)
     log_probs = (4 * torch.randn(40, 6)).log_softmax(-1)
     best = best_path(log_probs)
@@ -72,7 +72,7 @@ def test_aligning_the_best_path_gives_it_again():
     assert again.score == pytest.approx(best.score, abs=1e-3)
 
 
-def test_too_few_frames_for_the_symbols():
+def test_too_few_frames_for_the_symbols_are_refused():
     with pytest.raises(MlmaError, match="3 symbols need 4 frames and the audio has 3"):
         forced_path(torch.zeros(3, 4), [1, 1, 2])
 

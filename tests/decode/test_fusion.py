@@ -46,8 +46,8 @@ def arpa(tmp_path):
     return str(path)
 
 
-def heard(tokens, *frames):
-    """Emissions of what each frame holds: a symbol, or symbols and their probabilities."""
+def emissions(tokens, *frames):
+    """Make emissions; a frame is a symbol, or maps symbols to probabilities."""
     log_probs = np.full((len(frames), len(tokens)), -np.inf)
     for row, frame in zip(log_probs, frames, strict=True):
         for token, probability in ({frame: 1.0} if isinstance(frame, str) else frame).items():
@@ -62,7 +62,7 @@ def best(log_probs, tokens, token_type, decoding, width=20):
 
 
 def formula(text, model, decoding):
-    """What a whole text adds, from the text alone."""
+    """Compute what a whole text adds, without a search."""
     words = text.split()
     added = 0.0
     if model is not None:
@@ -89,7 +89,7 @@ def formula(text, model, decoding):
 )
 def test_the_language_model_changes_the_winner(arpa, token_type, frames):
     tokens = VOCABULARIES[token_type]
-    log_probs = heard(tokens, *frames)
+    log_probs = emissions(tokens, *frames)
     assert best(log_probs, tokens, token_type, Decoding())[0] == "a cap"
     decoding = Decoding(lm=arpa, lm_weight=0.5, word_bonus=1.5)
     text, hypothesis = best(log_probs, tokens, token_type, decoding)
@@ -100,21 +100,21 @@ def test_the_language_model_changes_the_winner(arpa, token_type, frames):
     assert hypothesis.total == pytest.approx(math.log(0.4) + added, abs=1e-5)
 
 
-def test_words_do_not_run_together_to_put_off_what_they_cost(arpa):
-    # Were words free until they end, all prefixes kept would have none that ended.
+def test_words_do_not_run_together(arpa):
+    # If incomplete words were free, the beam would keep only texts without spaces.
     doubtful = {"<space>": 0.9, "<blank>": 0.1}
     frames = [*"cat", doubtful, *"new", doubtful, *"cat", doubtful, *"new", doubtful, *"cat"]
     decoding = Decoding(lm=arpa, lm_weight=0.7, word_bonus=0.0)
-    narrow, hypothesis = best(heard(CHARS, *frames), CHARS, "char", decoding, width=2)
+    narrow, hypothesis = best(emissions(CHARS, *frames), CHARS, "char", decoding, width=2)
     assert narrow == "cat new cat new cat"
-    assert hypothesis == best(heard(CHARS, *frames), CHARS, "char", decoding, width=1000)[1]
+    assert hypothesis == best(emissions(CHARS, *frames), CHARS, "char", decoding, width=1000)[1]
 
 
 @pytest.mark.parametrize("token_type", VOCABULARIES)
 @pytest.mark.parametrize(
     "with_lm, hotwords", [(True, ()), (False, EXPECTED), (True, EXPECTED)], ids=str
 )
-def test_totals_follow_from_the_texts_alone(arpa, token_type, with_lm, hotwords):
+def test_totals_equal_the_formula(arpa, token_type, with_lm, hotwords):
     import kenlm
 
     model = kenlm.Model(arpa) if with_lm else None
@@ -128,15 +128,15 @@ def test_totals_follow_from_the_texts_alone(arpa, token_type, with_lm, hotwords)
     tokens = VOCABULARIES[token_type]
     fusion = Fusion.from_options(tokens, token_type, decoding)
     rng = np.random.default_rng(0)
-    # The words of the hotwords are likely, and everything is possible.
-    said = {
+    # The hotwords' words are likely; all symbols are possible.
+    spoken = {
         "char": ["<space>", *"cap", "<space>", *"new", "<space>", "<space>", *"york", "<space>"],
         "bpe": ["▁new", "▁york", "▁a", "▁ca", "t", "▁new", "t", "▁", "▁york", "▁ca", "p", "r"],
     }[token_type]
     texts = set()
     for _ in range(4):
-        logits = rng.normal(0, 1, (2 * len(said), len(tokens)))
-        for frame, token in enumerate(said):
+        logits = rng.normal(0, 1, (2 * len(spoken), len(tokens)))
+        for frame, token in enumerate(spoken):
             logits[2 * frame, tokens.index(token)] += 3
             logits[2 * frame + 1, 0] += 4
         log_probs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
@@ -149,7 +149,7 @@ def test_totals_follow_from_the_texts_alone(arpa, token_type, with_lm, hotwords)
 
 
 @pytest.mark.parametrize("token_type", VOCABULARIES)
-def test_what_lies_ahead_is_what_comes(arpa, token_type):
+def test_scores_ahead_equal_the_scores_of_extended_prefixes(arpa, token_type):
     tokens = VOCABULARIES[token_type]
     space = {"char": "<space>", "bpe": "▁"}[token_type]
     texts = [token.replace(space, " ") for token in tokens]
@@ -171,72 +171,72 @@ def test_what_lies_ahead_is_what_comes(arpa, token_type):
 
 
 def test_a_hotword_turns_a_near_miss_into_the_word():
-    log_probs = heard(CHARS, "a", "<space>", {"b": 0.7, "p": 0.3}, *"eter")
+    log_probs = emissions(CHARS, "a", "<space>", {"b": 0.7, "p": 0.3}, *"eter")
     assert best(log_probs, CHARS, "char", Decoding())[0] == "a beter"
     decoding = Decoding(hotwords=("peter",), hotword_weight=1.0)
-    # A beam of one does not lose the word, for its first letter counts as it comes.
+    # A beam of one keeps the word, because its first letter counts at once.
     for width in (1, 10):
         text, hypothesis = best(log_probs, CHARS, "char", decoding, width)
         assert text == "a peter"
         assert hypothesis.total == pytest.approx(math.log(0.3) + 5.0)
 
 
-@pytest.mark.parametrize("said", ["a cat", "a pet", "peters", "repeter"])
-def test_a_hotword_is_not_made_of_another_word(said):
+@pytest.mark.parametrize("spoken", ["a cat", "a pet", "peters", "repeter"])
+def test_other_words_do_not_become_hotwords(spoken):
     tokens = (*CHARS, "s")
-    log_probs = np.full((2 * len(said), len(tokens)), math.log(1e-4))
-    for frame, char in enumerate(said):
+    log_probs = np.full((2 * len(spoken), len(tokens)), math.log(1e-4))
+    for frame, char in enumerate(spoken):
         log_probs[2 * frame, tokens.index("<space>" if char == " " else char)] = 0
         log_probs[2 * frame + 1, 0] = 0
     decoding = Decoding(hotwords=("peter",), hotword_weight=1.0)
     text, hypothesis = best(log_probs, tokens, "char", decoding)
-    assert text == said
+    assert text == spoken
     assert hypothesis.total == pytest.approx(hypothesis.score)
 
 
 def test_a_phrase_counts_only_whole():
     decoding = Decoding(hotwords=("new york", "york"), hotword_weight=1.0)
-    for said, letters in [("new york", 11), ("new yo", 0), ("newyork", 0), ("york new york", 15)]:
-        frames = [frame for char in said for frame in (char.replace(" ", "<space>"), "<blank>")]
-        text, hypothesis = best(heard(CHARS, *frames), CHARS, "char", decoding)
-        assert (text, hypothesis.total) == (said, pytest.approx(letters))
+    for spoken, letters in [("new york", 11), ("new yo", 0), ("newyork", 0), ("york new york", 15)]:
+        frames = [frame for char in spoken for frame in (char.replace(" ", "<space>"), "<blank>")]
+        text, hypothesis = best(emissions(CHARS, *frames), CHARS, "char", decoding)
+        assert (text, hypothesis.total) == (spoken, pytest.approx(letters))
 
 
-def test_hotwords_are_letters_however_pieces_cut_them():
+def test_hotwords_do_not_depend_on_the_pieces():
     tokens = ("<blank>", "▁", "▁new", "▁n", "e", "w", "▁york", "york", "▁yor", "k")
     decoding = Decoding(hotwords=("  new  york ",), hotword_weight=1.0)
     for pieces in (["▁new", "▁york"], ["▁n", "e", "w", "▁", "york"], ["▁new", "▁", "▁yor", "k"]):
-        text, hypothesis = best(heard(tokens, *pieces), tokens, "bpe", decoding)
+        text, hypothesis = best(emissions(tokens, *pieces), tokens, "bpe", decoding)
         assert (text, hypothesis.total) == ("new york", pytest.approx(7.0))
 
 
-def test_special_symbols_are_no_letters(arpa):
+def test_special_symbols_are_not_text(arpa):
     tokens = ("<blank>", "<en>", "▁a", "▁c", "at")
     decoding = Decoding(lm=arpa, hotwords=("cat",))
     fusion = Fusion.from_options(tokens, "bpe", decoding, special_ids={1})
-    plain = prefix_beam(heard(tokens, "▁a", "▁c", "at"), 5, fusion=fusion)[0]
-    special = prefix_beam(heard(tokens, "<en>", "▁a", "▁c", "<en>", "at"), 5, fusion=fusion)[0]
+    plain = prefix_beam(emissions(tokens, "▁a", "▁c", "at"), 5, fusion=fusion)[0]
+    special = prefix_beam(emissions(tokens, "<en>", "▁a", "▁c", "<en>", "at"), 5, fusion=fusion)[0]
     assert special.total == pytest.approx(plain.total)
 
 
-def test_neither_language_model_nor_hotwords():
+def test_no_language_model_and_no_hotwords():
     assert Fusion.from_options(CHARS, "char", Decoding(beam_size=10)) is None
 
 
 @pytest.mark.parametrize("hotword, wrong", [("zoo", "'z'"), ("<unk>", "'u'")])
-def test_a_hotword_that_cannot_be_written(hotword, wrong):
+def test_a_hotword_that_cannot_be_written_is_refused(hotword, wrong):
     with pytest.raises(MlmaError, match=f"hotword '{hotword}': the model never writes {wrong}"):
         Fusion.from_options(CHARS, "char", Decoding(hotwords=(hotword,)))
 
 
 @pytest.mark.parametrize("hotword", ["peter", " Peter,", "PETER"])
 def test_a_hotword_is_spelled_as_the_model_writes(hotword):
-    log_probs = heard(CHARS, "a", "<space>", {"b": 0.7, "p": 0.3}, *"eter")
+    log_probs = emissions(CHARS, "a", "<space>", {"b": 0.7, "p": 0.3}, *"eter")
     decoding = Decoding(hotwords=(hotword,), hotword_weight=1.0)
     assert best(log_probs, CHARS, "char", decoding)[0] == "a peter"
 
 
-def test_an_empty_hotword():
+def test_an_empty_hotword_is_refused():
     with pytest.raises(MlmaError, match="hotword ' ' has no letters"):
         Fusion.from_options(CHARS, "char", Decoding(hotwords=("a", " ")))
 
@@ -258,7 +258,7 @@ def test_loading_a_language_model_prints_nothing(arpa, capfd):
         ARPA.replace("cat", "caf\xe9").encode("latin-1")[:190],
     ],
 )
-def test_a_file_that_is_no_language_model(tmp_path, content, capfd):
+def test_a_file_that_is_not_a_language_model_is_refused(tmp_path, content, capfd):
     pytest.importorskip("kenlm")
     path = tmp_path / "a (b).arpa"
     path.write_bytes(content)
@@ -270,13 +270,13 @@ def test_a_file_that_is_no_language_model(tmp_path, content, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_no_such_language_model(tmp_path):
+def test_a_missing_language_model_is_an_error(tmp_path):
     pytest.importorskip("kenlm")
     with pytest.raises(MlmaError, match="words.arpa: no such file"):
         Fusion.from_options(CHARS, "char", Decoding(lm=str(tmp_path / "words.arpa")))
 
 
-def test_without_kenlm_the_error_says_what_to_install(monkeypatch, tmp_path):
+def test_without_kenlm_the_error_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "kenlm", None)
     with pytest.raises(MlmaError, match=r'pip install "espnet-mlma\[lm\]"'):
         NgramModel(tmp_path / "words.arpa")

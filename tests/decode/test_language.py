@@ -14,10 +14,10 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_sentence_is_enough(language):
+def test_a_sentence_is_recognised(language):
     assert guess_language(SENTENCES[language]) == language
 
 
 @pytest.mark.parametrize("text", ["", "a", "no", "ja ja"])
-def test_too_short_a_text_is_no_guess(text):
+def test_a_short_text_has_no_guess(text):
     assert guess_language(text) is None

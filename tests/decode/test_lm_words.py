@@ -1,4 +1,4 @@
-"""Language models whose words the acoustic model does not write, or does not say, are told of."""
+"""Warnings of language models whose words the acoustic model cannot write or does not recognise."""
 
 import gzip
 import unicodedata
@@ -21,7 +21,7 @@ WORDS = TEXT.split()
 
 
 def arpa(words, newline="\n"):
-    """A bigram model; the rarer the later a word comes."""
+    """Write a bigram model; later words are rarer."""
     lines = ["", "\\data\\", f"ngram 1={len(words) + 3}", f"ngram 2={len(words) - 1}", ""]
     lines += ["\\1-grams:", "-4\t<unk>", "-99\t<s>\t-0.3", "-1.2\t</s>"]
     lines += [f"{-1 - place / 10:.1f}\t{word}\t-0.2" for place, word in enumerate(words)]
@@ -31,8 +31,8 @@ def arpa(words, newline="\n"):
 
 
 @pytest.fixture
-def said(tmp_path):
-    """Load a language model for a vocabulary, and give the warnings."""
+def warnings_of(tmp_path):
+    """Return a function that loads a language model for a vocabulary and returns the warnings."""
     pytest.importorskip("kenlm")
 
     def load(contents, tokens=LOWER, token_type="char", encoding="utf-8", name="words.arpa"):
@@ -50,37 +50,37 @@ def said(tmp_path):
 
 @pytest.mark.parametrize("name", ["words.arpa", "words.arpa.gz"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_one_of_the_models_letters_is_not_told_of(said, name, newline):
-    assert said(arpa(WORDS, newline), name=name) == []
-    assert said(arpa(WORDS, newline), PIECES, "bpe", name=name) == []
-    assert said(arpa([w.upper() for w in WORDS], newline), UPPER, name=name) == []
+def test_a_model_of_the_same_letters_has_no_warning(warnings_of, name, newline):
+    assert warnings_of(arpa(WORDS, newline), name=name) == []
+    assert warnings_of(arpa(WORDS, newline), PIECES, "bpe", name=name) == []
+    assert warnings_of(arpa([w.upper() for w in WORDS], newline), UPPER, name=name) == []
 
 
-def test_a_few_words_with_other_letters_are_not_told_of(said):
-    assert said(arpa([*WORDS, "3,5", "&c", "\u0142\u00f3d\u017a"])) == []
+def test_a_few_words_with_other_letters_have_no_warning(warnings_of):
+    assert warnings_of(arpa([*WORDS, "3,5", "&c", "\u0142\u00f3d\u017a"])) == []
 
 
 @pytest.mark.parametrize("form", [str.upper, str.title])
 @pytest.mark.parametrize("name", ["words.arpa", "words.arpa.gz"])
-def test_one_in_the_other_case_is(said, form, name):
+def test_a_model_in_the_other_case_has_a_warning(warnings_of, form, name):
     for tokens, words in ((LOWER, map(form, WORDS)), (UPPER, WORDS)):
-        (text,) = said(arpa(list(words)), tokens, name=name)
+        (text,) = warnings_of(arpa(list(words)), tokens, name=name)
         assert text.isprintable() and name in text
         assert "% of this language model's words" in text
         assert "change the case" in text
 
 
-def test_one_in_another_encoding_is(said):
-    (text,) = said(arpa(WORDS), encoding="latin-1")
+def test_a_model_in_another_encoding_has_a_warning(warnings_of):
+    (text,) = warnings_of(arpa(WORDS), encoding="latin-1")
     assert "venerd\\xec is not UTF-8" in text
-    (text,) = said(arpa(WORDS), encoding="cp850", name="words.arpa.gz")
+    (text,) = warnings_of(arpa(WORDS), encoding="cp850", name="words.arpa.gz")
     assert "not UTF-8" in text
 
 
-def test_one_of_other_letters_is(said):
+def test_a_model_of_other_letters_has_a_warning(warnings_of):
     decomposed = [unicodedata.normalize("NFD", word) for word in WORDS]
     for words in (decomposed, [f"{word}," for word in WORDS], [f"\u2581{word}" for word in WORDS]):
-        (text,) = said(arpa(words))
+        (text,) = warnings_of(arpa(words))
         assert "normalise" in text
 
 
@@ -88,13 +88,13 @@ def test_one_of_other_letters_is(said):
     ("encoding", "name"),
     [("utf-8-sig", "byte order mark"), ("utf-16", "UTF-16"), ("utf-16-be", "UTF-16")],
 )
-def test_a_byte_order_mark_is_an_error_that_says_so(said, encoding, name):
+def test_a_byte_order_mark_is_an_error(warnings_of, encoding, name):
     contents = arpa(WORDS) if encoding != "utf-16-be" else "\ufeff" + arpa(WORDS)
     with pytest.raises(MlmaError, match=name):
-        said(contents, encoding=encoding)
+        warnings_of(contents, encoding=encoding)
 
 
-def test_the_words_of_a_binary_are_at_its_end(tmp_path):
+def test_the_words_of_a_binary_file_are_read(tmp_path):
     head = b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(64)
     path = tmp_path / "words.bin"
     path.write_bytes(head + b"<unk>\0<s>\0</s>\0" + b"".join(w.encode() + b"\0" for w in WORDS))
@@ -104,7 +104,7 @@ def test_the_words_of_a_binary_are_at_its_end(tmp_path):
     assert complaint(path, set(LETTERS)) is None
 
 
-def test_one_that_knows_no_word_of_the_results_is_told_of_once(tmp_path):
+def test_a_model_that_knows_no_recognised_word_has_one_warning(tmp_path):
     pytest.importorskip("kenlm")
     path = tmp_path / "other.arpa"
     path.write_text(arpa(["the", "wind", "blows", "on", "friday", "in", "town"]), encoding="utf-8")

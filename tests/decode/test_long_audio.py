@@ -1,4 +1,4 @@
-"""Long audio, with a model that hears tones and writes a symbol for each, so the text is known."""
+"""Long audio, with a model that writes a symbol for each tone, so that the text is known."""
 
 import tracemalloc
 
@@ -25,14 +25,14 @@ WAVES = np.exp(-2j * np.pi * np.outer(np.arange(FRAME), FREQUENCIES) / SAMPLE_RA
 
 
 class ToneModel(AcousticModel):
-    """Every frame by itself; of what is longer than an utterance it misses the edges."""
+    """Encode each frame by itself, but miss the edges of audio longer than an utterance."""
 
-    def __init__(self, utterance_seconds=12.0, deaf_frames=25):
+    def __init__(self, utterance_seconds=12.0, missed_frames=25):
         module = torch.nn.Module()
         module.ctc = torch.nn.Identity()
         super().__init__(module, SYMBOLS, "char", "cpu")
         self.utterance_seconds = utterance_seconds
-        self.deaf_frames = deaf_frames
+        self.missed_frames = missed_frames
 
     def emissions(self, utterances):
         return [self._of(np.asarray(samples)) for samples in utterances]
@@ -41,13 +41,13 @@ class ToneModel(AcousticModel):
         frames = np.pad(samples, (0, -len(samples) % FRAME)).reshape(-1, FRAME)
         power = np.abs(frames @ WAVES) / FRAME
         if self.utterance_seconds and len(samples) > self.utterance_seconds * SAMPLE_RATE:
-            power[: self.deaf_frames] = power[-self.deaf_frames :] = 0
+            power[: self.missed_frames] = power[-self.missed_frames :] = 0
         scores = np.concatenate([np.full((len(frames), 1), 0.05), power], axis=1) * 100
         return torch.from_numpy(scores.astype(np.float32)).log_softmax(-1)
 
 
 def recording(words, pauses, edge_frames=30):
-    """Samples, and the first frame of each word; pauses in frames after each word."""
+    """Return samples and the first frame of each word; pauses are frames after each word."""
     silent, frames, starts = np.zeros(FRAME, np.float32), [], []
     frames += [silent] * edge_frames
     for i, (word, pause) in enumerate(zip(words, pauses, strict=True)):
@@ -74,8 +74,8 @@ def in_blocks(samples, sizes):
         i += 1
 
 
-def hear(model, samples, sizes, batch_seconds=60.0):
-    """Words and the frames at which they begin; the pieces must follow one another without gap."""
+def recognised(model, samples, sizes, batch_seconds=60.0):
+    """Return words and their first frames; check that the pieces have no gaps."""
     words, starts, end = [], [], 0
     for piece in pieces(model, in_blocks(samples, sizes), batch_seconds):
         assert piece.first == end
@@ -106,7 +106,7 @@ def test_joins_neither_drop_nor_repeat_a_symbol(spoken, sizes, batch_seconds, ut
     words, pauses = zip(*spoken, strict=True)
     samples, starts = recording(words, pauses)
     model = ToneModel(utterance_seconds)
-    assert hear(model, samples, sizes, batch_seconds) == (list(words), starts)
+    assert recognised(model, samples, sizes, batch_seconds) == (list(words), starts)
 
 
 def test_ten_minutes_without_a_pause():
@@ -114,33 +114,33 @@ def test_ten_minutes_without_a_pause():
     words = ["".join(rng.choice(list(LETTERS), n)) for n in rng.integers(1, 10, 950)]
     samples, starts = recording(words, [0] * len(words))
     assert len(samples) > 600 * SAMPLE_RATE
-    assert hear(ToneModel(), samples, [len(samples)]) == (words, starts)
+    assert recognised(ToneModel(), samples, [len(samples)]) == (words, starts)
 
 
 @pytest.mark.parametrize("pause", [0, 20])
-def test_aligning_what_was_recognised_gives_its_times(pause):
+def test_aligning_the_recognised_text_returns_its_times(pause):
     words = ["abc", "de", "fghij"] * 20
     samples, _ = recording(words, [pause] * 60)
     recogniser = Recogniser(ToneModel(), {})
-    heard = recogniser.transcribe(samples)
-    assert heard.text == " ".join(words)
-    found = recogniser.align(samples, heard.text.upper())
-    times = [[(token.text, token.start, token.end) for token in t.tokens] for t in (heard, found)]
+    whole = recogniser.transcribe(samples)
+    assert whole.text == " ".join(words)
+    found = recogniser.align(samples, whole.text.upper())
+    times = [[(token.text, token.start, token.end) for token in t.tokens] for t in (whole, found)]
     assert times[0] == times[1]
-    assert found.score == pytest.approx(heard.score, abs=1e-3)
+    assert found.score == pytest.approx(whole.score, abs=1e-3)
 
 
 def test_a_word_longer_than_a_window_is_cut_between_symbols():
     samples, _ = recording(["abcdefghij" * 60], [0])
-    words, _ = hear(ToneModel(), samples, [SAMPLE_RATE])
+    words, _ = recognised(ToneModel(), samples, [SAMPLE_RATE])
     assert "".join(words) == "abcdefghij" * 60
 
 
 @pytest.mark.parametrize("utterance_seconds", [None, 12.0])
 @pytest.mark.parametrize("noise", [0.0, 0.001])
-def test_silence_is_covered_and_says_nothing(utterance_seconds, noise):
+def test_silence_is_covered_and_has_no_words(utterance_seconds, noise):
     samples = np.random.default_rng(0).normal(0, noise, 150 * SAMPLE_RATE + 17).astype(np.float32)
-    assert hear(ToneModel(utterance_seconds), samples, [SAMPLE_RATE]) == ([], [])
+    assert recognised(ToneModel(utterance_seconds), samples, [SAMPLE_RATE]) == ([], [])
 
 
 def test_no_audio_has_no_pieces():
@@ -159,7 +159,7 @@ def test_memory_does_not_grow(sound):
         minute = recording(["abc", "de", "fghij"] * 20, [0, 10, 40] * 20, 0)[0]
 
     def most(minutes):
-        """Most bytes held, and most frames read and not yet given back."""
+        """Return the most bytes in use, and the most frames read but not yet returned."""
         read = 0
 
         def blocks():
@@ -188,7 +188,7 @@ def recogniser(experiment):
     return espnet_mlma.load(experiment, device="cpu")
 
 
-def test_an_utterance_is_heard_whole(recogniser):
+def test_an_utterance_is_encoded_as_a_whole(recogniser):
     for seconds in (0.1, 3.0, recogniser.acoustic.utterance_seconds):
         samples = babble(round(seconds * SAMPLE_RATE))
         (batch,) = recogniser.transcribe_batch([samples])
@@ -218,7 +218,7 @@ def test_parts_make_the_whole(recogniser):
     assert whole.words[-1].end <= 50
 
 
-def test_windows_alone_serve_a_model_that_fills_up_utterances(s2t_experiment):
+def test_a_model_that_pads_utterances_uses_windows_only(s2t_experiment):
     recogniser = espnet_mlma.load(s2t_experiment, device="cpu")
     samples = np.random.default_rng(0).normal(0, 0.1, 70 * SAMPLE_RATE).astype(np.float32)
     found = list(pieces(recogniser.acoustic, in_blocks(samples, [SAMPLE_RATE]), 60.0))
@@ -242,7 +242,7 @@ def test_times_count_from_the_beginning_of_the_audio_with_vad(recogniser, shared
 
 
 def in_order(words) -> bool:
-    """Whether no word ends before it begins, or begins before the last one ends."""
+    """Return whether words neither overlap nor end before they begin."""
     times = [time for word in words for time in (word.start, word.end)]
     return times == sorted(times)
 
@@ -254,7 +254,7 @@ def in_order(words) -> bool:
     utterance=st.sampled_from([1.0, 3.0, 12.0, None]),
 )
 def test_words_of_two_pieces_do_not_overlap(words, pauses, utterance):
-    model = ToneModel(utterance, deaf_frames=1)
+    model = ToneModel(utterance, missed_frames=1)
     samples, _ = recording(words, [pauses[i % len(pauses)] for i in range(len(words))], 0)
     recogniser = Recogniser(model, {}, batch_seconds=20.0)
     found = recogniser.transcribe(samples).words
@@ -265,9 +265,9 @@ def test_words_of_two_pieces_do_not_overlap(words, pauses, utterance):
     assert [word for part in parts for word in part] == list(found)
 
 
-def test_a_word_begins_no_earlier_than_the_piece_that_has_it():
-    model = ToneModel(1.0, deaf_frames=1)
-    # Longer than a piece, without a pause: cut between symbols, where a word has no room before it.
+def test_a_word_begins_no_earlier_than_its_piece():
+    model = ToneModel(1.0, missed_frames=1)
+    # Longer than a piece and without a pause, so that it is cut between symbols.
     samples, _ = recording(["abcdefghij" * 3] * 20, [0] * 20, 0)
     found = Recogniser(model, {}, batch_seconds=20.0).transcribe(samples).words
     assert len(found) >= 20

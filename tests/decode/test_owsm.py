@@ -60,24 +60,24 @@ def test_best_path_is_espnets(loaded, theirs, seconds, language, symbol):
         (whole,) = acoustic._log_probs(torch.from_numpy(padded(noise(seconds)))[None])
     token_ids = best_path(whole).token_ids
     assert list(token_ids) == expected
-    said = [acoustic.tokens[i] for i in token_ids if i not in acoustic.special_ids]
-    assert said and text_of(said, "bpe") == " ".join(text.split())
+    text_tokens = [acoustic.tokens[i] for i in token_ids if i not in acoustic.special_ids]
+    assert text_tokens and text_of(text_tokens, "bpe") == " ".join(text.split())
 
 
-def test_a_short_utterance_is_the_beginning_of_its_window(acoustic):
+def test_a_short_utterance_equals_the_beginning_of_its_window(acoustic):
     short, whole = (acoustic.emissions([s])[0] for s in (noise(3), padded(noise(3))))
     assert len(short) == 38  # of 80 ms
     assert torch.equal(short, whole[:38])
 
 
-def test_a_batch_gives_what_each_gives_alone(acoustic):
+def test_a_batch_equals_single_utterances(acoustic):
     utterances = [noise(s) for s in (3, 0.1, 11.7)]
     for samples, together in zip(utterances, acoustic.emissions(utterances), strict=True):
         torch.testing.assert_close(acoustic.emissions([samples])[0], together)
     assert acoustic.emissions([]) == []
 
 
-def test_the_prompt_counts(loaded, acoustic):
+def test_language_and_task_change_the_emissions(loaded, acoustic):
     (unknown,) = acoustic.emissions([noise(3)])
     emissions = [
         SpeechToTextModel(*loaded, "cpu", *prompt).emissions([noise(3)])[0]
@@ -87,7 +87,7 @@ def test_the_prompt_counts(loaded, acoustic):
     assert not torch.equal(emissions[1], emissions[2])
 
 
-def test_the_language_is_the_one_asked_for_or_the_one_written(loaded, acoustic):
+def test_the_language_is_the_requested_or_the_written_one(loaded, acoustic):
     ids = [acoustic.tokens.index(s) for s in ("<nolang>", "<unk>", "<asr>", "<deu>", "<eng>")]
     assert acoustic.language_of(ids) == "de"
     assert acoustic.language_of(ids[:3]) is None
@@ -97,7 +97,7 @@ def test_the_language_is_the_one_asked_for_or_the_one_written(loaded, acoustic):
 
 
 def test_a_language_named_before_the_audio_is_kept(s2t_experiment):
-    """A CTC layer that writes a language in the frame of the language, and blanks elsewhere."""
+    """The CTC layer writes a language in the frame of the language, and blanks elsewhere."""
     acoustic = SpeechToTextModel(*checkpoint.build(s2t_experiment), "cpu")
     german, layer = acoustic.tokens.index("<deu>"), acoustic.model.ctc.ctc_lo
     inputs = []
@@ -117,13 +117,13 @@ def test_a_language_named_before_the_audio_is_kept(s2t_experiment):
     assert log_probs[0].argmax() == german and len(log_probs) == 38
 
 
-def test_symbols_are_told_from_text(acoustic):
-    said = {t for i, t in enumerate(acoustic.tokens) if i not in acoustic.special_ids}
-    assert not any(token.startswith("<") for token in said - {"<blank>"})
-    assert "<blank>" in said and len(said) > 10
+def test_special_symbols_are_not_text(acoustic):
+    text_tokens = {t for i, t in enumerate(acoustic.tokens) if i not in acoustic.special_ids}
+    assert not any(token.startswith("<") for token in text_tokens - {"<blank>"})
+    assert "<blank>" in text_tokens and len(text_tokens) > 10
 
 
-def test_what_the_model_does_not_know_is_refused(loaded, acoustic):
+def test_an_unknown_language_or_task_is_refused(loaded, acoustic):
     with pytest.raises(MlmaError, match="no language <pol>; give one of <deu> <eng> <fra>"):
         SpeechToTextModel(*loaded, "cpu", "pl")
     with pytest.raises(MlmaError, match="no task <st_deu>; give one of <asr> <st_eng>$"):
@@ -140,6 +140,6 @@ def test_the_configuration_chooses_the_class(loaded, experiment):
         acoustic_model(*asr, "cpu", task="st_eng")
 
 
-def test_a_model_that_is_told_no_language_has_it_in_its_transcripts(experiment):
+def test_transcripts_of_an_asr_model_have_the_given_language(experiment):
     transcript = load(experiment, device="cpu", language="it").transcribe(np.zeros(16000))
     assert transcript.language == "it"

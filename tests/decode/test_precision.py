@@ -13,7 +13,7 @@ def encoder_of_width_64():
     return ConMambaEncoder(80, output_size=64, num_blocks=2, linear_units=128).eval()
 
 
-def test_packed_float32_is_exact_to_rounding():
+def test_packed_float32_differs_by_rounding_only():
     encoder = encoder_of_width_64()
     x, lengths = torch.randn(2, 90, 80), torch.tensor([90, 61])
     with torch.inference_mode():
@@ -24,7 +24,7 @@ def test_packed_float32_is_exact_to_rounding():
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.02), ("int8", 0.05)])
-def test_lower_precision_is_near_and_acts(precision, bound):
+def test_lower_precision_differs_a_little(precision, bound):
     encoder = encoder_of_width_64()
     if precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         with pytest.raises(MlmaError, match="no instructions for it"):
@@ -56,7 +56,7 @@ def test_the_parameters_of_replaced_layers_count(precision):
     assert count_parameters(encoder) == expected
 
 
-def test_wrong_requests_are_named(experiment):
+def test_an_unknown_precision_and_a_gpu_are_refused(experiment):
     with pytest.raises(MlmaError, match="precision is 'int4'; choose float32, bfloat16 or int8"):
         load(experiment, precision="int4", device="cpu")
     with pytest.raises(MlmaError, match="precision int8 is for a CPU; the device is cuda"):

@@ -14,7 +14,7 @@ EVERYTHING = 10**6
 
 
 def exhaustive(log_probs: np.ndarray) -> dict[tuple[int, ...], float]:
-    """Every text with any probability, and the sum of all paths that collapse to it."""
+    """Return all texts with the sum over their alignments."""
     paths = defaultdict(list)
     for path in itertools.product(range(log_probs.shape[1]), repeat=len(log_probs)):
         text = tuple(symbol for symbol, _ in itertools.groupby(path) if symbol)
@@ -24,7 +24,7 @@ def exhaustive(log_probs: np.ndarray) -> dict[tuple[int, ...], float]:
 
 
 def with_tuples(log_probs, width, token_threshold, score_threshold):
-    """The same search with prefixes as tuples in a dictionary, which cannot be met twice."""
+    """Run the same search with tuples as prefixes, which are unique in a dictionary."""
     beam = {(): (0.0, -math.inf)}
     for frame in log_probs:
         new = defaultdict(lambda: (-math.inf, -math.inf))
@@ -66,7 +66,7 @@ def emissions(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(emissions())
-def test_equals_an_exhaustive_search_score_for_score(log_probs):
+def test_scores_equal_an_exhaustive_search(log_probs):
     expected = exhaustive(log_probs) or {(): -math.inf}
     found = prefix_beam(log_probs, width=EVERYTHING, n_best=EVERYTHING)
     assert {hypothesis.token_ids for hypothesis in found} == set(expected)
@@ -76,14 +76,14 @@ def test_equals_an_exhaustive_search_score_for_score(log_probs):
     assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
 
 
-def test_all_probability_is_accounted_for():
+def test_probabilities_sum_to_one():
     found = prefix_beam(random_log_probs(0, 7, 4), width=EVERYTHING, n_best=EVERYTHING)
     assert sum(math.exp(hypothesis.score) for hypothesis in found) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 8])
 @pytest.mark.parametrize("thresholds", [(-math.inf, math.inf), (-2.0, math.inf), (-3.0, 2.0)])
-def test_a_narrow_beam_meets_no_prefix_twice(width, thresholds):
+def test_a_narrow_beam_has_no_prefix_twice(width, thresholds):
     for seed in range(12):
         log_probs = random_log_probs(seed, 25, 5, blank=seed % 3)
         expected = with_tuples(log_probs, width, *thresholds)
@@ -93,8 +93,8 @@ def test_a_narrow_beam_meets_no_prefix_twice(width, thresholds):
             assert hypothesis.score == pytest.approx(expected[hypothesis.token_ids], abs=1e-9)
 
 
-def test_a_prefix_that_left_the_beam_comes_back_as_itself():
-    # In a few of these a prefix leaves, its continuation stays, and both would then be met twice.
+def test_a_prefix_that_left_the_beam_returns_as_the_same_node():
+    # In some of these cases a prefix leaves the beam while its continuation stays.
     for seed in range(60):
         log_probs = random_log_probs(seed, 25, 3, blank=-1)
         found = prefix_beam(log_probs, width=8, n_best=EVERYTHING)
@@ -104,7 +104,7 @@ def test_a_prefix_that_left_the_beam_comes_back_as_itself():
 
 
 def test_a_text_of_several_alignments_beats_the_best_path():
-    # Graves's example: every frame prefers the blank, and most of the probability is on "a".
+    # Graves's example: each frame prefers the blank, but "a" is most probable.
     log_probs = np.log([[0.6, 0.4], [0.6, 0.4]])
     assert prefix_beam(log_probs, width=1)[0].token_ids == ()
     best, second = prefix_beam(log_probs, width=2, n_best=5)
@@ -112,7 +112,7 @@ def test_a_text_of_several_alignments_beats_the_best_path():
     assert second.score == pytest.approx(math.log(0.36))
 
 
-def test_a_symbol_twice_needs_a_blank_between():
+def test_a_repeated_symbol_needs_a_blank():
     certain = np.full((3, 2), -np.inf)
     certain[[0, 1, 2], [1, 1, 1]] = 0
     assert prefix_beam(certain, width=4)[0].token_ids == (1,)
@@ -120,14 +120,14 @@ def test_a_symbol_twice_needs_a_blank_between():
     assert prefix_beam(certain, width=4)[0].token_ids == (1, 1)
 
 
-def test_the_token_threshold_spares_the_best_symbol_of_a_frame():
+def test_the_token_threshold_keeps_the_best_symbol_of_a_frame():
     log_probs = np.log([[0.2, 0.5, 0.3], [0.4, 0.3, 0.3]])
     found = prefix_beam(log_probs, width=10, token_threshold=math.log(0.45), n_best=10)
     assert [hypothesis.token_ids for hypothesis in found] == [(1,)]
     assert found[0].score == pytest.approx(math.log(0.5 * 0.4))
 
 
-def test_the_score_threshold_drops_what_is_far_below_the_best():
+def test_the_score_threshold_drops_poor_prefixes():
     log_probs = np.log([[0.7, 0.2, 0.1]])
     for reach, texts in [(1.0, [()]), (1.5, [(), (1,)]), (2.0, [(), (1,), (2,)])]:
         found = prefix_beam(log_probs, width=10, score_threshold=reach, n_best=10)

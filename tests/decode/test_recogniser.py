@@ -22,7 +22,7 @@ def utterances():
     return [babble(n) for n in (16000, 30011, 8000)]
 
 
-def test_a_batch_gives_what_each_gives_alone(recogniser, utterances):
+def test_a_batch_equals_single_utterances(recogniser, utterances):
     together = recogniser.transcribe_batch(utterances)
     assert any(result.text for result in together)
     for samples, result in zip(utterances, together, strict=True):
@@ -45,7 +45,7 @@ def test_file_array_and_tensor_agree(recogniser, utterances, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.int32])
-def test_whole_numbers_are_scaled(recogniser, utterances, dtype):
+def test_integers_are_scaled(recogniser, utterances, dtype):
     scaled = (utterances[0] * np.iinfo(dtype).max).astype(dtype)
     expected = recogniser.transcribe(utterances[0].astype(np.float64))
     for samples in (scaled, torch.from_numpy(scaled)):
@@ -68,19 +68,19 @@ def test_whole_numbers_are_scaled(recogniser, utterances, dtype):
     ],
     ids=["two channels", "loud", "nan", "bytes", "paths", "rate", "unsigned", "Python's integers"],
 )
-def test_what_is_no_sound_is_refused(recogniser, audio, wrong):
+def test_audio_of_a_wrong_type_or_shape_is_refused(recogniser, audio, wrong):
     with pytest.raises(MlmaError, match=wrong):
         recogniser.transcribe(audio)
 
 
-def test_a_device_that_is_not_there(experiment):
+def test_a_missing_device_is_an_error(experiment):
     for device in ("banana", "cuda:99"):
         with pytest.raises(MlmaError, match=f"device '{device}'"):
             espnet_mlma.load(experiment, device=device)
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected"])
-def test_loading_names_the_key_that_does_not_match(experiment, tmp_path, change):
+def test_loading_names_the_parameter_that_does_not_match(experiment, tmp_path, change):
     state = torch.load(experiment / "valid.cer_ctc.ave.pth")
     if change == "missing":
         del state["encoder.after_norm.weight"]
@@ -104,7 +104,7 @@ def test_missing_files_are_named(tmp_path, experiment):
 
 
 def test_statistics_are_found_from_anywhere(experiment, tmp_path, monkeypatch):
-    """Training writes the path relative to the recipe; the model may be loaded from elsewhere."""
+    """Training writes a path relative to the recipe."""
     statistics = tmp_path / "exp" / "stats" / "feats_stats.npz"
     folder = tmp_path / "exp" / "asr"
     statistics.parent.mkdir(parents=True)
@@ -165,7 +165,7 @@ def test_stage_12_writes_files(experiment, recogniser, utterances, tmp_path, mon
         main()
 
 
-def test_language_tokens_name_the_language_and_are_no_text(make_experiment, utterances):
+def test_language_tokens_are_the_language_and_not_text(make_experiment, utterances):
     from espnet2.tasks.asr import ASRTask
 
     folder = make_experiment(

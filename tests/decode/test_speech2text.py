@@ -40,7 +40,7 @@ def test_results_have_espnets_types(files, theirs, samples):
             assert (mine.dtype, mine.dim()) == (their.dtype, their.dim())
         assert hypothesis.yseq[[0, -1]].tolist() == other[3].yseq[[0, -1]].tolist()
         assert set(hypothesis.scores) <= set(other[3].scores)
-        # What ESPnet's class makes of our hypothesis is what we made of it.
+        # ESPnet's class converts our hypothesis to the same result.
         ((spaced, *rest),) = theirs._hyps_to_results([hypothesis])
         assert rest[:2] == [tokens, token_ids] and " ".join(spaced.split()) == text
     assert results[0][3].score >= results[1][3].score
@@ -72,13 +72,13 @@ def test_from_pretrained_and_from_the_checkpoint_alone(files, experiment, sample
         Speech2Text()
 
 
-def test_an_s2t_model_gives_its_text_without_its_symbols(s2t_experiment, samples):
+def test_the_text_of_an_s2t_model_has_no_special_symbols(s2t_experiment, samples):
     ((text, tokens, token_ids, _),) = Speech2Text(s2t_experiment)(samples)
     assert any(token.startswith("<") for token in tokens) and len(tokens) == len(token_ids)
     assert text and "<" not in text
 
 
-def test_every_argument_of_espnet_is_taken_or_refused(files):
+def test_every_argument_of_espnet_is_accepted_or_refused(files):
     theirs = inspect.signature(asr_inference.Speech2Text.__init__).parameters
     ours = set(inspect.signature(Speech2Text.__init__).parameters)
     ours -= {"others", "speech_guard"}  # the second is ours alone
@@ -99,11 +99,11 @@ def test_every_argument_of_espnet_is_taken_or_refused(files):
         ({"streaming": True}, "streaming is True; .*StreamingTranscriber"),
     ],
 )
-def test_what_is_not_done_here_is_refused_by_name(files, argument, message):
+def test_unsupported_values_are_refused(files, argument, message):
     with pytest.raises(MlmaError, match=message):
         Speech2Text(*files, **argument)
 
 
-def test_an_argument_espnet_has_not_is_a_type_error(files):
+def test_an_unknown_argument_is_a_type_error(files):
     with pytest.raises(TypeError, match="unexpected keyword argument 'beams'"):
         Speech2Text(*files, beams=3)

@@ -35,14 +35,14 @@ CONFORMER = {
     "selfattention_layer_type": "rel_selfattn",
 }
 FRONTEND = {"fs": "16k", "n_fft": 512, "win_length": 400, "hop_length": 160, "center": False}
-# Some that cut frames, some that bring none, some that bring many.
+# Pieces with a part of a frame, no frame, and many frames.
 SIZES = st.lists(st.integers(0, 5000), max_size=6).map(lambda sizes: [*sizes, 4000])
 MANY = settings(max_examples=10, deadline=None)
 
 
 @pytest.fixture(scope="module")
 def statistics(tmp_path_factory):
-    """What stage 10 collects, as `global_mvn` reads it."""
+    """Write statistics as stage 10 does."""
     samples = torch.from_numpy(sound(4))
     features, _ = DefaultFrontend(**FRONTEND)(samples[None], torch.tensor([len(samples)]))
     sums = {"sum": features[0].sum(0).numpy(), "sum_square": (features[0] ** 2).sum(0).numpy()}
@@ -53,7 +53,7 @@ def statistics(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def build(make_experiment, statistics):
-    """Loads a tiny untrained recogniser; one of each kind is built once."""
+    """Return a function that loads a tiny untrained recogniser, each kind once."""
     built = {}
 
     def load(encoder_conf=CONMAMBA, encoder="conmamba", tokens=PIECES, **options):
@@ -97,12 +97,12 @@ def unsubsampled(build):
 
 @pytest.fixture(scope="module")
 def chars(build):
-    """Symbols of single letters, frames of 40 ms."""
+    """Load a model with single letters and frames of 40 ms."""
     return build(tokens=CHARS).acoustic
 
 
 def sound(seconds: float) -> np.ndarray:
-    """Bursts of coloured noise, so that an untrained model has something to tell apart."""
+    """Make bursts of coloured noise, for which an untrained model writes different symbols."""
     rng = np.random.default_rng(1)
     bursts = [np.zeros(0)]
     while sum(map(len, bursts)) < 16000 * seconds:
@@ -113,7 +113,7 @@ def sound(seconds: float) -> np.ndarray:
 
 
 def cut(samples, sizes):
-    """The samples in pieces of these sizes, over and over."""
+    """Cut samples into pieces of these sizes, repeatedly."""
     start, turn = 0, 0
     while start < len(samples):
         size = sizes[turn % len(sizes)]
@@ -147,7 +147,7 @@ def assert_same_words(words, expected):
 )
 @MANY
 @given(length=st.integers(1, 9000), sizes=SIZES)
-def test_features_are_those_of_one_pass_whatever_the_pieces(build, shape, length, sizes):
+def test_features_equal_those_of_one_pass(build, shape, length, sizes):
     model = build(frontend_conf=FRONTEND | shape).model
     samples = torch.from_numpy(sound(length / 16000))
     if length < (257 if shape["center"] else 512):
@@ -163,7 +163,7 @@ def test_features_are_those_of_one_pass_whatever_the_pieces(build, shape, length
 @pytest.mark.parametrize("center", [False, True])
 @MANY
 @given(length=st.integers(6000, 40000), sizes=SIZES)
-def test_a_causal_stream_writes_what_one_pass_writes(build, center, length, sizes):
+def test_a_causal_stream_equals_one_pass(build, center, length, sizes):
     recogniser = build(CONMAMBA | {"bimamba": "none"}, frontend_conf=FRONTEND | {"center": center})
     samples = sound(length / 16000)
     expected = recogniser.transcribe_batch([samples])[0].words
@@ -204,10 +204,10 @@ def test_words_in_chunks_do_not_depend_on_the_pieces(build, encoder, sizes):
 
 
 def test_words_around_pauses_do_not_depend_on_the_pieces(build):
-    """In a pause the encoder forgets what was said."""
+    """The encoder resets its state in a pause."""
     recogniser, samples = build(CONMAMBA | {"d_state": 8}), sound(9)
     samples[32000:64000] = samples[96000:120000] = 0
-    with torch.no_grad():  # teach it that silence is the blank
+    with torch.no_grad():  # make silence the blank
         silence, _ = recogniser.model.encode(torch.zeros(1, 32000), torch.tensor([32000]))
         typical = silence[0, 10:-10].mean(0)
         recogniser.model.ctc.ctc_lo.weight[0] += 8 * typical / typical.norm() ** 2
@@ -230,7 +230,7 @@ def test_a_window_over_the_whole_utterance_equals_one_pass(build, input_layer):
     assert_same_words(words, recogniser.transcribe_batch([samples])[0].words)
 
 
-def test_a_window_gives_its_chunk_as_soon_as_the_look_ahead_is_heard(conformer):
+def test_a_chunk_is_final_as_soon_as_its_lookahead_has_arrived(conformer):
     """Frame t of conv2d reads the features from 4 t to 4 t + 6."""
     stream = StreamingTranscriber(conformer, chunk=0.4, lookahead=0.2, left_context=1.0)
     encoder = stream._encoder
@@ -241,14 +241,14 @@ def test_a_window_gives_its_chunk_as_soon_as_the_look_ahead_is_heard(conformer):
 
 @pytest.mark.parametrize("length", [0, 1, 300, 513, 1500])
 @pytest.mark.parametrize("encoder", ["causal", "bidirectional", "conformer", "unsubsampled"])
-def test_audio_that_is_empty_or_short(request, encoder, length):
+def test_empty_and_short_audio(request, encoder, length):
     stream = StreamingTranscriber(request.getfixturevalue(encoder))
     words = recognise(stream, sound(length / 16000), [1000])
     assert all(word.end <= 0.2 for word in words)
     assert length >= 512 or words == []
 
 
-def test_reset_gives_the_same_again(bidirectional):
+def test_reset_repeats_the_result(bidirectional):
     stream, samples = StreamingTranscriber(bidirectional, chunk=0.32, lookahead=0.16), sound(2)
     first = recognise(stream, samples, [1600])
     stream.reset()
@@ -260,7 +260,7 @@ def test_reset_gives_the_same_again(bidirectional):
 
 
 def held(thing):
-    """Numbers in the tensors that an object keeps, and symbols; without the model."""
+    """Count the numbers and symbols that an object keeps, without the model."""
     if isinstance(thing, torch.Tensor):
         return thing.untyped_storage().nbytes() // thing.element_size()
     if isinstance(thing, list | tuple):
@@ -285,7 +285,7 @@ def test_memory_does_not_grow(request, encoder):
 
 
 def emissions(symbols, vocabulary):
-    """Log-probabilities (frame, vocabulary) whose best path is these symbols, one a frame."""
+    """Make log-probabilities (frame, vocabulary) with this best path, one symbol per frame."""
     log_probs = torch.full((len(symbols), len(vocabulary)), -5.0)
     for row, symbol in zip(log_probs, symbols, strict=True):
         row[vocabulary.index("<blank>" if symbol == "." else symbol)] = -0.1
@@ -293,7 +293,7 @@ def emissions(symbols, vocabulary):
 
 
 def updates(acoustic, symbols):
-    """Final words and partial text after each frame."""
+    """Return final words and partial text after each frame."""
     stream = WordStream(acoustic)
     found = [stream.push(row[None]) for row in emissions(symbols, acoustic.tokens)]
     return [" ".join(w.text for w in u.final) for u in found], [u.partial for u in found]
@@ -322,7 +322,7 @@ def test_a_word_is_final_after_a_pause(chars):
     assert partial == ["a", *["ab"] * 15, "", "c"]
 
 
-def test_what_has_no_spaces_is_cut_after_half_a_minute(chars):
+def test_text_without_spaces_is_cut_after_half_a_minute(chars):
     """30 s are 750 frames."""
     stream = WordStream(chars)
     log_probs = emissions(["a", "b"] * 800, CHARS)
@@ -367,7 +367,7 @@ def test_words_do_not_depend_on_how_frames_are_cut(chars, symbols, pieces):
         ({"left_context": -1}, "left_context -1 s"),
     ],
 )
-def test_numbers_out_of_range_are_named(bidirectional, options, message):
+def test_numbers_out_of_range_are_refused(bidirectional, options, message):
     with pytest.raises(MlmaError, match=message):
         StreamingTranscriber(bidirectional, **options)
 
@@ -392,12 +392,12 @@ def test_a_beam_is_refused(experiment):
 @pytest.mark.parametrize(
     "samples", [np.zeros((2, 100), np.float32), np.zeros(100, np.uint8), torch.tensor(0.0)]
 )
-def test_samples_of_another_shape_or_type_are_refused(causal, samples):
+def test_samples_of_a_wrong_shape_or_type_are_refused(causal, samples):
     with pytest.raises(MlmaError, match="one channel"):
         StreamingTranscriber(causal).push(samples)
 
 
-def test_a_finished_stream_takes_no_more(causal):
+def test_a_finished_stream_refuses_samples(causal):
     stream = StreamingTranscriber(causal)
     stream.push(sound(1))
     stream.finish()

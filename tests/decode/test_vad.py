@@ -22,26 +22,26 @@ SILENCE = 5 * SAMPLE_RATE
 
 @pytest.fixture(scope="module")
 def spoken() -> list[np.ndarray]:
-    """Sentences by eSpeak, each (samples,) float32 at 16 kHz, without silence around."""
+    """Speak sentences with eSpeak, each (samples,) float32 at 16 kHz, without silence around."""
     pytest.importorskip("silero_vad")
     espeak = Espeak()
     clips = []
     for text in SENTENCES:
-        said = espeak.speak(SynthesisLine("a", "a", text, "en-us+m3", 140, 50, 30.0)).astype(
+        sound = espeak.speak(SynthesisLine("a", "a", text, "en-us+m3", 140, 50, 30.0)).astype(
             np.float32
         )
-        loud = np.flatnonzero(np.abs(said) > 0.02 * np.abs(said).max())
-        clips.append(said[loud[0] : loud[-1] + 1])
+        loud = np.flatnonzero(np.abs(sound) > 0.02 * np.abs(sound).max())
+        clips.append(sound[loud[0] : loud[-1] + 1])
     return clips
 
 
 def room(samples: int) -> np.ndarray:
-    """The hiss of an empty room."""
+    """Make the noise of an empty room."""
     return np.random.default_rng(0).normal(0, 1e-4, samples).astype(np.float32)
 
 
 def with_silences(clips: list[np.ndarray], silence: int) -> tuple[np.ndarray, list[slice]]:
-    """Silence, clip, silence, clip, ..., silence; and where each clip lies."""
+    """Join clips with silence around each; return the samples and the place of each clip."""
     places, parts, position = [], [room(silence)], silence
     for clip in clips:
         places.append(slice(position, position + len(clip)))
@@ -55,7 +55,7 @@ def blocks_of(samples: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def spans(samples: np.ndarray, size: int = SAMPLE_RATE) -> list[tuple[int, np.ndarray]]:
-    """First sample and samples of each span."""
+    """Return the first sample and the samples of each span."""
     return [
         (round(start * SAMPLE_RATE), np.concatenate(list(pieces)))
         for start, pieces in speech_spans(blocks_of(samples, size))
@@ -90,13 +90,13 @@ def test_real_speech_is_kept(shared_corpora: Path) -> None:
     assert kept[~speech].mean() < 0.15
 
 
-def test_a_breath_between_sentences_does_not_cut(spoken) -> None:
+def test_a_short_pause_does_not_end_a_span(spoken) -> None:
     samples, places = with_silences(spoken, SAMPLE_RATE // 2)
     ((start, span),) = spans(samples)
     assert start <= places[0].start and start + len(span) >= places[-1].stop
 
 
-def test_speech_up_to_the_edges_is_whole(spoken) -> None:
+def test_speech_up_to_the_edges_is_kept(spoken) -> None:
     clip = spoken[0][:30001]  # not a whole number of the detector's frames
     ((start, span),) = spans(clip)
     assert start <= 0.1 * SAMPLE_RATE
@@ -112,21 +112,21 @@ def test_blocks_of_any_size_give_the_same_spans(spoken, size: int) -> None:
         assert start == other_start and np.array_equal(span, other)
 
 
-def test_silence_gives_nothing() -> None:
+def test_silence_has_no_spans() -> None:
     pytest.importorskip("silero_vad")
     assert spans(np.zeros(10 * SAMPLE_RATE, np.float32)) == []
     assert spans(room(10 * SAMPLE_RATE)) == []
     assert spans(np.empty(0, np.float32)) == []
 
 
-def test_a_span_not_read_is_passed_over(spoken) -> None:
+def test_an_unread_span_is_skipped(spoken) -> None:
     samples, places = with_silences(spoken, SILENCE)
     starts = [start for start, _ in speech_spans(blocks_of(samples, SAMPLE_RATE))]
     assert len(starts) == len(places)
 
 
 def test_long_speech_comes_in_pieces(spoken) -> None:
-    """The memory a span takes does not grow with it."""
+    """Memory does not grow with the length of a span."""
     turn = np.concatenate(spoken)
     turns = 10
     tracemalloc.start()
@@ -142,7 +142,7 @@ def test_long_speech_comes_in_pieces(spoken) -> None:
     assert peak < 3 * turn.nbytes < turns * turn.nbytes / 3
 
 
-def test_the_threads_of_pytorch_stay(monkeypatch) -> None:
+def test_the_number_of_threads_stays(monkeypatch) -> None:
     pytest.importorskip("silero_vad")
     for module in [name for name in sys.modules if name.startswith("silero_vad")]:
         monkeypatch.delitem(sys.modules, module)
@@ -155,7 +155,7 @@ def test_the_threads_of_pytorch_stay(monkeypatch) -> None:
         torch.set_num_threads(before)
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch) -> None:
+def test_without_the_package_the_error_names_the_extra(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "silero_vad", None)
     with pytest.raises(MlmaError, match=r'pip install "espnet-mlma\[vad\]"'):
         speech_spans(iter([]))

@@ -27,7 +27,7 @@ def test_characters_between_spaces_are_words():
         CHARACTERS, "char", 10.0,
     )  # fmt: skip
     assert [word.text for word in found] == ["ab", "c"]
-    # The peaks are from 4.08 to 4.20 and from 4.40 to 4.44, and a word is longer than its peaks.
+    # The peaks are from 4.08 to 4.20 and from 4.40 to 4.44; words are longer than their peaks.
     assert [word.start for word in found] == pytest.approx([4.05, 4.37])
     assert [word.end for word in found] == pytest.approx([4.22, 4.46])
 
@@ -38,13 +38,13 @@ def test_no_word_ends_after_the_next_begins_or_the_audio_ends():
     assert found[1].end == pytest.approx(4.17)
 
 
-def test_pieces_begin_words_and_special_symbols_are_none():
-    # A lone space piece begins a word that the next piece spells.
+def test_pieces_begin_words_and_special_symbols_do_not():
+    # A space piece begins a word whose letters follow.
     found = words([6, 3, 4, 5, 2, 4], range(0, 12, 2), range(1, 13, 2), PIECES, "bpe", 9, {6})
     assert [word.text for word in found] == ["ab", "c", "b"]
 
 
-def test_confidence_is_a_probability_that_follows_the_symbols():
+def test_confidence_is_a_probability_of_the_symbols():
     assert raw_confidence([0.0, 0.0]) == 1
     assert raw_confidence([-1.0, -3.0]) == pytest.approx(0.1353, abs=1e-4)
     calibration = Calibration(total=0.5, mean=1.0, bias=2.0)

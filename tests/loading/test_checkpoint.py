@@ -36,7 +36,7 @@ def encode(model: torch.nn.Module):
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("intermediate", [False, True])
-def test_any_asr_model_is_what_espnet_builds(make_experiment, encoder, intermediate):
+def test_an_asr_model_equals_espnets(make_experiment, encoder, intermediate):
     options = BLOCKS | ENCODERS[encoder] | (INTERMEDIATE if intermediate else {})
     folder = make_experiment(ASRTask, **ASR, encoder=encoder, encoder_conf=options)
     model, config = checkpoint.build(folder)
@@ -56,7 +56,7 @@ def test_any_asr_model_is_what_espnet_builds(make_experiment, encoder, intermedi
     torch.testing.assert_close(ours, expected)
 
 
-def test_self_conditioning_is_in_the_checkpoint(make_experiment, tmp_path):
+def test_self_conditioning_is_loaded(make_experiment, tmp_path):
     options = BLOCKS | ENCODERS["conformer"] | INTERMEDIATE
     folder = make_experiment(ASRTask, **ASR, encoder="conformer", encoder_conf=options)
     state = torch.load(folder / "valid.cer_ctc.ave.pth")
@@ -66,7 +66,7 @@ def test_self_conditioning_is_in_the_checkpoint(make_experiment, tmp_path):
         checkpoint.build(folder, tmp_path / "wrong.pth")
 
 
-def test_parameters_of_another_size_are_one_line(experiment, tmp_path):
+def test_parameters_of_another_size_are_refused(experiment, tmp_path):
     state = torch.load(experiment / "valid.cer_ctc.ave.pth")
     state["ctc.ctc_lo.bias"] = torch.zeros(3)
     torch.save(state, tmp_path / "wrong.pth")
@@ -76,7 +76,7 @@ def test_parameters_of_another_size_are_one_line(experiment, tmp_path):
         checkpoint.build(experiment, tmp_path / "wrong.pth")
 
 
-def test_s2t_ctc_is_known_by_its_configuration(s2t_experiment):
+def test_s2t_ctc_is_recognised_by_its_configuration(s2t_experiment):
     model, config = checkpoint.build(s2t_experiment)
     assert checkpoint.task_of(config) == "s2t_ctc"
     assert type(model).__name__ == "ESPnetS2TCTCModel" and not model.training
@@ -93,7 +93,7 @@ def test_s2t_ctc_is_loaded_strictly(s2t_experiment, tmp_path):
 
 
 @pytest.mark.parametrize("left", [0, 100, 10_000])
-def test_a_checkpoint_that_is_not_whole_is_named(s2t_experiment, tmp_path, left):
+def test_a_damaged_checkpoint_is_refused(s2t_experiment, tmp_path, left):
     name = "valid.cer_ctc.ave.pth"
     shutil.copy(s2t_experiment / "config.yaml", tmp_path)
     (tmp_path / name).write_bytes((s2t_experiment / name).read_bytes()[:left])
@@ -107,7 +107,7 @@ def test_a_checkpoint_that_is_not_whole_is_named(s2t_experiment, tmp_path, left)
 @pytest.mark.parametrize(
     "meta", [None, "[a]", "a: b: c", "yaml_files: {asr_train_config: gone}", ""]
 )
-def test_a_zip_of_something_else_is_named(tmp_path, meta):
+def test_a_zip_without_a_model_is_refused(tmp_path, meta):
     with ZipFile(tmp_path / "model.zip", "w") as packed:
         packed.writestr("readme", "no model")
         if meta is not None:
@@ -117,7 +117,7 @@ def test_a_zip_of_something_else_is_named(tmp_path, meta):
     assert "/tmp" not in str(found.value).replace(str(tmp_path), "")
 
 
-def test_an_option_of_another_version_is_named(experiment, tmp_path):
+def test_an_option_of_another_version_is_refused(experiment, tmp_path):
     config = (experiment / "config.yaml").read_text()
     assert "encoder_conf:" in config
     (tmp_path / "config.yaml").write_text(
@@ -128,13 +128,13 @@ def test_an_option_of_another_version_is_named(experiment, tmp_path):
         checkpoint.build(tmp_path, model)
 
 
-def test_a_zip_that_is_not_whole_is_named(tmp_path):
+def test_a_damaged_zip_is_refused(tmp_path):
     (tmp_path / "model.zip").write_bytes(b"PK")
     with pytest.raises(MlmaError, match="model.zip: damaged .* copy it again"):
         checkpoint.build(tmp_path / "model.zip")
 
 
-def test_an_encoder_that_is_not_installed_is_named(s2t_experiment, tmp_path):
+def test_an_unknown_encoder_is_refused(s2t_experiment, tmp_path):
     config = yaml.safe_load((s2t_experiment / "config.yaml").read_text())
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | {"encoder": "other"}))
     shutil.copy(s2t_experiment / "valid.cer_ctc.ave.pth", tmp_path)
@@ -156,7 +156,7 @@ def test_other_tasks_are_refused(s2t_experiment, tmp_path):
 
 @pytest.fixture
 def published(s2t_experiment, tmp_path) -> Path:
-    """A model as `espnet2.bin.pack` and the hub have it, with statistics beside it."""
+    """Write a model as `espnet2.bin.pack` and the hub store it, with statistics."""
     root = tmp_path / "published"
     folder = root / "exp" / "s2t_owsm"
     statistics = root / "exp" / "s2t_stats" / "feats_stats.npz"
@@ -201,7 +201,7 @@ def test_a_packed_model_loads(published, tmp_path, monkeypatch):
         checkpoint.build(published)
 
 
-def test_a_folder_that_lacks_what_it_names(published):
+def test_a_missing_file_of_a_folder_is_an_error(published):
     (published / "exp/s2t_owsm/valid.total_count.ave_5best.till45epoch.pth").unlink()
     with pytest.raises(MlmaError, match=r"till45epoch\.pth: no such file; copy or download"):
         checkpoint.build(published)
@@ -209,7 +209,7 @@ def test_a_folder_that_lacks_what_it_names(published):
 
 @pytest.fixture
 def offline_hub(tmp_path, monkeypatch) -> Path:
-    """The hub's cache, empty, and no network."""
+    """Make the hub's cache empty and the network unreachable."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -220,7 +220,7 @@ def offline_hub(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("hub_id", ["some-user/owsm_ctc.v9", "some-user/owsm_ctc.v9@rev1"])
 def test_a_hub_id_loads_from_the_cache(published, offline_hub, hub_id):
-    """The cache as huggingface_hub lays it out: snapshots are links to files named by hash."""
+    """The cache has the layout of huggingface_hub: snapshots link to files named by hash."""
     repository = offline_hub / "models--some-user--owsm_ctc.v9"
     (repository / "blobs").mkdir(parents=True)
     (repository / "refs").mkdir()
@@ -236,7 +236,7 @@ def test_a_hub_id_loads_from_the_cache(published, offline_hub, hub_id):
     assert checkpoint.task_of(config) == "s2t_ctc"
 
 
-def test_without_network_one_line_says_what_to_do(offline_hub):
+def test_without_network_the_error_says_what_to_do(offline_hub):
     with pytest.raises(MlmaError) as error:
         checkpoint.build(Path("some-user/some-model"))
     message = str(error.value)
@@ -246,7 +246,7 @@ def test_without_network_one_line_says_what_to_do(offline_hub):
     assert "\n" not in message
 
 
-def test_a_mistyped_path_is_no_hub_id(offline_hub):
+def test_a_mistyped_path_is_not_a_hub_id(offline_hub):
     Path("exp").mkdir()
     for path in ("exp/asr_typo", "conf/config.yaml", "/no/such/folder", "a/b/c", "typo"):
         with pytest.raises(MlmaError, match="no such file; give an experiment folder"):

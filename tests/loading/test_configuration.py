@@ -1,4 +1,4 @@
-"""Files that a configuration names are found wherever the model is now."""
+"""Files of a configuration are found after the model was moved."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ MODEL = "exp/asr"
 
 @pytest.fixture
 def recipe(s2t_experiment, tmp_path, monkeypatch) -> Path:
-    """A recipe's folder with a bpe model; training wrote paths relative to it."""
+    """Write a recipe's folder with a bpe model whose paths are relative to it."""
     root = tmp_path / "recipe"
     shutil.copytree(s2t_experiment, root / MODEL)
     config = yaml.safe_load((root / MODEL / "config.yaml").read_text())
@@ -54,7 +54,7 @@ def aligned(model: Path) -> list[str]:
     return [word.text for word in recogniser.align(sound, TEXT).words]
 
 
-def as_it_is(root: Path) -> Path:
+def unchanged(root: Path) -> Path:
     return root / MODEL
 
 
@@ -75,7 +75,7 @@ def of_another_machine(root: Path) -> Path:
 
 
 def flat(root: Path) -> Path:
-    """All in one folder."""
+    """Put all files into one folder."""
     for file in (BPE, STATISTICS):
         shutil.move(root / file, root / MODEL)
     shutil.move(root / MODEL, root.with_name("flat"))
@@ -100,7 +100,7 @@ def zipped(root: Path) -> Path:
 
 
 def zipped_absolute(root: Path) -> Path:
-    """Packed from elsewhere, ESPnet writes absolute paths into meta.yaml."""
+    """Pack from another folder, so that ESPnet writes absolute paths into meta.yaml."""
     write_config(root, bpemodel=str(root / BPE),
                  normalize_conf={"stats_file": str(root / STATISTICS)})  # fmt: skip
     os.chdir(root.parent.parent)
@@ -114,7 +114,7 @@ def zipped_absolute(root: Path) -> Path:
     return root.with_name("packed.zip")
 
 
-PLACES = [as_it_is, its_configuration, copied, of_another_machine, flat, linked, zipped,
+PLACES = [unchanged, its_configuration, copied, of_another_machine, flat, linked, zipped,
           zipped_absolute]  # fmt: skip
 
 
@@ -123,28 +123,28 @@ def test_a_bpe_model_aligns_from_anywhere(recipe, place):
     assert aligned(place(recipe)) == TEXT.split()
 
 
-@pytest.mark.parametrize("place", [as_it_is, copied, of_another_machine, flat])
+@pytest.mark.parametrize("place", [unchanged, copied, of_another_machine, flat])
 def test_paths_of_a_loaded_configuration_are_absolute(recipe, place):
     _, config = checkpoint.build(place(recipe))
     for path in (config["bpemodel"], config["normalize_conf"]["stats_file"]):
         assert os.path.isabs(path) and os.path.isfile(path)
 
 
-def test_the_model_s_own_file_goes_before_that_of_the_current_folder(recipe, tmp_path, monkeypatch):
+def test_the_models_file_precedes_that_of_the_current_folder(recipe, tmp_path, monkeypatch):
     other = tmp_path / "other"
     (other / BPE).parent.mkdir(parents=True)
     (other / BPE).write_bytes(b"of another recipe")
     monkeypatch.chdir(other)
     _, config = checkpoint.build(recipe / MODEL)
     assert config["bpemodel"] == str(recipe / BPE)
-    # From a recipe whose experiments are elsewhere.
+    # The recipe's experiments are in another folder.
     shutil.copy(recipe / BPE, other / BPE)
     (recipe / BPE).unlink()
     _, config = checkpoint.build(recipe / MODEL)
     assert config["bpemodel"] == str(other / BPE)
 
 
-def test_recognition_needs_no_bpe_model_and_alignment_says_what_is_missing(recipe):
+def test_only_alignment_needs_the_bpe_model(recipe):
     (recipe / BPE).unlink()
     recogniser = espnet_mlma.load(recipe / MODEL, device="cpu")
     sound = np.zeros(16000, np.float32)
@@ -161,7 +161,7 @@ def test_a_token_list_may_be_a_file(recipe):
     assert config["token_list"] == tokens
 
 
-def test_nothing_but_files_is_found(tmp_path):
+def test_only_files_are_found(tmp_path):
     (tmp_path / "bpe.model").mkdir()
     os.mkfifo(tmp_path / "fifo")
     config = tmp_path / "config.yaml"
@@ -170,7 +170,7 @@ def test_nothing_but_files_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["touch {} |:0", " touch {} | :0", "|touch {}:0", "-:0"])
-def test_a_table_s_archive_is_no_command(tmp_path, where):
+def test_a_command_in_a_table_is_refused(tmp_path, where):
     with pytest.raises(MlmaError, match="a command or stdin, not an archive"):
         read_samples(where.format(tmp_path / "run"))
     assert os.listdir(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Files of parameters: nothing in them is run; NaN, other shapes and kinds are refused."""
+"""Files of parameters: no code is run; NaN and wrong shapes and types are refused."""
 
 import copyreg
 import io
@@ -23,17 +23,17 @@ def text(value: str) -> bytes:
 
 
 def name(module: str, attribute: str) -> bytes:
-    """A global as protocol 2 writes it, which follows no dots in Python's own unpickler."""
+    """Pickle a global by protocol 2, for which Python's unpickler follows no dots."""
     return f"c{module}\n{attribute}\n".encode()
 
 
 def stack_name(module: str, attribute: str) -> bytes:
-    """A global as protocol 4 writes it, which follows dots."""
+    """Pickle a global by protocol 4, which follows dots."""
     return text(module) + text(attribute) + b"\x93"
 
 
 def dotted(command: str) -> bytes:
-    """eval through the globals of a function that may be named."""
+    """Reach eval through the globals of an allowed function."""
     get = stack_name("torch._utils", "_rebuild_tensor.__globals__.__class__.get")
     found = stack_name("torch._utils", "_rebuild_tensor.__globals__")
     builtins = get + found + text("__builtins__") + b"\x86R"
@@ -51,7 +51,7 @@ def by_extension(command: str) -> bytes:
     return b"\x80\x02\x82\xf0" + text(command) + b"\x85R."
 
 
-# Each runs the command if Python's own unpickler reads it.
+# Python's own unpickler runs the command in each of these.
 HOSTILE = {
     "dots": dotted,
     "getattr": getattr_chain,
@@ -74,12 +74,12 @@ HOSTILE = {
         b"\x80\x02csubprocess\ngetoutput\n" + text(command) + b"\x85R."
     ),
     "state": lambda command: (
-        # functools.partial takes its function from the state that it is built with.
+        # functools.partial takes its function from its state.
         b"\x80\x02cfunctools\npartial\ncbuiltins\nprint\n\x85R(cos\nsystem\n"
         + text(command) + b"\x85}Ntb."
     ),
 }  # fmt: skip
-# Globals that PyTorch has for itself and that read or run other files.
+# Globals of PyTorch that read or run other files.
 LOADERS = [("torch", "load"), ("torch.jit", "load"), ("torch.hub", "load"), ("numpy", "load")]
 
 
@@ -139,7 +139,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, extension, monkeypatch, kind,
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_these_pickles_are_alive(tmp_path, extension, kind):
+def test_pickles_run_the_command_in_pythons_unpickler(tmp_path, extension, kind):
     loaded = pickle.loads(HOSTILE[kind](f"touch {tmp_path}/run"))
     if kind == "state":
         loaded()
@@ -168,8 +168,8 @@ def test_a_checkpoint_changes_no_function(tmp_path):
     assert torch._utils._rebuild_tensor_v2.__defaults__ == before
 
 
-def test_a_legacy_container_writes_no_patch(tmp_path, monkeypatch):
-    """PyTorch's legacy reader compares a container's source and may write a patch of it."""
+def test_a_legacy_container_writes_no_file(tmp_path, monkeypatch):
+    """PyTorch's legacy reader may write a patch of a container's source."""
     monkeypatch.chdir(tmp_path)
     container = name("argparse", "Namespace")
     patches = container + b"N}" + text("dump_patches") + b"\x88s\x86b0"
@@ -207,7 +207,7 @@ WRONG = {
     "unknown": (GOOD | {"b": torch.ones(1)}, "has unknown 1 parameters, first 'b'"),
     "unknown, no text": (GOOD | {7: torch.ones(1)}, "has unknown 1 parameters, first '7'"),
     "shape": (GOOD | {"a": torch.ones(3, 2)}, r"'a' is \[3, 2\], the model's is \[2, 3\]"),
-    # A trillion values of one; whoever looked at them would not come back.
+    # Expands to a trillion values; reading all would not end.
     "stretched": (GOOD | {"a": torch.ones(1).expand(10**6, 10**6)}, "'a' is "),
     "no tensor": (GOOD | {"a": "ones"}, "'a' is not a plain tensor"),
     "a list": (GOOD | {"a": [[1.0] * 3] * 2}, "'a' is not a plain tensor"),
@@ -220,7 +220,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_other_parameters_are_refused(kind):
+def test_parameters_that_do_not_fit_are_refused(kind):
     found, message = WRONG[kind]
     with pytest.raises(MlmaError, match=f"m.pt: {message}"):
         tensors.check(found, MODEL, "m.pt", "config.yaml")
@@ -228,7 +228,7 @@ def test_other_parameters_are_refused(kind):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-def test_nan_and_inf_are_named(value, dtype):
+def test_nan_and_inf_are_refused(value, dtype):
     tensors.check(GOOD | {"a": GOOD["a"].to(dtype)}, MODEL, "m.pt", "config.yaml")
     bad = GOOD["a"].to(dtype, copy=True)
     bad[1, 2] = value
@@ -236,12 +236,12 @@ def test_nan_and_inf_are_named(value, dtype):
         tensors.check(GOOD | {"a": bad}, MODEL, "m.pt", "config.yaml")
 
 
-def test_ignored_and_empty_parameters_pass():
+def test_ignored_and_empty_parameters_are_accepted():
     found = GOOD | {"head": torch.tensor([float("nan")]), "none": torch.ones(0)}
     tensors.check(found, MODEL | {"none": torch.ones(0)}, "m.pt", "config.yaml", ["head"])
 
 
-def test_changed_bytes_of_a_parameter_are_noticed(tmp_path):
+def test_wrong_checksums_are_refused(tmp_path):
     file = tmp_path / "model.pth"
     torch.save({"weight": torch.arange(64.0)}, file)
     contents = file.read_bytes()
