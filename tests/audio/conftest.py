@@ -11,13 +11,13 @@ from espnet_mlma.audio import SAMPLE_RATE
 
 
 def noise(seconds: float, rate: int = SAMPLE_RATE, channels: int = 1, seed: int = 0) -> np.ndarray:
-    """(samples, channels) float64."""
+    """Make noise, (samples, channels) float64."""
     return np.random.default_rng(seed).normal(0, 0.1, (round(seconds * rate), channels))
 
 
 @pytest.fixture(scope="session")
 def written() -> Callable[..., bytes]:
-    """Makes files by libsndfile: `written("WAV", samples, subtype="PCM_24")`."""
+    """Write files with libsndfile: `written("WAV", samples, subtype="PCM_24")`."""
 
     def make(
         kind: str, samples: np.ndarray | None = None, rate: int = SAMPLE_RATE, **more
@@ -32,7 +32,7 @@ def written() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def encoded() -> Callable[..., bytes]:
-    """Makes files by FFmpeg: `encoded("webm", "libopus", 48000)`."""
+    """Write files with FFmpeg: `encoded("webm", "libopus", 48000)`."""
 
     def make(
         container: str, codec: str, rate: int = SAMPLE_RATE, seconds: float = 2.0, **options: str

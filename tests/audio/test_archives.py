@@ -22,7 +22,7 @@ from espnet_mlma.errors import MlmaError
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """A tar.gz with two sound files and an empty one."""
+    """Make a tar.gz with two audio files and an empty file."""
     path = tmp_path / "dev.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         for name, seconds in (("dev/b.wav", 0.5), ("dev/a.wav", 0.25), ("dev/empty.wav", 0.0)):
@@ -43,7 +43,7 @@ def test_an_archive_is_read_in_one_pass(archive: Path) -> None:
     assert lengths == [("dev/b.wav", 8000), ("dev/a.wav", 4000)]
 
 
-def test_probing_an_archive_says_what_each_member_is(archive: Path) -> None:
+def test_probing_an_archive_finds_lengths_and_errors(archive: Path) -> None:
     a, empty, gone = (AudioFile(archive, f"dev/{name}.wav") for name in ("a", "empty", "c"))
     found = probe_all([a, empty, gone], nj=2, label="test")
     assert found[a] == AudioInfo(SAMPLE_RATE, 4000)
@@ -57,7 +57,7 @@ def test_a_cut_off_archive_is_an_error(archive: Path) -> None:
         list(iter_archive(archive, {"dev/a.wav"}))
 
 
-def test_a_damaged_header_ends_no_archive_silently(archive: Path, tmp_path: Path) -> None:
+def test_a_damaged_header_in_an_archive_is_an_error(archive: Path, tmp_path: Path) -> None:
     content = bytearray(gzip.decompress(archive.read_bytes()))
     content[content.index(b"dev/a.wav")] ^= 1
     plain = tmp_path / "dev.tar"
@@ -66,7 +66,7 @@ def test_a_damaged_header_ends_no_archive_silently(archive: Path, tmp_path: Path
         list(iter_archive(plain, {"dev/a.wav", "dev/b.wav"}))
 
 
-def test_the_checksum_of_an_archive_is_looked_at(archive: Path) -> None:
+def test_a_wrong_checksum_of_an_archive_is_an_error(archive: Path) -> None:
     content = bytearray(archive.read_bytes())
     content[-8] ^= 1
     archive.write_bytes(content)
@@ -74,7 +74,7 @@ def test_the_checksum_of_an_archive_is_looked_at(archive: Path) -> None:
         list(iter_archive(archive, {"dev/a.wav"}))
 
 
-def test_wav_scp_values_come_back(tmp_path: Path) -> None:
+def test_wav_scp_values_round_trip(tmp_path: Path) -> None:
     audios = [
         AudioFile(tmp_path / "with space.wav"),
         AudioFile(tmp_path / "dev.tar.gz", "dev/a.wav"),
@@ -83,7 +83,7 @@ def test_wav_scp_values_come_back(tmp_path: Path) -> None:
         assert parse_scp_value(scp_value(audio)) == audio
 
 
-def test_a_foreign_pipe_is_refused() -> None:
+def test_an_unknown_pipe_is_an_error() -> None:
     with pytest.raises(MlmaError, match="such a pipe: sox"):
         parse_scp_value("sox a.wav -t wav - |")
 
@@ -97,7 +97,7 @@ def test_names_in_a_pipe_are_quoted(name: str) -> None:
     assert words.decode().splitlines()[2:] == [str(member.path), member.member]
 
 
-def test_an_archive_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+def test_a_named_pipe_as_an_archive_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.tar.gz")
     with pytest.raises(MlmaError, match=r"a\.tar\.gz: not a file"):
         list(iter_archive(tmp_path / "a.tar.gz", ["x"]))

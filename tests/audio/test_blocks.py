@@ -15,12 +15,12 @@ from espnet_mlma.errors import MlmaError
 
 
 def noise(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
-    """(samples, channels) float64."""
+    """Make noise, (samples, channels) float64."""
     return np.random.default_rng(0).normal(0, 0.1, (round(seconds * rate), channels))
 
 
 def tones(seconds: float, rate: int) -> np.ndarray:
-    """(samples,) float64: a tone whose pitch rises, as no two moments of it are alike."""
+    """Make a tone with rising pitch, (samples,) float64, so that no two moments are alike."""
     time = np.arange(round(seconds * rate)) / rate
     return 0.3 * np.sin(2 * np.pi * (300 + 200 * time) * time)
 
@@ -28,7 +28,7 @@ def tones(seconds: float, rate: int) -> np.ndarray:
 def encode(
     path: Path, codec: str | None, rate: int = 48000, seconds: float = 3.0, video: bool = False
 ) -> Path:
-    """Write `tones`, and moving pictures if asked for, by FFmpeg; the suffix says the container."""
+    """Write `tones`, and optionally video, with FFmpeg; the suffix determines the container."""
     with av.open(path, "w") as container:
         if codec:
             sound = container.add_stream(codec, rate=rate, layout="mono")
@@ -42,14 +42,14 @@ def encode(
             samples = (tones(seconds, rate) * 32767).astype(np.int16)
             frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
             frame.sample_rate = rate
-            frame.pts = 0  # or else nothing says where in the packets the sound begins
+            frame.pts = 0  # otherwise the start of the audio is unknown
             container.mux(sound.encode(frame))
             container.mux(sound.encode())
     return path
 
 
 def as_pipe(data: bytes) -> io.BufferedReader:
-    """An open pipe with these bytes, at most 64 KiB of them."""
+    """Open a pipe with at most 64 KiB of data."""
     reader, writer = os.pipe()
     with open(writer, "wb") as end:
         end.write(data)
@@ -73,7 +73,7 @@ def read(source, **options) -> np.ndarray:
         ("mp3", "MPEG_LAYER_III"),
     ],
 )
-def test_blocks_are_the_samples_of_the_whole(
+def test_blocks_equal_the_samples_of_the_whole_file(
     tmp_path: Path, suffix: str, subtype: str, rate: int
 ) -> None:
     path = tmp_path / f"a.{suffix}"
@@ -82,7 +82,7 @@ def test_blocks_are_the_samples_of_the_whole(
     assert {block.dtype for block in blocks} == {np.dtype(np.float32)}
     assert {len(block) for block in blocks[:-1]} == {SAMPLE_RATE // 2}
     assert 0 < len(blocks[-1]) <= SAMPLE_RATE // 2
-    # An mp3 decoder that seeks, as soundfile has it do, adds up in another order.
+    # soundfile seeks in an mp3, which changes the order of additions.
     tolerance = 1e-6 if suffix == "mp3" else 0
     assert np.abs(np.concatenate(blocks) - read_audio(path)).max() <= tolerance
     assert duration_of(path) == pytest.approx(2.3, abs=0.08)
@@ -96,7 +96,7 @@ def test_blocks_are_the_samples_of_the_whole(
         ("voxpopuli/**/*.ogg", 0),
     ],
 )
-def test_real_clips_are_the_samples_of_the_whole(
+def test_blocks_of_real_clips_equal_the_samples_of_the_whole_file(
     shared_corpora: Path, clips: str, tolerance: float
 ) -> None:
     clip = next(shared_corpora.glob(clips))
@@ -115,26 +115,26 @@ def test_real_clips_are_the_samples_of_the_whole(
         ("a.avi", "mp3", 44100, True),
     ],
 )
-def test_what_only_ffmpeg_reads(
+def test_formats_that_only_ffmpeg_reads(
     tmp_path: Path, name: str, codec: str, rate: int, video: bool
 ) -> None:
     path = encode(tmp_path / name, codec, rate, video=video)
-    heard = read(path, seconds=0.7)
-    assert heard.dtype == np.float32
-    assert len(heard) == pytest.approx(3 * SAMPLE_RATE, abs=0.2 * SAMPLE_RATE)
+    decoded = read(path, seconds=0.7)
+    assert decoded.dtype == np.float32
+    assert len(decoded) == pytest.approx(3 * SAMPLE_RATE, abs=0.2 * SAMPLE_RATE)
     assert duration_of(path) == pytest.approx(3.0, abs=0.2)
-    said = tones(3.0, SAMPLE_RATE)
-    # A bare aac or an avi does not say how much silence the encoder put before the sound.
+    expected = tones(3.0, SAMPLE_RATE)
+    # Raw aac and avi do not declare the silence before the audio.
     lags = range(0, 3000) if name in ("a.aac", "a.avi") else range(1)
     inner = slice(8000, 40000)
-    error = min(np.abs(heard[lag:][inner] - said[inner]).mean() for lag in lags)
+    error = min(np.abs(decoded[lag:][inner] - expected[inner]).mean() for lag in lags)
     assert error < 0.02
 
 
-def test_uncompressed_sound_is_the_same_through_ffmpeg(tmp_path: Path) -> None:
+def test_ffmpeg_does_not_change_uncompressed_audio(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mkv", "pcm_s16le", 44100)
-    said = (tones(3.0, 44100) * 32767).astype(np.int16).astype(np.float32) / 32768
-    assert np.array_equal(read(path), soxr.resample(said, 44100, SAMPLE_RATE))
+    expected = (tones(3.0, 44100) * 32767).astype(np.int16).astype(np.float32) / 32768
+    assert np.array_equal(read(path), soxr.resample(expected, 44100, SAMPLE_RATE))
 
 
 @pytest.mark.parametrize(("codec", "form"), [("pcm_s16le", "s16"), ("aac", "fltp")])
@@ -164,14 +164,14 @@ def test_a_pipe_is_read_like_the_file(tmp_path: Path) -> None:
         assert np.array_equal(read(file), read(wav))
 
 
-def test_files_written_into_a_pipe_do_not_know_their_length(tmp_path: Path) -> None:
+def test_files_without_a_length_are_read_to_the_end(tmp_path: Path) -> None:
     wav = io.BytesIO()
     soundfile.write(wav, noise(1.0, 16000), 16000, format="WAV")
     for length in (0, 0x7FFFF024, 0x80000024, 0xFFFFFFFF):
         data = bytearray(wav.getvalue())
         data[4:8] = length.to_bytes(4, "little")
         data[40:44] = max(0, length - 36).to_bytes(4, "little")
-        if length:  # a data chunk of no bytes has none
+        if length:  # an empty data chunk has no samples
             assert len(read(io.BytesIO(data))) == 16000, hex(length)
     flac = tmp_path / "a.flac"
     soundfile.write(flac, noise(1.0, 16000), 16000)
@@ -183,7 +183,7 @@ def test_files_written_into_a_pipe_do_not_know_their_length(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.mka"])
-def test_twenty_minutes_take_no_more_memory_than_their_blocks(tmp_path: Path, name: str) -> None:
+def test_twenty_minutes_are_read_in_constant_memory(tmp_path: Path, name: str) -> None:
     path, rate, seconds = tmp_path / name, 24000, 20 * 60
     second = np.zeros(rate, np.int16)
     if name == "a.flac":
@@ -208,7 +208,7 @@ def test_twenty_minutes_take_no_more_memory_than_their_blocks(tmp_path: Path, na
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])
-def test_bare_samples(tmp_path: Path, rate: int) -> None:
+def test_raw_pcm(tmp_path: Path, rate: int) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, noise(1.0, rate), rate, subtype="PCM_16")
     data = path.read_bytes()[44:]
@@ -218,7 +218,7 @@ def test_bare_samples(tmp_path: Path, rate: int) -> None:
 
 
 class Dripping(io.RawIOBase):
-    """A stream that gives three bytes at a time."""
+    """Stream that returns three bytes per read."""
 
     def __init__(self, data: bytes):
         self.data = data
@@ -233,14 +233,14 @@ class Dripping(io.RawIOBase):
 
 
 @pytest.mark.parametrize("wrap", [Dripping, lambda data: io.BufferedReader(Dripping(data))])
-def test_bare_samples_are_given_on_as_they_come(wrap: Callable) -> None:
-    said = np.arange(-300, 300, dtype="<i2")
-    blocks = list(pcm_blocks(wrap(said.tobytes() + b"\1"), SAMPLE_RATE))
+def test_raw_pcm_is_yielded_as_it_arrives(wrap: Callable) -> None:
+    expected = np.arange(-300, 300, dtype="<i2")
+    blocks = list(pcm_blocks(wrap(expected.tobytes() + b"\1"), SAMPLE_RATE))
     assert max(map(len, blocks)) <= 2
-    assert np.array_equal(np.concatenate(blocks) * 32768, said)
+    assert np.array_equal(np.concatenate(blocks) * 32768, expected)
 
 
-def test_a_live_stream_is_not_waited_for() -> None:
+def test_a_live_stream_is_read_without_waiting() -> None:
     reader, writer = os.pipe()
     with open(reader, "rb") as stream, open(writer, "wb", buffering=0) as end:
         blocks = pcm_blocks(stream, SAMPLE_RATE, seconds=10.0)
@@ -250,7 +250,7 @@ def test_a_live_stream_is_not_waited_for() -> None:
 
 
 def junk(tmp_path: Path) -> dict[str, tuple[Path, str]]:
-    """Files that hold no sound, and what is said of each."""
+    """Make files without audio; return path and expected error of each."""
     contents = {
         "empty.mp3": (b"", "empty file"),
         "text.txt": (b"This is no sound.\n" * 100, "has no audio"),
@@ -266,17 +266,17 @@ def junk(tmp_path: Path) -> dict[str, tuple[Path, str]]:
         container.mux(picture.encode(av.VideoFrame(64, 64, "yuvj420p")))
         container.mux(picture.encode())
     encode(tmp_path / "mute.mp4", None, video=True)
-    said = {name: why for name, (_, why) in contents.items()} | {
+    expected = {name: why for name, (_, why) in contents.items()} | {
         "none.wav": "has no samples",
         "a.jpg": "has no audio",
         "mute.mp4": "has no audio",
         "gone.wav": "no such file",
         ".": "cannot be read",
     }
-    return {name: (tmp_path / name, why) for name, why in said.items()}
+    return {name: (tmp_path / name, why) for name, why in expected.items()}
 
 
-def test_what_is_no_sound_is_said_in_a_line(tmp_path: Path, capfd) -> None:
+def test_files_without_audio_are_one_line_errors(tmp_path: Path, capfd) -> None:
     for name, (path, why) in junk(tmp_path).items():
         with pytest.raises(MlmaError, match=why) as caught:
             list(audio_blocks(path))
@@ -288,23 +288,23 @@ def test_what_is_no_sound_is_said_in_a_line(tmp_path: Path, capfd) -> None:
 
 
 @pytest.mark.parametrize(
-    ("loudest", "said"),
+    ("loudest", "expected"),
     [
         (32768.0, "samples reach 32768"),
         (np.nan, "contains NaN or Inf"),
         (-np.inf, "contains NaN or Inf"),
     ],
 )
-def test_samples_that_are_no_sound_are_refused(tmp_path: Path, loudest: float, said: str) -> None:
+def test_invalid_samples_are_errors(tmp_path: Path, loudest: float, expected: str) -> None:
     path, samples = tmp_path / "loud.wav", noise(1.0, SAMPLE_RATE)
     samples[8000] = loudest
     soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
     for reading in (read, read_audio):
-        with pytest.raises(MlmaError, match=f"loud.wav: {said}"):
+        with pytest.raises(MlmaError, match=f"loud.wav: {expected}"):
             reading(path)
 
 
-def test_an_open_file_is_called_by_its_name() -> None:
+def test_errors_have_the_name_of_an_open_file() -> None:
     with pytest.raises(MlmaError, match="^audio: empty file$"):
         list(audio_blocks(io.BytesIO()))
 
@@ -320,7 +320,7 @@ def test_a_playlist_does_not_open_other_files(tmp_path: Path, monkeypatch) -> No
 @pytest.mark.parametrize(
     "name", ["a.wav", "a.aiff", "a.flac", "a.mp3", "a.ogg", "a.webm", "video.mkv", "fragments.mp4"]
 )
-def test_half_a_file_is_never_taken_for_the_whole(tmp_path: Path, name: str) -> None:
+def test_half_a_file_is_an_error_after_its_samples(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if path.suffix in (".webm", ".mkv"):
         encode(path, "libopus", video=path.stem == "video", seconds=6.0)
@@ -347,7 +347,7 @@ def test_half_a_file_is_never_taken_for_the_whole(tmp_path: Path, name: str) -> 
     assert np.allclose(given[:inner], whole[:inner], atol=1e-3)
 
 
-def test_damage_in_the_middle_is_not_passed_over(tmp_path: Path) -> None:
+def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
     for path in (tmp_path / "a.flac", encode(tmp_path / "a.m4a", "aac", seconds=6.0)):
         if path.suffix == ".flac":
             soundfile.write(path, noise(6.0, SAMPLE_RATE), SAMPLE_RATE)
@@ -361,7 +361,7 @@ def test_damage_in_the_middle_is_not_passed_over(tmp_path: Path) -> None:
         assert sum(map(len, given)) > SAMPLE_RATE
 
 
-def test_a_header_that_lies_costs_no_memory() -> None:
+def test_a_wrong_declared_length_needs_no_memory() -> None:
     wav = io.BytesIO()
     soundfile.write(wav, np.zeros(500), SAMPLE_RATE, format="WAV")
     data = bytearray(wav.getvalue())

@@ -1,4 +1,4 @@
-"""Several channels become one: their mean, or the loudest where they cancel."""
+"""Test the mix to one channel: the mean, or the loudest channel if channels cancel."""
 
 import io
 import warnings
@@ -18,15 +18,15 @@ HUM = 0.1 * np.sin(2 * np.pi * 50 * np.arange(len(SPEECH)) / SAMPLE_RATE)
 
 
 def read(data: bytes) -> tuple[np.ndarray, list[str]]:
-    """Samples, the same by both readers, and warnings."""
-    with warnings.catch_warnings(record=True) as heard:
+    """Read samples with both readers, which must agree, and collect the warnings."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         samples = read_audio(io.BytesIO(data))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MlmaWarning)
         blocks = np.concatenate(list(audio_blocks(io.BytesIO(data), seconds=0.5)))
     assert np.array_equal(samples, blocks)
-    return samples, [str(one.message) for one in heard if one.category is MlmaWarning]
+    return samples, [str(one.message) for one in caught if one.category is MlmaWarning]
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ def read(data: bytes) -> tuple[np.ndarray, list[str]]:
         ((np.concatenate([OTHER / 3, SPEECH]), np.concatenate([OTHER / 3, -SPEECH])), 0),
     ],
 )
-def test_of_channels_that_cancel_the_loudest_is_taken(
+def test_the_loudest_of_channels_that_cancel_is_used(
     written: Callable, channels: Sequence[np.ndarray], taken: int
 ) -> None:
     data = written("WAV", np.stack(channels, 1), subtype="FLOAT")
-    samples, said = read(data)
+    samples, warned = read(data)
     assert np.allclose(samples, channels[taken], atol=1e-6)
-    assert len(said) == 1 and f"channel {taken + 1}," in said[0]
+    assert len(warned) == 1 and f"channel {taken + 1}," in warned[0]
     with pytest.warns(MlmaWarning, match="out of phase"):
         span = read_audio(io.BytesIO(data), len(samples) / SAMPLE_RATE - 2.0)
     assert np.allclose(span, channels[taken][-2 * SAMPLE_RATE :], atol=1e-6)
@@ -71,28 +71,28 @@ def test_of_channels_that_cancel_the_loudest_is_taken(
     ],
 )
 def test_other_channels_are_averaged(written: Callable, channels: Sequence[np.ndarray]) -> None:
-    samples, said = read(written("WAV", np.stack(channels, 1), subtype="FLOAT"))
+    samples, warned = read(written("WAV", np.stack(channels, 1), subtype="FLOAT"))
     assert np.allclose(samples, np.mean(channels, 0), atol=1e-6)
-    assert said == []
+    assert warned == []
 
 
 @pytest.mark.parametrize("kind", ["FLAC", "MP3", "OGG"])
 def test_channels_cancel_in_any_format(written: Callable, kind: str) -> None:
     long = np.tile(SPEECH, 5)
-    samples, said = read(written(kind, np.stack([long, -long], 1), 48000))
-    assert len(said) == 1
+    samples, warned = read(written(kind, np.stack([long, -long], 1), 48000))
+    assert len(warned) == 1
     assert np.sqrt(np.mean(samples**2)) > 0.02
 
 
-def test_the_other_part_of_a_joined_file_has_channels_of_its_own(written: Callable) -> None:
+def test_joined_files_are_mixed_separately(written: Callable) -> None:
     pair = np.stack([SPEECH, SPEECH], 1)
     joined = written("WAV", pair, subtype="FLOAT") + written("WAV", pair * [1, -1], subtype="FLOAT")
-    samples, said = read(joined)
+    samples, warned = read(joined)
     assert np.allclose(samples, np.tile(SPEECH, 2), atol=1e-6)
-    assert len(said) == 1
+    assert len(warned) == 1
 
 
-def test_a_channel_of_numbers_that_are_none_is_an_error(written: Callable) -> None:
+def test_a_channel_of_nan_or_inf_is_an_error(written: Callable) -> None:
     for bad in (np.nan, np.inf):
         data = written("WAV", np.stack([SPEECH, NOTHING + bad], 1), subtype="FLOAT")
         with pytest.raises(MlmaError, match="NaN or Inf"):

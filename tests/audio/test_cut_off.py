@@ -1,4 +1,4 @@
-"""Of a recording that is cut off, what is there is given, and then the damage is reported."""
+"""Test cut-off recordings: readable samples are yielded, then an error is raised."""
 
 import io
 from collections.abc import Callable
@@ -50,28 +50,30 @@ def check(data: bytes, share: float, whole: np.ndarray) -> None:
     found = np.concatenate(list(sound))
     assert isinstance(sound.damage, DamagedAudio)
     assert "cut off or damaged after" in str(sound.damage)
-    # An ogg has pages of a second, and what stands in the last one is gone.
+    # The last page of an ogg, up to a second, is lost.
     assert len(found) >= (share * SECONDS - 1.2) * SAMPLE_RATE
     inner = len(found) - 4000
     assert np.allclose(found[:inner], whole[:inner], atol=2e-3)
-    for reading in (read_audio, probe):  # stages 1 and 3 drop it: its text would not fit
+    for reading in (read_audio, probe):  # stages 1 and 3 drop it: its transcript would not match
         with pytest.raises(DamagedAudio):
             reading(io.BytesIO(cut))
 
 
 @pytest.mark.parametrize(("kind", "more"), CASES)
 @pytest.mark.parametrize("share", [0.3, 0.9])
-def test_what_is_there_is_given(written: Callable, kind: str, more: dict, share: float) -> None:
+def test_readable_samples_of_a_cut_off_file_are_yielded(
+    written: Callable, kind: str, more: dict, share: float
+) -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, round(SECONDS * SAMPLE_RATE))
     data = written(kind, samples, **more)
     check(data, share, read_audio(io.BytesIO(data)))
 
 
 @pytest.mark.parametrize(("container", "codec", "rate", "options"), FFMPEG_CASES)
-def test_what_is_there_is_given_by_ffmpeg(
+def test_readable_samples_of_a_cut_off_file_are_yielded_by_ffmpeg(
     encoded: Callable, container: str, codec: str, rate: int, options: dict, tmp_path
 ) -> None:
-    if "faststart" in options.values():  # FFmpeg reads the file again to move its head
+    if "faststart" in options.values():  # FFmpeg needs a real file to move the header
         data = encoded("mp4", "aac", rate, SECONDS)
         (tmp_path / "a.mp4").write_bytes(data)
         with (
@@ -89,7 +91,7 @@ def test_what_is_there_is_given_by_ffmpeg(
     check(data, 0.9, read_audio(io.BytesIO(data)))
 
 
-def test_damage_in_the_middle_hides_nothing_behind_it(encoded: Callable) -> None:
+def test_samples_after_damage_are_read(encoded: Callable) -> None:
     data = bytearray(encoded("mp4", "aac", 48000, SECONDS))
     middle = len(data) // 2
     data[middle : middle + 2000] = np.random.default_rng(1).bytes(2000)
@@ -99,7 +101,7 @@ def test_damage_in_the_middle_hides_nothing_behind_it(encoded: Callable) -> None
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
-def test_a_page_that_decoders_leave_out_is_damage(written: Callable, subtype: str) -> None:
+def test_a_damaged_ogg_page_is_an_error(written: Callable, subtype: str) -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, round(SECONDS * SAMPLE_RATE))
     data = bytearray(written("OGG", samples, subtype=subtype))
     data[len(data) // 2] ^= 1
@@ -110,7 +112,7 @@ def test_a_page_that_decoders_leave_out_is_damage(written: Callable, subtype: st
         probe(io.BytesIO(data))
 
 
-def test_nothing_is_reported_of_a_whole_file(written: Callable, encoded: Callable) -> None:
+def test_complete_files_have_no_error(written: Callable, encoded: Callable) -> None:
     whole = [written(kind, **more) for kind, more in CASES]
     whole += [encoded(*case[:3]) for case in FFMPEG_CASES]
     for data in whole:
@@ -118,7 +120,7 @@ def test_nothing_is_reported_of_a_whole_file(written: Callable, encoded: Callabl
         assert probe(io.BytesIO(data)).seconds == pytest.approx(2.0, abs=0.1)
 
 
-def test_a_number_that_is_none_behind_good_sound_is_damage(written: Callable) -> None:
+def test_nan_after_good_audio_is_damage(written: Callable) -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, 60 * SAMPLE_RATE)
     samples[50 * SAMPLE_RATE] = np.nan
     sound = UntilDamage(audio_blocks(io.BytesIO(written("WAV", samples, subtype="FLOAT"))))

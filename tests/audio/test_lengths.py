@@ -1,4 +1,4 @@
-"""What a header tells is not the whole: joined files, killed recorders, damaged lengths."""
+"""Test files whose headers are wrong about their length."""
 
 import io
 import tracemalloc
@@ -13,7 +13,7 @@ from espnet_mlma.errors import MlmaError
 
 
 def seconds_of(data: bytes) -> float:
-    """Of sound as it is read, which `probe` finds too."""
+    """Measure the seconds of audio that are read; `probe` must agree."""
     samples = sum(map(len, audio_blocks(io.BytesIO(data))))
     assert len(read_audio(io.BytesIO(data))) == samples
     assert probe(io.BytesIO(data)).seconds == pytest.approx(samples / SAMPLE_RATE, abs=0.05)
@@ -21,7 +21,7 @@ def seconds_of(data: bytes) -> float:
 
 
 def put(data: bytes, at: int, value: int, size: int = 4, order: str = "little") -> bytes:
-    """The data with a number in it replaced."""
+    """Replace a number in the data."""
     number = (value % 256**size).to_bytes(size, order)
     return data[:at] + number + data[at + size :]
 
@@ -74,7 +74,7 @@ def test_joined_files_are_read_to_the_end(written: Callable, kind: str, more: di
         ("ac3", "ac3", 48000),
     ],
 )
-def test_joined_files_that_ffmpeg_reads(
+def test_joined_files_are_read_by_ffmpeg(
     encoded: Callable, container: str, codec: str, rate: int
 ) -> None:
     one = encoded(container, codec, rate)
@@ -82,7 +82,7 @@ def test_joined_files_that_ffmpeg_reads(
 
 
 @pytest.mark.parametrize("between", [b"TAG" + bytes(125), b"ID3\4\0\0\0\0\2\0" + bytes(256)])
-def test_tags_between_joined_mp3_are_no_end(written: Callable, between: bytes) -> None:
+def test_tags_between_joined_mp3_files_are_skipped(written: Callable, between: bytes) -> None:
     one = written("MP3")
     assert seconds_of(one + between + one) == pytest.approx(4.0, abs=0.01)
 
@@ -91,17 +91,17 @@ def test_tags_between_joined_mp3_are_no_end(written: Callable, between: bytes) -
 def test_frames_of_an_mp3_are_counted(written: Callable, factor: float | None) -> None:
     data = written("MP3", bitrate_mode="VARIABLE")
     at = max(data.find(b"Xing"), data.find(b"Info"))
-    if factor is None:  # without the frame that tells how many there are
+    if factor is None:  # without the frame that declares the number of frames
         start = data.find(b"\xff", at)
         assert seconds_of(data[start:]) == pytest.approx(2.0, abs=0.1)
         return
-    told = int.from_bytes(data[at + 8 : at + 12], "big")
-    changed = put(data, at + 8, round(told * factor), order="big")
+    declared = int.from_bytes(data[at + 8 : at + 12], "big")
+    changed = put(data, at + 8, round(declared * factor), order="big")
     assert seconds_of(changed) == pytest.approx(2.0, abs=0.1)
     assert duration_of(io.BytesIO(changed)) == pytest.approx(2.0, abs=0.1)
 
 
-def test_silence_of_few_bits_hides_no_speech_without_a_xing_header(written: Callable) -> None:
+def test_length_without_a_xing_header_is_right_if_the_bitrate_varies(written: Callable) -> None:
     rng = np.random.default_rng(0)
     parts = np.zeros(8 * SAMPLE_RATE), rng.normal(0, 0.1, 8 * SAMPLE_RATE)
     for order in (parts, parts[::-1]):
@@ -122,20 +122,20 @@ def test_silence_of_few_bits_hides_no_speech_without_a_xing_header(written: Call
         ("CAF", b"data", 4, 8, "big"),
     ],
 )
-def test_a_recorder_that_was_killed_wrote_no_length(
+def test_files_of_killed_recorders_are_read_to_the_end(
     written: Callable, kind: str, name: bytes, offset: int, size: int, order: str
 ) -> None:
     data = written(kind)
     at = data.index(name) + offset
-    told = int.from_bytes(data[at : at + size], order)
-    for value in (0, -1, told // 2):
+    declared = int.from_bytes(data[at : at + size], order)
+    for value in (0, -1, declared // 2):
         assert seconds_of(put(data, at, value, size, order)) == pytest.approx(2.0, abs=0.01)
     with_head = put(data, 4, 0)
     if kind in ("WAV", "WAVEX"):
         assert seconds_of(put(with_head, at, 0)) == pytest.approx(2.0, abs=0.01)
 
 
-def test_chunks_behind_the_samples_are_no_sound(written: Callable) -> None:
+def test_chunks_after_the_samples_are_not_read_as_samples(written: Callable) -> None:
     data = written("WAV")
     chunk = b"LIST" + (20).to_bytes(4, "little") + b"INFOIART" + b"\x08\0\0\0abcdefgh"
     assert seconds_of(data + chunk) == 2.0
@@ -147,12 +147,12 @@ def test_chunks_behind_the_samples_are_no_sound(written: Callable) -> None:
 
 
 @pytest.mark.parametrize("total", [0, 8000, 16000])
-def test_a_flac_is_read_behind_the_samples_its_header_tells(written: Callable, total: int) -> None:
+def test_a_flac_is_read_beyond_its_declared_length(written: Callable, total: int) -> None:
     data = written("FLAC")
     assert seconds_of(put(data, 22, total, order="big")) == 2.0
 
 
-def test_a_span_is_the_samples_of_the_whole(written: Callable, encoded: Callable) -> None:
+def test_a_span_equals_the_samples_of_the_whole_file(written: Callable, encoded: Callable) -> None:
     joined = written("OGG") + written("OGG")
     files = [written("MP3"), written("FLAC"), joined, encoded("mp4", "aac", 16000)]
     for data in files:
@@ -165,7 +165,7 @@ def test_a_span_is_the_samples_of_the_whole(written: Callable, encoded: Callable
 
 
 def huge(written: Callable) -> dict[str, bytes]:
-    """Headers that promise some 2^40 samples, or a rate that nothing has."""
+    """Make headers that declare about 2^40 samples, or an impossible rate."""
     mp3, wav = written("MP3"), written("WAV")
     at = max(mp3.find(b"Xing"), mp3.find(b"Info")) + 8
     found = {f"{rate} Hz": put(wav, 24, rate) for rate in (0, 1, 10, 10**9, 2**32 - 1)}
@@ -179,7 +179,7 @@ def huge(written: Callable) -> dict[str, bytes]:
 
 
 def with_last_granule(ogg: bytes, samples: int) -> bytes:
-    """An Ogg file whose last page tells another number of samples, with its checksum."""
+    """Make an Ogg file whose last page declares another length, with a valid checksum."""
     at = ogg.rindex(b"OggS")
     page = bytearray(put(put(ogg, at + 6, samples, 8), at + 22, 0)[at:])
     crc = 0
@@ -190,7 +190,7 @@ def with_last_granule(ogg: bytes, samples: int) -> bytes:
     return ogg[:at] + put(bytes(page), 22, crc)
 
 
-def test_a_header_that_promises_too_much_is_an_error_in_bounded_memory(written: Callable) -> None:
+def test_too_large_declared_lengths_are_errors_in_bounded_memory(written: Callable) -> None:
     for name, data in huge(written).items():
         for reading in (
             lambda data: sum(map(len, audio_blocks(io.BytesIO(data)))),
@@ -207,7 +207,7 @@ def test_a_header_that_promises_too_much_is_an_error_in_bounded_memory(written: 
             assert "\n" not in str(caught.value)
 
 
-def test_a_thousand_channels_take_no_more_memory(written: Callable) -> None:
+def test_a_thousand_channels_are_read_in_bounded_memory(written: Callable) -> None:
     samples = np.zeros((24000, 1024), np.int16)
     data = io.BytesIO(written("WAV", samples, 24000, subtype="PCM_U8"))
     tracemalloc.start()
@@ -218,7 +218,7 @@ def test_a_thousand_channels_take_no_more_memory(written: Callable) -> None:
         tracemalloc.stop()
 
 
-def test_a_pipe_among_clips_is_not_waited_for(tmp_path: Path) -> None:
+def test_probing_a_named_pipe_does_not_block(tmp_path: Path) -> None:
     import os
 
     os.mkfifo(tmp_path / "clip.wav")

@@ -1,4 +1,4 @@
-"""One odd file is one error: whatever a header says, and whatever a decoder raises."""
+"""Test that a damaged file is one error, whatever its decoder raises."""
 
 import io
 import random
@@ -24,7 +24,7 @@ FFMPEG_RATES = {"libopus": 48000, "aac": 44100, "mp3": 44100, "ac3": 48000}
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """Some bytes changed, removed or repeated, most of them in the header."""
+    """Change, remove or repeat some bytes, mostly in the header."""
     changed = bytearray(data)
     at = rng.randrange(min(len(data), rng.choice((48, 256, 4096))))
     kind = rng.randrange(4)
@@ -73,7 +73,7 @@ def test_a_damaged_file_is_one_error(written: Callable, encoded: Callable, capfd
 
 
 @pytest.mark.parametrize("codec", ["pcm_s64le", "pcm_f64le", "adpcm_ms", "adpcm_ima_wav", "mp3"])
-def test_odd_samples_in_a_wav_are_read(encoded: Callable, codec: str) -> None:
+def test_rare_codecs_in_a_wav_are_read(encoded: Callable, codec: str) -> None:
     plain = read_audio(io.BytesIO(encoded("wav", "pcm_s16le", 44100)))
     odd = read_audio(io.BytesIO(encoded("wav", codec, 44100)))
     assert len(odd) == pytest.approx(len(plain), abs=2000)
@@ -81,7 +81,9 @@ def test_odd_samples_in_a_wav_are_read(encoded: Callable, codec: str) -> None:
         assert np.abs(odd - plain).max() < 1e-3
 
 
-def test_whatever_a_decoder_raises_is_the_error_of_its_file(written: Callable, monkeypatch) -> None:
+def test_any_exception_of_a_decoder_is_an_error_about_its_file(
+    written: Callable, monkeypatch
+) -> None:
     import soundfile
 
     kinds = (
@@ -103,7 +105,7 @@ def test_whatever_a_decoder_raises_is_the_error_of_its_file(written: Callable, m
         assert "\n" not in str(caught.value)
 
 
-def test_a_disk_that_fails_is_the_error_of_its_file(written: Callable) -> None:
+def test_a_disk_failure_is_an_error_about_its_file(written: Callable) -> None:
     class Failing(io.BytesIO):
         def read(self, *_):
             raise OSError(5, "Input/output error")

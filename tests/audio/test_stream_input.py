@@ -1,4 +1,4 @@
-"""A file where bare samples are expected is named, and bare samples never are."""
+"""Test that files are told apart from raw PCM on the standard input."""
 
 import io
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def heads(written: Callable, encoded: Callable) -> dict[str, bytes]:
 
 
 class Dripping(io.RawIOBase):
-    """A stream that gives a few bytes at a time."""
+    """Stream that returns a few bytes per read."""
 
     def __init__(self, data: bytes, most: int):
         self.data, self.most = data, most
@@ -56,18 +56,18 @@ class Dripping(io.RawIOBase):
         return len(given)
 
 
-def test_a_sound_file_is_no_bare_samples(written: Callable, encoded: Callable) -> None:
+def test_an_audio_file_is_not_accepted_as_raw_pcm(written: Callable, encoded: Callable) -> None:
     for name, data in heads(written, encoded).items():
         for most in (1, 7, 4096):
-            said = ""
+            message = ""
             try:
                 list(pcm_blocks(Dripping(data[:20000], most), SAMPLE_RATE))
             except MlmaError as error:
-                said = str(error)
-            assert "file, not raw PCM" in said and "ffmpeg -i" in said, (name, most)
+                message = str(error)
+            assert "file, not raw PCM" in message and "ffmpeg -i" in message, (name, most)
 
 
-def test_bare_samples_are_taken_for_no_file() -> None:
+def test_raw_pcm_is_not_taken_for_a_file() -> None:
     rng = np.random.default_rng(0)
     odd = [bytes(100), b"\xff" * 100, b"\xff\xfb" * 50, b"\xff\xf1" * 50, b"RIFF" * 25, b"ID3" * 30]
     odd += [
@@ -88,6 +88,6 @@ def test_bare_samples_are_taken_for_no_file() -> None:
         assert np.array_equal(found * 32768, np.frombuffer(data[: len(data) // 2 * 2], "<i2"))
 
 
-def test_samples_that_may_begin_a_file_wait_for_few_others() -> None:
+def test_samples_like_a_header_are_delayed_briefly() -> None:
     stream = Dripping(np.full(4000, -1025, "<i2").tobytes(), 4)  # 0xFBFF: as an MP3 begins
     assert len(next(pcm_blocks(stream, SAMPLE_RATE))) < 2000

@@ -14,7 +14,7 @@ def tone(seconds: float, rate: int, hertz: float = 440.0) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
 @pytest.mark.parametrize("rate", [16000, 48000])
-def test_every_format_gives_the_same_sound_at_16_khz(
+def test_every_format_has_the_same_samples_at_16_khz(
     tmp_path: Path, suffix: str, rate: int
 ) -> None:
     path = tmp_path / f"a.{suffix}"
@@ -34,13 +34,13 @@ def test_opus_is_read(shared_corpora: Path) -> None:
     assert len(read_audio(path)) == pytest.approx(info.seconds * SAMPLE_RATE, abs=2)
 
 
-def test_real_mp3_clips_are_whole(shared_corpora: Path) -> None:
+def test_real_mp3_clips_are_complete(shared_corpora: Path) -> None:
     clips = sorted(shared_corpora.glob("commonvoice/*/*/clips/*.mp3"))[::10]
     for clip in clips:
         assert len(read_audio(clip)) / SAMPLE_RATE == pytest.approx(probe(clip).seconds, abs=0.1)
 
 
-def test_a_span_is_cut_where_it_says(tmp_path: Path) -> None:
+def test_a_span_begins_and_ends_at_its_times(tmp_path: Path) -> None:
     path = tmp_path / "a.flac"
     sound = np.concatenate([np.zeros(8000), np.full(8000, 0.25), np.zeros(8000)])
     soundfile.write(path, sound, SAMPLE_RATE)
@@ -56,7 +56,7 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     assert np.allclose(read_audio(path), 0.125, atol=1e-4)
 
 
-def test_a_cut_off_flac_is_seen_from_its_end(tmp_path: Path) -> None:
+def test_a_cut_off_flac_is_detected_at_its_end(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.flac", tmp_path / "cut.flac"
     noise = np.random.default_rng(0).normal(0, 0.1, 2 * SAMPLE_RATE)
     soundfile.write(whole, noise, SAMPLE_RATE)
@@ -69,7 +69,7 @@ def test_a_cut_off_flac_is_seen_from_its_end(tmp_path: Path) -> None:
         read_audio(cut)
 
 
-def test_unreadable_files_say_why(tmp_path: Path) -> None:
+def test_errors_about_unreadable_files_have_a_reason(tmp_path: Path) -> None:
     empty, junk, silent = tmp_path / "empty.mp3", tmp_path / "junk.flac", tmp_path / "no.wav"
     empty.touch()
     junk.write_bytes(b"not a sound file" * 100)

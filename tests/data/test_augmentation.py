@@ -1,4 +1,4 @@
-"""The recipe's README offers ESPnet's noise and rooms; what it says works."""
+"""Test the options for noise and rooms in the recipe's README."""
 
 import re
 import shlex
@@ -21,7 +21,7 @@ def options() -> list[str]:
 
 @pytest.fixture
 def lists(tmp_path, monkeypatch) -> None:
-    """Half a second of noise and a room of two echoes, under the names the README uses."""
+    """Write half a second of noise and a room with two echoes, named as in the README."""
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "hiss.wav", 0.1 * rng.normal(size=RATE // 2), RATE)
     room = np.zeros(3200)
@@ -33,7 +33,7 @@ def lists(tmp_path, monkeypatch) -> None:
 
 
 def prepared(options: list[str], speech: np.ndarray, train: bool) -> np.ndarray:
-    """A clip as the trainer reads it."""
+    """Preprocess a clip as the trainer does."""
     words = ["--output_dir", "unused", "--token_type", "char", *options]
     args = ASRTask.get_parser().parse_args(words)
     args.token_list = ["<blank>", "<unk>", "<space>", "a", "<sos/eos>"]
@@ -41,7 +41,7 @@ def prepared(options: list[str], speech: np.ndarray, train: bool) -> np.ndarray:
     return read("utterance", {"speech": speech, "text": "a"})["speech"]
 
 
-def test_training_hears_noise_in_the_range_and_rooms_and_testing_neither(options, lists):
+def test_noise_and_rooms_are_applied_in_training_only(options, lists):
     np.random.seed(0)
     speech = 0.1 * np.sin(2 * np.pi * 220 * np.arange(2 * RATE) / RATE).astype(np.float32)
     np.testing.assert_array_equal(prepared(options, speech, train=False), speech)
@@ -50,14 +50,14 @@ def test_training_hears_noise_in_the_range_and_rooms_and_testing_neither(options
         words = [*options, "--noise_apply_prob", str(noise), "--rir_apply_prob", str(room)]
         return [prepared(words, speech, train=True).squeeze() for _ in range(10)]
 
-    for heard in with_probability(noise=1, room=0):
-        snr = 10 * np.log10(np.mean(speech**2) / np.mean((heard - speech) ** 2))
+    for augmented in with_probability(noise=1, room=0):
+        snr = 10 * np.log10(np.mean(speech**2) / np.mean((augmented - speech) ** 2))
         assert 4.5 < snr < 20.5
-    for heard in with_probability(noise=0, room=1):
+    for augmented in with_probability(noise=0, room=1):
         before, after = slice(0, 1500), slice(1600, 2900)
-        gain = heard[before] @ speech[before] / (speech[before] @ speech[before])
-        np.testing.assert_allclose(heard[before], gain * speech[before], atol=1e-4)
+        gain = augmented[before] @ speech[before] / (speech[before] @ speech[before])
+        np.testing.assert_allclose(augmented[before], gain * speech[before], atol=1e-4)
         echo = gain * (speech[after] + 0.5 * speech[: 2900 - 1600])
-        np.testing.assert_allclose(heard[after], echo, atol=1e-4)
+        np.testing.assert_allclose(augmented[after], echo, atol=1e-4)
     several = [prepared(options, speech, train=True).squeeze() for _ in range(40)]
-    assert 5 < sum(np.array_equal(heard, speech) for heard in several) < 28
+    assert 5 < sum(np.array_equal(augmented, speech) for augmented in several) < 28

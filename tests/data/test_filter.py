@@ -15,7 +15,7 @@ from espnet_mlma.errors import MlmaError
         (2.0, "", "empty_text"),
         (0.2, "a", "too_short"),
         (31.0, "hello", "too_long"),
-        (1.0, "a" * 13, None),  # 13 symbols and 12 blanks between them: 25 frames
+        (1.0, "a" * 13, None),  # 13 symbols and 12 blanks need 25 frames
         (1.0, "a" * 13 + "b", "too_many_symbols"),
     ],
 )
@@ -24,7 +24,7 @@ def test_each_limit(seconds: float, text: str, reason: str | None) -> None:
     assert (found and found[0]) == reason
 
 
-def test_a_filtered_folder_agrees_in_all_its_tables(make_data, tmp_path: Path) -> None:
+def test_the_tables_of_a_filtered_folder_agree(make_data, tmp_path: Path) -> None:
     org, out = tmp_path / "org", tmp_path / "train"
     format_folder(make_data(5), org, nj=1)
     texts = tables.read(org / "text", "")
@@ -42,7 +42,7 @@ def test_a_filtered_folder_agrees_in_all_its_tables(make_data, tmp_path: Path) -
     assert (out / "audio_format").read_text() == "flac.ark\n"
 
 
-def test_what_stage_3_has_not_finished_is_not_taken(make_data, tmp_path: Path) -> None:
+def test_an_unfinished_stage_3_is_an_error(make_data, tmp_path: Path) -> None:
     format_folder(make_data(1), tmp_path / "org", nj=1)
     (tmp_path / "org" / "wav.scp").unlink()
     with pytest.raises(MlmaError, match=r"wav\.scp: no such file; run stage 3 first"):

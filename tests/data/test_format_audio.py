@@ -24,7 +24,7 @@ from espnet_mlma.data.writer import write_set
 from espnet_mlma.errors import MlmaError
 
 FORMAT = "from espnet_mlma.data import format_audio as f; from espnet_mlma.errors import run_cli;"
-# Ends the process from within once a shard is made: a signal from outside may come too late.
+# Ends the process from inside after one shard: a signal from outside may arrive too late.
 STOPPED = """
 import os
 f.SHARD_ITEMS, run = 2, f._run
@@ -37,7 +37,7 @@ f._run = stopped
 
 
 def load(dump: Path) -> dict[str, np.ndarray]:
-    """id -> (samples,) of a formatted set."""
+    """Load a formatted set: id -> (samples,)."""
     scp = tables.read(dump / "wav.scp", "")
     sounds = {id_: kaldi.load_mat(where) for id_, where in scp.items()}
     assert all(rate == 16000 for rate, _ in sounds.values())
@@ -45,7 +45,7 @@ def load(dump: Path) -> dict[str, np.ndarray]:
 
 
 def write_utterance(folder: Path, audio: AudioFile) -> Path:
-    """A data folder of one utterance."""
+    """Write a data folder of one utterance."""
     write_set(folder, [Utterance("cv_en_a-1", audio, "good day", "cv_en_a", "en")], nj=1)
     return folder
 
@@ -53,7 +53,7 @@ def write_utterance(folder: Path, audio: AudioFile) -> Path:
 def run_format(
     code: str, data: Path, out: Path, nj: int = 1, verify: bool = False, **options
 ) -> subprocess.Popen:
-    """Run stage 3 in a process of its own, `code` coming before it."""
+    """Run `code` and then stage 3 in a new process."""
     command = [sys.executable, "-c", FORMAT + code + "run_cli(f.main)"]
     command += ["--data", str(data), "--out", str(out), "--nj", str(nj)]
     command += ["--verify"] * verify
@@ -62,7 +62,7 @@ def run_format(
     )
 
 
-def test_sixteen_bit_sound_at_16_khz_comes_through_bit_by_bit(make_data, tmp_path: Path) -> None:
+def test_16_bit_audio_at_16_khz_is_kept_bit_for_bit(make_data, tmp_path: Path) -> None:
     data = make_data(3)
     counts = format_folder(data, tmp_path / "dump", nj=1)
     assert counts == {"kept": 3}
@@ -94,7 +94,7 @@ def test_other_rates_and_channels_become_16_khz_mono(tone, tmp_path: Path) -> No
     np.testing.assert_allclose(samples[2000:-2000], tone(1.5)[2000:-2000], atol=2e-3)
 
 
-def test_too_loud_sound_is_clipped_and_does_not_wrap(tone, tmp_path: Path) -> None:
+def test_too_loud_audio_is_clipped(tone, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", 9 * tone(1.0), 16000, subtype="FLOAT")
     data = write_utterance(tmp_path / "data", AudioFile(tmp_path / "a.wav"))
     format_folder(data, tmp_path / "dump", nj=1)
@@ -103,7 +103,7 @@ def test_too_loud_sound_is_clipped_and_does_not_wrap(tone, tmp_path: Path) -> No
 
 
 def pack(tone, folder: Path, names: list[str]) -> Path:
-    """A tar.gz of one-second WAV files, as corpora are published."""
+    """Make a tar.gz of one-second WAV files, as corpora are published."""
     with tarfile.open(folder / "audio.tar.gz", "w:gz") as tar:
         for number, name in enumerate(names):
             content = io.BytesIO()
@@ -131,7 +131,7 @@ def test_members_of_an_archive_are_read_in_one_pass(tone, tmp_path: Path, monkey
         np.testing.assert_allclose(samples, tone(1.0, pitch=100 + number), atol=1e-4)
 
 
-def test_sound_that_broke_after_stage_1_is_dropped_and_listed(make_data, tmp_path: Path) -> None:
+def test_audio_damaged_after_stage_1_is_dropped_and_listed(make_data, tmp_path: Path) -> None:
     data = make_data(4)
     sounds = list(tables.read(data / "wav.scp", "").items())
     Path(sounds[0][1]).write_bytes(b"")
@@ -147,7 +147,7 @@ def test_sound_that_broke_after_stage_1_is_dropped_and_listed(make_data, tmp_pat
     ]
 
 
-def test_a_set_without_any_sound_is_an_error(make_data, tmp_path: Path) -> None:
+def test_a_set_without_readable_audio_is_an_error(make_data, tmp_path: Path) -> None:
     data = make_data(1)
     next((tmp_path / "audio").iterdir()).write_bytes(b"")
     with pytest.raises(MlmaError, match=r"no audio could be read; .*mini_en_s0-0000: .*empty file"):
@@ -155,7 +155,7 @@ def test_a_set_without_any_sound_is_an_error(make_data, tmp_path: Path) -> None:
     assert not (tmp_path / "dump" / "wav.scp").exists()
 
 
-def test_an_archive_cut_short_is_an_error(tone, tmp_path: Path) -> None:
+def test_a_cut_off_tar_archive_is_an_error(tone, tmp_path: Path) -> None:
     archive = pack(tone, tmp_path, ["a.wav"])
     data = write_utterance(tmp_path / "data", AudioFile(archive, "a.wav"))
     archive.write_bytes(archive.read_bytes()[:200])
@@ -163,7 +163,7 @@ def test_an_archive_cut_short_is_an_error(tone, tmp_path: Path) -> None:
         format_folder(data, tmp_path / "dump", nj=1)
 
 
-def test_a_damaged_member_of_an_archive_is_called_by_its_name(tone, tmp_path: Path) -> None:
+def test_an_error_names_the_damaged_member_of_an_archive(tone, tmp_path: Path) -> None:
     member = AudioFile(pack(tone, tmp_path, ["a.wav"]), "a.wav")
     data = write_utterance(tmp_path / "data", member)
     with tarfile.open(member.path, "w:gz") as tar:
@@ -179,7 +179,7 @@ def test_segments_must_fit_the_recordings(make_data, tmp_path: Path) -> None:
         format_folder(data, tmp_path / "dump", nj=1)
 
 
-def test_a_second_run_makes_only_what_changed(make_data, tone, tmp_path, monkeypatch) -> None:
+def test_a_second_run_makes_only_changed_shards(make_data, tone, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(format_audio, "SHARD_ITEMS", 2)
     data, dump = make_data(6), tmp_path / "dump"
     format_folder(data, dump, nj=1)
@@ -204,7 +204,9 @@ def test_shards_of_an_earlier_and_larger_set_are_removed(make_data, tmp_path, mo
     ]
 
 
-def test_processes_do_the_same_as_one(make_data, tmp_path: Path, monkeypatch) -> None:
+def test_several_processes_have_the_same_result_as_one(
+    make_data, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(format_audio, "SHARD_ITEMS", 2)
     data = make_data(6)
     format_folder(data, tmp_path / "one", nj=1)
@@ -215,7 +217,7 @@ def test_processes_do_the_same_as_one(make_data, tmp_path: Path, monkeypatch) ->
         np.testing.assert_array_equal(one[id_], two[id_])
 
 
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on(make_data, tmp_path: Path) -> None:
+def test_a_full_disk_is_a_one_line_error_and_can_be_resumed(make_data, tmp_path: Path) -> None:
     data, dump = make_data(6, seconds=3.0), tmp_path / "dump"
 
     def little_room() -> None:
@@ -231,7 +233,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(make_data, tmp_pat
     assert format_folder(data, dump, nj=1) == {"kept": 6}
 
 
-def test_a_set_whose_tables_do_not_fit_on_the_disk_is_not_whole(make_data, tmp_path: Path) -> None:
+def test_a_set_whose_tables_do_not_fit_on_the_disk_is_incomplete(make_data, tmp_path: Path) -> None:
     data, dump = make_data(6), tmp_path / "dump"
     format_folder(data, dump, nj=1)
 
@@ -247,7 +249,7 @@ def test_a_set_whose_tables_do_not_fit_on_the_disk_is_not_whole(make_data, tmp_p
 
 @pytest.mark.parametrize("nj", [1, 2])
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_was_stopped_goes_on(make_data, tmp_path: Path, nj: int, ending: int) -> None:
+def test_a_stopped_run_is_resumed(make_data, tmp_path: Path, nj: int, ending: int) -> None:
     data, dump = make_data(120), tmp_path / "dump"
     process = run_format(STOPPED.format(ending=int(ending)), data, dump, nj)
     _, errors = process.communicate()
@@ -255,13 +257,13 @@ def test_a_run_that_was_stopped_goes_on(make_data, tmp_path: Path, nj: int, endi
     assert "Traceback" not in errors
     assert not (dump / "wav.scp").exists()
     process = run_format("f.SHARD_ITEMS = 2;", data, dump, nj)
-    said, _ = process.communicate()
+    message, _ = process.communicate()
     assert process.returncode == 0
-    assert " of 60 shards are finished" in said
+    assert " of 60 shards are finished" in message
     assert len(load(dump)) == 120
 
 
-def test_an_archive_without_its_record_is_made_anew(make_data, tmp_path: Path) -> None:
+def test_a_shard_without_a_record_is_made_again(make_data, tmp_path: Path) -> None:
     data, folder = make_data(2), tmp_path / "dump" / "data"
     folder.mkdir(parents=True)
     (shard,) = format_audio.split_into_shards(format_audio.read_items(data), folder)
@@ -272,7 +274,7 @@ def test_an_archive_without_its_record_is_made_anew(make_data, tmp_path: Path) -
     assert len(load(tmp_path / "dump")) == 2
 
 
-def test_an_archive_that_was_cut_off_is_made_anew(make_data, tmp_path: Path) -> None:
+def test_a_cut_off_shard_is_made_again(make_data, tmp_path: Path) -> None:
     data, dump = make_data(2), tmp_path / "dump"
     format_folder(data, dump, nj=1)
     ark = dump / "data" / "shard.00001.ark"
@@ -283,7 +285,7 @@ def test_an_archive_that_was_cut_off_is_made_anew(make_data, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("verify", [False, True])
-def test_damage_of_the_same_size_is_found_by_date_or_checksum(
+def test_a_damaged_shard_of_the_same_size_is_detected(
     make_data, tmp_path: Path, capsys, verify: bool
 ) -> None:
     data, dump = make_data(2), tmp_path / "dump"
@@ -294,14 +296,14 @@ def test_damage_of_the_same_size_is_found_by_date_or_checksum(
     if verify:
         os.utime(ark, ns=(made, made))
         format_folder(data, dump, nj=1)
-        assert ark.read_bytes() != whole  # a disk's fault, which is not looked for each time
+        assert ark.read_bytes() != whole  # a disk error, found only with verify
     format_folder(data, dump, nj=1, verify=verify)
     assert ark.read_bytes() == whole
     assert "shard.00001.ark is damaged; making it again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verify", [False, True])
-def test_a_whole_archive_is_not_made_again(make_data, tmp_path: Path, verify: bool) -> None:
+def test_an_intact_shard_is_not_made_again(make_data, tmp_path: Path, verify: bool) -> None:
     data, dump = make_data(2), tmp_path / "dump"
     format_folder(data, dump, nj=1)
     ark = dump / "data" / "shard.00001.ark"
@@ -320,7 +322,7 @@ def move_keeping_date(sound: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("exchange", [replace_keeping_date, move_keeping_date])
-def test_other_sound_of_the_same_size_and_date_is_taken(tone, tmp_path: Path, exchange) -> None:
+def test_a_replaced_file_of_the_same_size_and_date_is_read(tone, tmp_path: Path, exchange) -> None:
     sound, other = tmp_path / "a.wav", tmp_path / "b.wav"
     for path, pitch in ((sound, 100), (other, 300)):
         soundfile.write(path, tone(1.0, pitch=pitch), 16000)
@@ -334,7 +336,7 @@ def test_other_sound_of_the_same_size_and_date_is_taken(tone, tmp_path: Path, ex
     np.testing.assert_allclose(samples, tone(1.0, pitch=300), atol=1e-4)
 
 
-def test_two_runs_at_once_do_not_mix(make_data, tmp_path: Path) -> None:
+def test_concurrent_runs_do_not_corrupt_a_set(make_data, tmp_path: Path) -> None:
     data, dump = make_data(40), tmp_path / "dump"
     runs = [run_format("f.SHARD_ITEMS = 2;", data, dump, nj) for nj in (1, 2)]
     errors = [run.communicate()[1] for run in runs]
@@ -342,8 +344,8 @@ def test_two_runs_at_once_do_not_mix(make_data, tmp_path: Path) -> None:
     for run, error, other in zip(runs, errors, reversed(runs), strict=True):
         if run.returncode:
             assert error.count("\n") == 1
-            said = f"data: process {other.pid} on {socket.gethostname()} formats it already"
-            assert said in error
+            message = f"data: process {other.pid} on {socket.gethostname()} formats it already"
+            assert message in error
     assert len(load(dump)) == 40
     made = {path: path.stat().st_mtime_ns for path in (dump / "data").iterdir()}
     assert len(made) == 40
@@ -351,7 +353,7 @@ def test_two_runs_at_once_do_not_mix(make_data, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (dump / "data").iterdir()} == made
 
 
-def test_blanks_and_quotes_in_names_come_through(tone, tmp_path: Path) -> None:
+def test_blanks_and_quotes_in_names_are_kept(tone, tmp_path: Path) -> None:
     folder = tmp_path / "it's a  folder"
     folder.mkdir()
     names = ["it's 1.wav", "$(touch PWNED) 2.wav", 'say "3".wav']
@@ -371,7 +373,7 @@ def test_blanks_and_quotes_in_names_come_through(tone, tmp_path: Path) -> None:
     assert not Path("PWNED").exists()
 
 
-def test_a_set_that_was_moved_is_read_where_it_lies(make_data, tmp_path: Path) -> None:
+def test_a_moved_set_is_not_made_again(make_data, tmp_path: Path) -> None:
     data, dump = make_data(2), tmp_path / "dump"
     format_folder(data, dump, nj=1)
     made = (dump / "data" / "shard.00001.ark").stat().st_mtime_ns
@@ -398,6 +400,6 @@ def test_real_audio_of_each_corpus(shared_corpora, tmp_path, corpus, folder, lan
     assert counts == {"kept": report.kept}
     sounds = load(tmp_path / "dump")
     seconds = sum(len(samples) for samples in sounds.values()) / 16000
-    # mp3 decoders add up to a tenth of a second of padding
+    # mp3 decoders may add 0.1 s of padding
     assert seconds == pytest.approx(sum(report.seconds.values()), abs=0.1 * len(sounds))
     assert all(np.std(samples) > 1e-3 for samples in sounds.values())

@@ -38,22 +38,22 @@ class TestSentences:
             "dev": 20,
             "test": 40,
         }
-        said = [line.text for lines in plan.values() for line in lines]
-        assert len(set(said)) == len(said)
+        found = [line.text for lines in plan.values() for line in lines]
+        assert len(set(found)) == len(found)
 
-    def test_held_out_words_are_trained_and_held_out_voices_are_not(self, lang):
+    def test_dev_and_test_share_words_but_no_voices_with_train(self, lang):
         plan = mini.plan(lang, 1, mini.SplitSizes())
         words = {split: {w for u in plan[split] for w in u.text.split()} for split in plan}
         assert words["dev"] | words["test"] <= words["train"]
         voices = [{line.voice for line in lines} for lines in plan.values()]
         assert sum(map(len, voices)) == len(set.union(*voices)) == 15
 
-    def test_sentences_are_normal_and_short(self, lang):
+    def test_sentences_are_normalised_and_short(self, lang):
         for line in mini.plan(lang, 1, mini.SplitSizes())["train"]:
             assert normalise(line.text, lang) == line.text
             assert 2 <= len(line.text.split()) <= 10
 
-    def test_every_word_of_the_grammar_is_in_the_alphabet_and_every_rule_is_reached(self, lang):
+    def test_the_grammar_uses_the_alphabet_and_all_its_rules(self, lang):
         rules = mini.grammar()[lang]
         tokens = {w for alternatives in rules.values() for a in alternatives for w in a.split()}
         assert {w for w in tokens if w.isupper()} == rules.keys() - {"S"}
@@ -61,12 +61,12 @@ class TestSentences:
         assert letters <= {*alphabet(lang), "'"}
         assert any(not c.isascii() for c in letters) or lang == "en"
 
-    def test_the_seed_decides(self, lang):
+    def test_the_plan_depends_on_the_seed(self, lang):
         size = mini.SplitSizes(30, 2, 2)
         assert mini.plan(lang, 1, size) == mini.plan(lang, 1, size) != mini.plan(lang, 2, size)
 
 
-def test_too_many_sentences_is_an_error_that_names_the_language():
+def test_a_plan_with_too_many_sentences_is_an_error():
     with pytest.raises(MlmaError, match="it: found .* of 10000"):
         mini.plan("it", 1, mini.SplitSizes(train=10_000))
 
@@ -87,10 +87,10 @@ def test_audio_is_16_khz_trimmed_level_and_unclipped(corpus, lang):
             power = (samples[: len(samples) // 320 * 320].reshape(-1, 320) ** 2).mean(1)
             speech = np.flatnonzero(power > 10 * power[:4].mean()) * 0.02
             assert speech[0] < 0.3 and speech[-1] > seconds - 0.4
-            assert len(utterance.text) / seconds < 24  # what CTC at 25 frames a second can write
+            assert len(utterance.text) / seconds < 24  # CTC has 25 frames per second
 
 
-def test_same_arguments_do_nothing_and_others_make_it_anew(tmp_path, capsys):
+def test_a_corpus_is_made_again_only_if_arguments_change(tmp_path, capsys):
     size = {"train": 12, "dev": 1, "test": 1}
     mini.generate(tmp_path, seed=1, **size)
     clip = next(mini.prepare(tmp_path, "fr", "train")).audio.path
@@ -105,7 +105,7 @@ def test_same_arguments_do_nothing_and_others_make_it_anew(tmp_path, capsys):
     assert clip.read_bytes() == first, "the sound depends on more than the arguments"
 
 
-def test_a_language_without_its_marker_is_made_anew(tmp_path):
+def test_a_language_without_its_marker_is_made_again(tmp_path):
     size = {"train": 12, "dev": 1, "test": 1}
     mini.generate(tmp_path, seed=1, **size)
     (tmp_path / "de" / "complete.json").unlink()
@@ -128,7 +128,7 @@ if __name__ == "__main__":
 
 
 def generate_elsewhere(script: Path, root: Path, train: int) -> subprocess.Popen:
-    """Make a corpus in a process of its own."""
+    """Make a corpus in a new process."""
     script.write_text(MAIN)
     command = [sys.executable, script, root, str(train)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -141,15 +141,15 @@ def wait_for_clips(process: subprocess.Popen, root: Path) -> None:
 
 
 def clips(root: Path, lang: str) -> list[str]:
-    """Clips that are there, each once in a table and not empty."""
+    """List the clips, which must be in a table and not empty."""
     found = [u for split in mini.SPLITS for u in mini.prepare(root, lang, split)]
     assert all(soundfile.info(utterance.audio.path).frames for utterance in found)
     assert {u.audio.path for u in found} == set((root / lang).glob("*/audio/*"))
     return [utterance.id for utterance in found]
 
 
-def test_a_run_after_a_kill_is_whole(tmp_path):
-    """Kill -9 while it speaks; then the same command at once."""
+def test_a_run_after_a_kill_completes_the_corpus(tmp_path):
+    """Kill the process during synthesis, then run the same command immediately."""
     root = tmp_path / "db"
     first = generate_elsewhere(tmp_path / "main.py", root, 40)
     wait_for_clips(first, root)
@@ -162,19 +162,19 @@ def test_a_run_after_a_kill_is_whole(tmp_path):
     assert sorted(p.name for p in root.iterdir()) == ["fr", "it"]
 
 
-def test_a_second_run_at_once_is_told_who_speaks(tmp_path):
+def test_a_concurrent_run_names_the_first_one(tmp_path):
     root = tmp_path / "db"
     first = generate_elsewhere(tmp_path / "main.py", root, 400)
     wait_for_clips(first, root)
-    said = f"it: process {first.pid} on {socket.gethostname()} synthesises it already; wait for it"
-    with pytest.raises(MlmaError, match=said):
+    found = f"it: process {first.pid} on {socket.gethostname()} synthesises it already; wait for it"
+    with pytest.raises(MlmaError, match=found):
         mini.generate(root, train=400, dev=1, test=1, languages=["it", "fr"])
     first.kill()
     first.communicate()
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda clip: clip.write_bytes(b"")])
-def test_complete_is_said_of_what_is_there(tmp_path, damage):
+def test_a_missing_or_empty_clip_is_made_again(tmp_path, damage):
     size = {"train": 12, "dev": 1, "test": 1, "languages": ["it"]}
     mini.generate(tmp_path, **size)
     clip = next(mini.prepare(tmp_path, "it", "dev")).audio.path
@@ -184,13 +184,13 @@ def test_complete_is_said_of_what_is_there(tmp_path, damage):
     assert clip.read_bytes() == whole
 
 
-def test_a_split_that_was_not_made_is_named(tmp_path):
+def test_a_missing_split_is_an_error(tmp_path):
     with pytest.raises(MlmaError, match=r"es/dev/transcripts\.tsv"):
         next(mini.prepare(tmp_path, "es", "dev"))
 
 
 @pytest.mark.parametrize("voice", ["fr-fr", "de+nobody", "nobody"])
-def test_a_voice_that_cannot_be_set_is_an_error(voice):
+def test_an_unknown_voice_is_an_error(voice):
     line = SynthesisLine("u", "s", "bonjour", voice, 140, 50, 30)
     with pytest.raises(MlmaError, match="no voice"):
         Espeak().speak(line)

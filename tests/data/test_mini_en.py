@@ -1,7 +1,7 @@
 from espnet_mlma.data.corpora import mini, mini_en
 
 
-def test_it_is_english_alone_and_holds_more_than_mini(tmp_path, capsys):
+def test_mini_en_is_english_and_larger_than_mini(tmp_path, capsys):
     mini_en.generate(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["en"]
     texts = {

@@ -12,7 +12,7 @@ SIZES = {("de", "mls"): 640, ("de", "cv"): 160, ("nl", "mls"): 40, ("nl", "vp"):
 
 @pytest.fixture
 def dump(tmp_path: Path) -> Path:
-    """A training set of 80 h of German and 5 h of Dutch."""
+    """Write a training set of 80 h of German and 5 h of Dutch."""
     rows = [
         (f"{corpus}_{lang}_1-{number:04}", lang, corpus)
         for (lang, corpus), size in SIZES.items()
@@ -38,14 +38,14 @@ def drawn_hours(dump: Path, *exponents: float, scaling: float = 20.0) -> dict:
     return {(row.lang, row.corpus): row.drawn / total for row in rows}
 
 
-def test_exponent_one_draws_the_hours_as_they_are(dump: Path) -> None:
+def test_exponent_one_keeps_the_proportions(dump: Path) -> None:
     drawn = drawn_hours(dump, 1.0, 1.0)
     total = sum(SIZES.values())
     assert drawn == pytest.approx({k: size / total for k, size in SIZES.items()}, abs=0.01)
 
 
-def test_language_goes_before_corpus(dump: Path) -> None:
-    """Square roots of 80 h and 5 h are as 4 to 1; in both languages corpora are as 2 to 1."""
+def test_languages_are_balanced_before_corpora(dump: Path) -> None:
+    """sqrt(80 h) : sqrt(5 h) = 4 : 1, and 2 : 1 for the corpora of both languages."""
     drawn = drawn_hours(dump, 0.5, 0.5)
     expected = {
         ("de", "mls"): 0.8 * 2 / 3,
@@ -56,12 +56,12 @@ def test_language_goes_before_corpus(dump: Path) -> None:
     assert drawn == pytest.approx(expected, abs=0.015)
 
 
-def test_exponent_zero_draws_languages_alike(dump: Path) -> None:
+def test_exponent_zero_draws_languages_equally(dump: Path) -> None:
     drawn = drawn_hours(dump, 0.0, 1.0)
     assert drawn["de", "mls"] + drawn["de", "cv"] == pytest.approx(0.5, abs=0.015)
 
 
-def test_sampler_files_follow_the_filter(dump: Path) -> None:
+def test_sampler_files_list_only_kept_utterances(dump: Path) -> None:
     kept = (dump / "wav.scp").read_text().splitlines()[1:]
     (dump / "wav.scp").write_text("\n".join(kept) + "\n")
     write_sampler_files(dump)
@@ -69,14 +69,14 @@ def test_sampler_files_follow_the_filter(dump: Path) -> None:
     assert "cv_de_1-0000" not in listed and "cv_de_1-0001" in listed
 
 
-def test_an_utterance_without_a_language_is_named(dump: Path) -> None:
+def test_an_utterance_without_a_language_is_an_error(dump: Path) -> None:
     with open(dump / "wav.scp", "a") as scp:
         scp.write("sp0.9-cv_de_1-0000 x.wav\n")
     with pytest.raises(MlmaError, match="utt2category: sp0.9-cv_de_1-0000 is missing"):
         write_sampler_files(dump)
 
 
-def test_a_draw_smaller_than_the_set_is_refused(dump: Path) -> None:
+def test_a_scaling_below_one_is_an_error(dump: Path) -> None:
     write_sampler_files(dump)
     with pytest.raises(MlmaError, match="--scaling 0.5"):
         draw(dump, 0.5, 0.5, scaling=0.5)

@@ -33,20 +33,20 @@ def mixture(request: pytest.FixtureRequest) -> Mixture:
 @pytest.mark.parametrize(
     ("name", "hours"), list(zip(PAPERS, (961, 710, 1210, 3334, 11840), strict=True))
 )
-def test_hours_are_those_in_the_name(name: str, hours: float) -> None:
+def test_hours_match_the_name_of_the_mixture(name: str, hours: float) -> None:
     train = load(MIXTURES, name).train
     total = sum(HOURS[source.corpus][source.split][source.lang] for source in train)
     assert total == pytest.approx(hours, abs=4)
 
 
-def test_training_is_on_training_splits_and_never_on_fleurs(mixture: Mixture) -> None:
+def test_train_uses_training_splits_and_not_fleurs(mixture: Mixture) -> None:
     assert all(source.split.startswith("train") for source in mixture.train)
     assert all(source.split.startswith("dev") for source in mixture.valid)
     assert all(source.split.startswith("test") for source in mixture.test)
     assert "fleurs" not in {source.corpus for source in mixture.train + mixture.valid}
 
 
-def test_what_is_trained_on_is_held_out_too(mixture: Mixture) -> None:
+def test_every_trained_corpus_and_language_has_valid_and_test_data(mixture: Mixture) -> None:
     trained = {(source.corpus, source.lang) for source in mixture.train}
     for held in (mixture.valid, mixture.test):
         assert trained <= {(source.corpus, source.lang) for source in held}
@@ -68,7 +68,7 @@ def test_test_sets_are_one_per_corpus_and_language() -> None:
         ("commonvoice en,pl train", "unknown language 'pl'"),
     ],
 )
-def test_a_line_that_is_not_understood_is_shown(tmp_path: Path, line: str, why: str) -> None:
+def test_an_invalid_line_is_an_error(tmp_path: Path, line: str, why: str) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(f"x: {{train: ['{line}'], valid: ['mls nl dev'], test: ['mls nl test']}}")
     with pytest.raises(MlmaError, match=f"m.yaml: x: train: .*{why}"):
@@ -84,14 +84,14 @@ def test_a_line_that_is_not_understood_is_shown(tmp_path: Path, line: str, why: 
         ("{train: [mls: nl train]}", r"x: train: '\{.*\}' is not <corpus>"),
     ],
 )
-def test_a_mixture_of_another_shape_is_named(tmp_path: Path, mixture: str, why: str) -> None:
+def test_an_invalid_mixture_is_an_error(tmp_path: Path, mixture: str, why: str) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(f"x: {mixture}")
     with pytest.raises(MlmaError, match=rf"m\.yaml: {why}"):
         load(path, "x")
 
 
-def test_an_unknown_mixture_shows_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_mixture_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(MlmaError, match="no mixture 'all'; choose one of ls960 .* mini"):
         load(MIXTURES, "all")
     with pytest.raises(MlmaError, match="none.yaml: No such file or directory; give"):
@@ -117,7 +117,7 @@ def test_the_real_mixture_from_the_command_line(shared_corpora: Path, tmp_path: 
     notes = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("note: ")]
     assert {"dev_real:", "test_mls_nl:", "test_vp_it:"} < set(notes)
     assert not {"test_ls_en:", "test_cv_en:"} & set(notes)
-    # This copy of MLS has the same ids in train, dev and test, for other clips.
+    # This sample of MLS has the same ids in train, dev and test for different clips.
     assert "dropped: id_in_test 330, out_of_alphabet 1; listed" in result.stdout
     assert len(train) == TRAIN_UTTERANCES - 331
     held_speakers = set()
@@ -132,7 +132,7 @@ def test_the_real_mixture_from_the_command_line(shared_corpora: Path, tmp_path: 
         assert not is_used or f"_{reader_of(corpus).TAG}_" in " ".join(names)
 
 
-def test_a_wrong_root_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_wrong_root_is_a_one_line_error_and_writes_nothing(tmp_path: Path) -> None:
     result = run("--mixture", "real", "--db_root", tmp_path / "no", "--out", tmp_path / "data")
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
@@ -140,7 +140,7 @@ def test_a_wrong_root_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_one_corpus_elsewhere(shared_corpora: Path, tmp_path: Path) -> None:
+def test_root_overrides_db_root_for_one_corpus(shared_corpora: Path, tmp_path: Path) -> None:
     elsewhere = f"librispeech={shared_corpora / 'LibriSpeech'}"
     result = run(
         "--mixture", "real", "--db_root", tmp_path, "--root", elsewhere, "--out", tmp_path / "data"
@@ -150,8 +150,8 @@ def test_one_corpus_elsewhere(shared_corpora: Path, tmp_path: Path) -> None:
     assert wrong.stderr.startswith("error: --root libri=/x: not CORPUS=DIR")
 
 
-def test_a_root_is_asked_for_where_it_is_used(shared_corpora: Path, tmp_path: Path) -> None:
-    """Without --db_root, as soon as every corpus has its --root."""
+def test_only_used_corpora_need_a_root(shared_corpora: Path, tmp_path: Path) -> None:
+    """--db_root is not needed if every corpus has --root."""
     mixtures = tmp_path / "mixtures.yaml"
     mixtures.write_text(
         "\ufefftiny:\n"

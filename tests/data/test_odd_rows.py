@@ -1,4 +1,4 @@
-"""Odd tables and rows of every corpus: read or left out, and never a command or a crash."""
+"""Test odd tables and rows of every corpus: read or dropped, never run as a command."""
 
 import gzip
 import os
@@ -39,7 +39,7 @@ def common_voice(root: Path, rows: Rows) -> tuple[Path, str, str]:
 
 def libri_speech(root: Path, rows: Rows) -> tuple[Path, str, str]:
     table = root / "test/1/2/1-2.trans.txt"
-    # Its names have no blanks: one would end the name.
+    # A blank would end the name.
     write(table, [f"{name.replace(' ', '_')} {text}" for name, text in rows])
     return table, f"{table.parent}/", ".flac"
 
@@ -101,7 +101,7 @@ whole_names = pytest.mark.parametrize(
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable:
-    """Lay out a corpus with these rows, and sounds for those that are `GOOD`; gives its table."""
+    """Write a corpus with these rows, and audio for the `GOOD` ones; return its table."""
 
     def lay_out(layout: Callable, rows: Rows) -> Path:
         table, prefix, suffix = layout(tmp_path / "corpus", rows)
@@ -119,7 +119,7 @@ def read(reader, tmp_path: Path, lang: str) -> list[Utterance | Drop]:
 
 
 def kept(reader, tmp_path: Path, lang: str) -> dict[str, str]:
-    """The texts by the names of their sound files, once stages 1 and 3 have had the set."""
+    """Run stages 1 and 3; return the texts by id."""
     rows = reader.prepare(tmp_path / "corpus", lang, "test")
     write_set(tmp_path / "data", rows, nj=1, scored=True)
     counts = format_folder(tmp_path / "data", tmp_path / "dump", nj=1)
@@ -132,7 +132,7 @@ def kept(reader, tmp_path: Path, lang: str) -> dict[str, str]:
 
 @corpora
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_a_byte_order_mark_and_other_line_ends_change_nothing(
+def test_byte_order_marks_and_line_ends_are_ignored(
     make, tmp_path, reader, layout, lang, end
 ) -> None:
     table = make(layout, GOOD)
@@ -147,7 +147,9 @@ def test_a_byte_order_mark_and_other_line_ends_change_nothing(
 
 @corpora
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_another_encoding_is_one_error(make, tmp_path, reader, layout, lang, encoding) -> None:
+def test_another_encoding_is_a_one_line_error(
+    make, tmp_path, reader, layout, lang, encoding
+) -> None:
     table = make(layout, [("a1", "perché")])
     is_gzip = table.suffix == ".gz"
     data = gzip.decompress(table.read_bytes()) if is_gzip else table.read_bytes()
@@ -172,7 +174,7 @@ ODD_NAMES = {
 
 @corpora
 @pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
-def test_a_name_that_can_be_none_loses_its_row_alone(
+def test_an_invalid_file_name_drops_only_its_row(
     make, tmp_path, reader, layout, lang, name
 ) -> None:
     make(layout, [GOOD[0], (name, "tre"), GOOD[1]])
@@ -185,7 +187,7 @@ def test_a_name_that_can_be_none_loses_its_row_alone(
     ("reader", "layout"), [(commonvoice, common_voice), (fleurs, fleurs_unpacked)]
 )
 @pytest.mark.parametrize("name", ["c3.wav|", "$(touch PWNED).wav|", "c3.wav| ", " ", "", "/c.wav"])
-def test_a_name_that_is_a_command_or_none_is_left_out(
+def test_a_file_name_that_is_a_command_or_empty_is_dropped(
     make, tmp_path, monkeypatch, reader, layout, name
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -203,7 +205,7 @@ def test_a_name_that_is_a_command_or_none_is_left_out(
 @pytest.mark.parametrize(
     ("reader", "layout"), [(commonvoice, common_voice), (fleurs, fleurs_unpacked)]
 )
-def test_blanks_and_marks_in_a_name_are_kept(make, tmp_path, reader, layout, name) -> None:
+def test_blanks_and_symbols_in_a_file_name_are_kept(make, tmp_path, reader, layout, name) -> None:
     table = make(layout, [*GOOD, (f"v_{name}", "tre")])
     clip = next((tmp_path / "corpus").rglob("a1.*"))
     shutil.copy(clip, clip.with_stem(f"v_{name}"))
@@ -212,14 +214,14 @@ def test_blanks_and_marks_in_a_name_are_kept(make, tmp_path, reader, layout, nam
 
 
 @pytest.mark.parametrize("make_odd", [os.mkfifo, os.mkdir, lambda path: os.symlink(path, path)])
-def test_what_is_no_file_is_left_out(make, tmp_path, make_odd) -> None:
+def test_a_path_that_is_not_a_file_is_dropped(make, tmp_path, make_odd) -> None:
     make(common_voice, [*GOOD, ("c3", "tre")])
     make_odd(next((tmp_path / "corpus").rglob("a1.*")).with_stem("c3"))
     assert len(kept(commonvoice, tmp_path, "it")) == 2
     assert "\tbroken_audio\t" in (tmp_path / "data/dropped.tsv").read_text()
 
 
-def test_who_says_a_left_out_test_row_is_not_trained_on(make, tmp_path) -> None:
+def test_the_speaker_of_a_dropped_test_row_is_not_trained_on(make, tmp_path) -> None:
     make(common_voice, [*GOOD, ("c" * 300, "tre")])
     held_out = HeldOut()
     for row in read(commonvoice, tmp_path, "it"):
@@ -228,7 +230,7 @@ def test_who_says_a_left_out_test_row_is_not_trained_on(make, tmp_path) -> None:
     assert held_out.drop(theirs).reason == "speaker_in_test"
 
 
-def test_a_folder_whose_name_is_no_text_is_one_line(make, tmp_path) -> None:
+def test_a_folder_name_that_is_not_utf8_is_a_one_line_error(make, tmp_path) -> None:
     make(common_voice, GOOD)
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/per\xf2"))
     (tmp_path / "corpus").rename(odd)
@@ -241,7 +243,7 @@ def test_a_folder_whose_name_is_no_text_is_one_line(make, tmp_path) -> None:
     "character", ["\r", "\u0085", "\u2028", "\u2029", "\x0b", "\x1c", "/", "\xa0"]
 )
 @corpora
-def test_no_character_within_a_sentence_ends_it(
+def test_no_character_in_a_sentence_ends_it(
     make, tmp_path, reader, layout, lang, character
 ) -> None:
     make(layout, [GOOD[0], ("b2", f"buona{character}sera")])

@@ -1,4 +1,4 @@
-"""Stages 1 and 3 read what `mlma` reads, and drop what is damaged, with a reason."""
+"""Test stages 1 and 3 with odd files, and with damaged files, which are dropped."""
 
 import av
 import numpy as np
@@ -14,7 +14,7 @@ from espnet_mlma.data.writer import write_set
 
 @pytest.fixture
 def clips(tmp_path) -> dict[str, bytes]:
-    """Clips of two seconds by the name of what is odd about them."""
+    """Make clips of two seconds, by what is odd about them."""
     samples = np.random.default_rng(0).normal(0, 0.1, 32000)
     for suffix in ("wav", "mp3", "ogg", "flac"):
         soundfile.write(tmp_path / f"a.{suffix}", samples, 16000)
@@ -43,7 +43,7 @@ def clips(tmp_path) -> dict[str, bytes]:
     }
 
 
-def test_stages_1_and_3_read_to_the_end_and_drop_what_is_damaged(clips, tmp_path, capsys) -> None:
+def test_stages_1_and_3_read_odd_files_and_drop_damaged_ones(clips, tmp_path, capsys) -> None:
     utterances = []
     for name, data in clips.items():
         (tmp_path / name).write_bytes(data)
@@ -68,7 +68,7 @@ def test_stages_1_and_3_read_to_the_end_and_drop_what_is_damaged(clips, tmp_path
     assert len(found) == 1 and "1 warning" in found[0]
 
 
-def test_stage_3_drops_what_was_damaged_since_stage_1(clips, tmp_path) -> None:
+def test_stage_3_drops_files_damaged_since_stage_1(clips, tmp_path) -> None:
     sound, data = tmp_path / "clip", tmp_path / "data"
     sound.write_bytes(clips["joined"])
     (tmp_path / "other").write_bytes(clips["m4a"])

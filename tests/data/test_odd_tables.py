@@ -1,4 +1,4 @@
-"""Stages 2 to 5 on damaged tables: one line that names the table, and nothing half-written."""
+"""Test stages 2 to 5 with damaged tables: a one-line error, and no partial output."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from espnet_mlma.data.format_audio import format_folder
 from espnet_mlma.errors import run_cli
 
 PER_UTTERANCE = ("text", "utt2spk", "utt2lang", "utt2dataset", "utt2category")
-# Of each program: its options, and the tables that it reads.
+# Stage -> program, options, tables that it reads.
 PROGRAMS = {
     "stage 2": (
         speed_perturb.main,
@@ -101,7 +101,7 @@ OPTIONAL = ("segments", "utt2speed")
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory, tone) -> Path:
-    """What stages 1 and 3 write, with the tables that they write at times."""
+    """Run stages 1 and 3, and add their optional tables."""
     import soundfile
 
     from espnet_mlma.audio.archives import AudioFile
@@ -125,7 +125,7 @@ def stages(tmp_path_factory, tone) -> Path:
 
 
 def run(stage: str, monkeypatch, capsys) -> tuple[int, str]:
-    """The exit status of a stage's program, and what it says on standard error."""
+    """Run a stage; return its exit status and standard error."""
     main, options, _ = PROGRAMS[stage]
     monkeypatch.setattr(sys, "argv", ["program", *options])
     try:
@@ -145,11 +145,13 @@ def copied(stages: Path, tmp_path: Path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize(("stage", "table"), READ)
-def test_a_damaged_table_is_one_line(copied, monkeypatch, capsys, stage, table, damage) -> None:
+def test_a_damaged_table_is_a_one_line_error(
+    copied, monkeypatch, capsys, stage, table, damage
+) -> None:
     if stage == "stage 2":
         (copied / "data/train/segments").unlink()
     damage(copied / table)
-    status, said = run(stage, monkeypatch, capsys)
+    status, message = run(stage, monkeypatch, capsys)
     allowed = (
         (damage is missing and table.endswith(OPTIONAL))
         or (damage is a_key_more and (table.endswith("utt2speed") or "sampler" in stage))
@@ -158,11 +160,11 @@ def test_a_damaged_table_is_one_line(copied, monkeypatch, capsys, stage, table, 
         or (damage is a_key_more and stage == "stage 3" and table.endswith("wav.scp"))
     )
     if allowed and status == 0:
-        assert said == ""
+        assert message == ""
         return
     assert status == 1
-    assert said.startswith("error: ") and said.count("\n") == 1
-    assert "data/train/" in said or "org/" in said
+    assert message.startswith("error: ") and message.count("\n") == 1
+    assert "data/train/" in message or "org/" in message
     assert not (copied / "out/wav.scp").exists() and not (copied / "out/tokens.txt").exists()
 
 
@@ -170,47 +172,47 @@ def test_a_damaged_table_is_one_line(copied, monkeypatch, capsys, stage, table, 
 @pytest.mark.parametrize(
     ("stage", "table"), [("stage 3", "data/train/utt2speed"), ("stage 4", "org/utt2num_samples")]
 )
-def test_a_value_that_is_no_number_is_named_with_its_line(
+def test_an_invalid_number_is_an_error_with_its_line(
     copied, monkeypatch, capsys, stage, table, value
 ) -> None:
     lines = (copied / table).read_text().splitlines()
     lines[1] = f"{lines[1].split()[0]} {value}"
     (copied / table).write_text("\n".join(lines))
-    status, said = run(stage, monkeypatch, capsys)
+    status, message = run(stage, monkeypatch, capsys)
     assert status == 1
-    assert said.startswith(f"error: {table}:2: ") and said.count("\n") == 1
+    assert message.startswith(f"error: {table}:2: ") and message.count("\n") == 1
 
 
 @pytest.mark.parametrize("span", ["0.0", "0 1 2", "x 1", "nan 1", "0 inf", "-1 1", "1 0", "0 0"])
-def test_a_segment_without_a_span_is_named_with_its_line(copied, monkeypatch, capsys, span) -> None:
+def test_an_invalid_segment_is_an_error_with_its_line(copied, monkeypatch, capsys, span) -> None:
     table = copied / "data/train/segments"
     lines = table.read_text().splitlines()
     lines[1] = f"mini_en_a-1 mini_en_a-1 {span}"
     table.write_text("\n".join(lines))
-    status, said = run("stage 3", monkeypatch, capsys)
+    status, message = run("stage 3", monkeypatch, capsys)
     assert status == 1
-    assert said.startswith("error: data/train/segments:2: ") and said.count("\n") == 1
+    assert message.startswith("error: data/train/segments:2: ") and message.count("\n") == 1
 
 
 @pytest.mark.parametrize("stage", ["stage 2", "stage 3", "stage 4", "stage 5"])
-def test_a_folder_whose_name_is_no_text_is_used_or_one_line(
+def test_an_output_name_that_is_not_utf8_works_or_is_a_one_line_error(
     copied, monkeypatch, capsys, stage
 ) -> None:
     odd = os.fsdecode(b"per\xf2")
     main, options, tables = PROGRAMS[stage]
     options = [odd if option == "out" else option for option in options]
     monkeypatch.setitem(PROGRAMS, stage, (main, options, tables))
-    status, said = run(stage, monkeypatch, capsys)
-    assert status == 0 or (said.startswith("error: ") and said.count("\n") == 1)
-    assert (status == 0) == (stage != "stage 3")  # whose tables hold the name
+    status, message = run(stage, monkeypatch, capsys)
+    assert status == 0 or (message.startswith("error: ") and message.count("\n") == 1)
+    assert (status == 0) == (stage != "stage 3")  # its tables contain the name
 
 
 @pytest.mark.parametrize("value", ["", "rm -rf x |", "tar -xzOf 'a |", "|"])
-def test_a_pipe_that_is_not_ours_is_named_with_its_line(copied, monkeypatch, capsys, value) -> None:
+def test_an_unknown_pipe_is_an_error_with_its_line(copied, monkeypatch, capsys, value) -> None:
     table = copied / "data/train/wav.scp"
     lines = table.read_text().splitlines()
     lines[2] = f"mini_en_a-2 {value}"
     table.write_text("\n".join(lines))
-    status, said = run("stage 3", monkeypatch, capsys)
+    status, message = run("stage 3", monkeypatch, capsys)
     assert status == 1
-    assert said.startswith("error: data/train/wav.scp:3: ") and said.count("\n") == 1
+    assert message.startswith("error: data/train/wav.scp:3: ") and message.count("\n") == 1

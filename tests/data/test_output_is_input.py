@@ -1,4 +1,4 @@
-"""No stage and no command of the translator replaces what it reads."""
+"""Test that no program replaces its own input."""
 
 import importlib
 import os
@@ -15,7 +15,7 @@ TABLES = ("text", "wav.scp", "utt2lang", "utt2num_samples", "utt2spk")
 
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
-    """A data folder, a model's folder and texts."""
+    """Make a data folder, a model folder and texts."""
     monkeypatch.chdir(tmp_path)
     for folder in ("data/test", "exp/asr", "exp/2"):
         Path(folder).mkdir(parents=True)
@@ -89,7 +89,7 @@ def test_the_translator_replaces_no_input(place, monkeypatch, command, options):
     assert contents(place) == before
 
 
-def test_comet_s_files_replace_no_input(place):
+def test_comet_files_replace_no_input(place):
     quality = pytest.importorskip("espnet_mlma.sst.score.quality")
     before = contents(place)
     with pytest.raises(MlmaError, match=r"ref\.txt: writing it would replace"):
@@ -98,7 +98,7 @@ def test_comet_s_files_replace_no_input(place):
 
 
 @pytest.mark.parametrize("option", ["--data", "--out"])
-def test_an_empty_folder_is_no_current_folder(place, monkeypatch, capsys, option):
+def test_an_empty_folder_name_is_an_error(place, monkeypatch, capsys, option):
     options = {"--data": "data/test", "--out": "new"} | {option: ""}
     line = [part for pair in options.items() for part in pair]
     monkeypatch.setattr(sys, "argv", ["filter", *line, *SECONDS])

@@ -1,4 +1,4 @@
-"""Every reader, on real speech in the published layouts, against the list of what is there."""
+"""Test every reader on real speech in the published layouts."""
 
 import csv
 import gzip
@@ -54,7 +54,7 @@ def seconds_by_audio(utterances: list[Utterance]) -> dict[str, list[float]]:
 
 
 def listed(corpora: Path, corpus: str, lang: str) -> dict[str, list[float]]:
-    """Seconds of each utterance that SOURCES.tsv has in one corpus and language, by its file."""
+    """Read from SOURCES.tsv the seconds of each utterance of a corpus and language, by file."""
     folder = CORPORA[corpus]
     found = defaultdict(list)
     with open(corpora / "SOURCES.tsv", encoding="utf-8") as lines:
@@ -65,7 +65,7 @@ def listed(corpora: Path, corpus: str, lang: str) -> dict[str, list[float]]:
 
 
 @pytest.mark.parametrize(("corpus", "lang"), PAIRS)
-def test_utterances_and_seconds_are_those_of_the_list(
+def test_utterances_and_seconds_match_the_list(
     shared_corpora: Path, corpus: str, lang: str
 ) -> None:
     utterances = [u for split in SPLITS[corpus] for u in read(shared_corpora, corpus, lang, split)]
@@ -104,14 +104,14 @@ def test_commonvoice_keeps_quotes_and_case(shared_corpora: Path) -> None:
     assert any('"' in u.text for u in read(shared_corpora, "commonvoice", "es", "train"))
 
 
-def test_voxpopuli_gives_spans_of_sessions(shared_corpora: Path) -> None:
+def test_voxpopuli_has_spans_of_sessions(shared_corpora: Path) -> None:
     first = read(shared_corpora, "voxpopuli", "en", "dev")[0]
     assert (first.start, first.end) == (0.3, 5.6452)
     assert first.recording == "vp_en_20120110-0900-PLENARY-0-en-dev"
     assert first.text.startswith("the only person in the village")
 
 
-def test_fleurs_gives_the_raw_transcription(shared_corpora: Path) -> None:
+def test_fleurs_has_the_raw_transcription(shared_corpora: Path) -> None:
     first = read(shared_corpora, "fleurs", "de", "dev")[0]
     assert first.text == "Die Prozession fand alljährlich um Mariä Heimsuchung statt."
     assert first.audio.member == "dev/1171230078170235357.wav"
@@ -136,7 +136,7 @@ def test_voxpopuli_as_cut_by_its_own_script(shared_corpora: Path, tmp_path: Path
         assert seconds == pytest.approx(part.end - part.start, abs=0.01)
 
 
-def test_voxpopuli_of_a_speaker_nobody_knows_is_alike_in_both_layouts(tmp_path: Path) -> None:
+def test_an_unknown_voxpopuli_speaker_has_the_same_id_in_both_layouts(tmp_path: Path) -> None:
     session, id_ = "20090112-0900-PLENARY-3-nl", "20090112-17:17:22_1"
     (tmp_path / "raw_audios/original").mkdir(parents=True)
     write_sessions(tmp_path, [f"{session}|{id_}|Ja|ja|None|dev|[(1.5, 2.0)]"])
@@ -164,7 +164,7 @@ def test_voxpopuli_speech_of_several_pieces_spans_them_all(tmp_path: Path) -> No
     ],
     ids=lambda vad: vad[:20],
 )  # fmt: skip
-def test_voxpopuli_without_spans_is_left_out(tmp_path: Path, vad: str) -> None:
+def test_voxpopuli_rows_without_valid_spans_are_dropped(tmp_path: Path, vad: str) -> None:
     (tmp_path / "raw_audios/original").mkdir(parents=True)
     write_sessions(tmp_path, [f"s1|0|Ja|ja|7|train|{vad}"])
     [drop] = voxpopuli.prepare(tmp_path, "nl", "train")
@@ -181,7 +181,7 @@ def write_sessions(root: Path, rows: list[str]) -> None:
         file.write("\n".join([header, *rows]) + "\n")
 
 
-def test_mls_flac_edition_goes_before_opus(shared_corpora: Path, tmp_path: Path) -> None:
+def test_the_flac_edition_of_mls_is_preferred(shared_corpora: Path, tmp_path: Path) -> None:
     opus = read(shared_corpora, "mls", "it", "dev")[:3]
     source = shared_corpora / "mls/mls_italian_opus/dev"
     split = tmp_path / "mls_italian/dev"
@@ -202,7 +202,7 @@ def test_mls_flac_edition_goes_before_opus(shared_corpora: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("corpus", READERS)
-def test_a_missing_corpus_is_named_with_its_path_and_home(corpus: str, tmp_path: Path) -> None:
+def test_a_missing_corpus_is_an_error_with_its_path_and_home(corpus: str, tmp_path: Path) -> None:
     reader = READERS[corpus]
     with pytest.raises(MlmaError) as error:
         list(reader.prepare(tmp_path / "nowhere", LANGS[corpus][0], "test"))
@@ -229,7 +229,7 @@ def test_two_releases_of_commonvoice_are_an_error(tmp_path: Path, other: str) ->
         list(commonvoice.prepare(tmp_path, "nl", "train"))
 
 
-# The archives that corpora come in, beside the folders that they are unpacked to.
+# Downloaded archives, which may lie beside the unpacked folders.
 ARCHIVES = {
     "librispeech": "dev-clean.tar.gz",
     "commonvoice": "cv-corpus-20.0-2024-12-06-it.tar.gz",
@@ -240,7 +240,7 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("corpus", READERS)
-def test_an_archive_beside_what_was_unpacked_changes_nothing(
+def test_archives_beside_unpacked_folders_are_ignored(
     shared_corpora: Path, tmp_path: Path, corpus: str
 ) -> None:
     lang, split = LANGS[corpus][0] if corpus == "librispeech" else "it", SPLITS[corpus][-2]
@@ -253,7 +253,7 @@ def test_an_archive_beside_what_was_unpacked_changes_nothing(
 
 
 @pytest.mark.parametrize("corpus", READERS)
-def test_an_archive_alone_is_to_be_unpacked(corpus: str, tmp_path: Path) -> None:
+def test_an_archive_that_was_not_unpacked_is_an_error(corpus: str, tmp_path: Path) -> None:
     (tmp_path / ARCHIVES[corpus]).touch()
     lang = "en" if corpus == "librispeech" else "it"
     with pytest.raises(MlmaError, match=f"unpack {ARCHIVES[corpus]} in {tmp_path}"):
@@ -273,7 +273,7 @@ def test_fleurs_may_be_unpacked(shared_corpora: Path, tmp_path: Path) -> None:
     assert all(utterance.audio.path.is_file() for utterance in unpacked)
 
 
-def test_an_id_listed_twice_names_both_lines(tmp_path: Path) -> None:
+def test_a_duplicate_id_is_an_error_with_both_lines(tmp_path: Path) -> None:
     chapter = tmp_path / "dev-clean/1/2"
     chapter.mkdir(parents=True)
     (chapter / "1-2.trans.txt").write_text("1-2-0000 A\n1-2-0001 B\n1-2-0000 C\n")

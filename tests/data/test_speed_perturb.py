@@ -12,7 +12,7 @@ from espnet_mlma.data.writer import write_set
 from espnet_mlma.errors import MlmaError
 
 
-def test_copies_have_ids_and_speakers_of_their_own(make_data, tmp_path: Path) -> None:
+def test_copies_have_their_own_ids_and_speakers(make_data, tmp_path: Path) -> None:
     data, out = make_data(2), tmp_path / "data" / "train_sp"
     assert perturb(data, out, [0.9, 1.0, 1.1]) == 6
     speakers = tables.read(out / "utt2spk", "")

@@ -16,7 +16,7 @@ from free_text import paragraphs  # noqa: E402
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six texts of 60 sentences."""
+    """Make a corpus from six texts of 60 sentences."""
     folder = tmp_path_factory.mktemp("synthetic")
     letters = "abcdefghijklmnopqrstuvwxyz"
     for lang in LANGUAGES:
@@ -27,24 +27,24 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_every_sentence_is_spoken_once_and_held_out_voices_are_not_trained_on(root, lang):
+def test_every_sentence_is_synthesised_once_and_splits_share_no_voices(root, lang):
     splits = {split: list(synthetic.prepare(root, lang, split)) for split in synthetic.VOICES}
-    assert {split: len(said) for split, said in splits.items()} == {
+    assert {split: len(spoken) for split, spoken in splits.items()} == {
         "train": 56,
         "dev": 2,
         "test": 2,
     }
-    said = [utterance.text for split in splits.values() for utterance in split]
-    assert len(set(said)) == 60
+    spoken = [utterance.text for split in splits.values() for utterance in split]
+    assert len(set(spoken)) == 60
     speakers = [{utterance.speaker for utterance in split} for split in splits.values()]
     assert sum(map(len, speakers)) == len(set.union(*speakers))
-    assert len(speakers[0]) > 20, "so many voices say 56 sentences"
+    assert len(speakers[0]) > 20, "56 sentences should have more than 20 voices"
     for utterance in splits["dev"] + splits["train"][:3]:
         samples, rate = soundfile.read(utterance.audio.path)
         assert rate == 16000 and 0.5 < len(samples) / rate < 4 and np.abs(samples).max() > 0.05
 
 
-def test_the_same_text_is_spoken_once_and_another_one_anew(root, capsys):
+def test_a_language_is_made_again_only_if_its_text_changes(root, capsys):
     clip = next(synthetic.prepare(root, "nl", "train")).audio.path
     written = clip.stat().st_mtime_ns
     synthetic.generate(root)
@@ -56,7 +56,7 @@ def test_the_same_text_is_spoken_once_and_another_one_anew(root, capsys):
     assert len(texts) == 61 and "Een heel nieuwe zin." in texts
 
 
-def test_sentences_are_cut_at_their_ends_and_what_cannot_be_spoken_is_counted():
+def test_text_is_split_into_sentences_and_drops_are_counted():
     lines = ["Elle a ri.  Il est\tvenu hier soir ! Oui. Il a 3 chats noirs.", "Elle a ri.", ""]
     lines += ["Le łoś dort ici." + " mot" * 25, "elle a Ri:"]  # the same words
     kept, dropped = synthetic.sentences("\n".join(lines), "fr")
@@ -85,7 +85,7 @@ def test_a_manual_is_read_by_paragraphs(tmp_path):
     ]
 
 
-def test_a_text_that_is_missing_or_has_no_sentences_is_named(tmp_path):
+def test_a_missing_or_too_short_text_is_an_error(tmp_path):
     with pytest.raises(MlmaError, match=r"no .*en\.txt; put free text in en"):
         synthetic.generate(tmp_path)
     (tmp_path / "en.txt").write_text("One. Two.\n4 is too few of them here.\n")
@@ -96,7 +96,7 @@ def test_a_text_that_is_missing_or_has_no_sentences_is_named(tmp_path):
         synthetic.plan(tmp_path / "en.txt", "en", 1)
 
 
-def test_a_folder_of_the_users_own_is_not_replaced(root, tmp_path):
+def test_a_folder_of_the_user_is_not_replaced(root, tmp_path):
     for lang in LANGUAGES:
         (tmp_path / f"{lang}.txt").symlink_to(root / f"{lang}.txt")
     book = tmp_path / "nl" / "book.txt"
@@ -107,9 +107,11 @@ def test_a_folder_of_the_users_own_is_not_replaced(root, tmp_path):
     assert book.is_file() and not (tmp_path / "de").exists()
 
 
-def test_each_voice_speaks_at_any_rate_and_pitch_that_is_drawn():
+def test_each_voice_has_output_at_all_rates_and_pitches():
     speech = Espeak()
     for voice in sorted(set(sum(synthetic.VOICES.values(), ()))):
         for rate, pitch in ((110, 20), (200, 80)):
-            said = speech.speak(SynthesisLine("u", "s", "la casa", f"it+{voice}", rate, pitch, 30))
-            assert np.abs(said).max() > 0.05, voice
+            spoken = speech.speak(
+                SynthesisLine("u", "s", "la casa", f"it+{voice}", rate, pitch, 30)
+            )
+            assert np.abs(spoken).max() > 0.05, voice

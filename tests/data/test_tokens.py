@@ -17,11 +17,11 @@ TEXTS = [
 ] * 8
 
 
-def test_characters_come_by_frequency_then_in_order() -> None:
+def test_characters_are_sorted_by_frequency() -> None:
     assert characters(["b a", "c b"]) == ["<space>", "b", "a", "c"]
 
 
-def test_the_list_has_blank_first_unknown_second_and_the_end_last(tmp_path: Path) -> None:
+def test_the_token_list_has_espnets_order(tmp_path: Path) -> None:
     count = write_tokens(tmp_path / "char", TEXTS, "char", 0, "unigram")
     tokens = (tmp_path / "char" / "tokens.txt").read_text().splitlines()
     assert (tokens[0], tokens[1], tokens[-1]) == ("<blank>", "<unk>", "<sos/eos>")
@@ -29,7 +29,7 @@ def test_the_list_has_blank_first_unknown_second_and_the_end_last(tmp_path: Path
     assert set("".join(TEXTS)) - {" "} < set(tokens)
 
 
-def test_language_tokens_are_symbols_for_espnets_tokenisers(tmp_path: Path) -> None:
+def test_espnets_tokenisers_keep_language_tokens(tmp_path: Path) -> None:
     languages = ["it", "de", "fr", "es", "en"] * 8
     texts = [f"<{lang}> {text}" for lang, text in zip(languages, TEXTS, strict=True)]
     for token_type, size in (("char", 0), ("bpe", 40)):
@@ -49,10 +49,10 @@ def test_language_tokens_are_symbols_for_espnets_tokenisers(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("mode", ["unigram", "bpe"])
-def test_pieces_cover_the_text_without_the_unknown(tmp_path: Path, mode: str) -> None:
+def test_pieces_cover_the_text(tmp_path: Path, mode: str) -> None:
     write_tokens(tmp_path / "bpe", TEXTS, "bpe", 34, mode)
     tokens = (tmp_path / "bpe" / "tokens.txt").read_text().splitlines()
-    assert len(tokens) == 34  # of SentencePiece's <unk> <s> </s> remain <unk> and the end
+    assert len(tokens) == 34  # <unk> and <sos/eos> replace SentencePiece's <unk> <s> </s>
     model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "bpe" / "bpe.model"))
     for text in TEXTS[:5]:
         cut = model.encode(text, out_type=str)
@@ -61,26 +61,26 @@ def test_pieces_cover_the_text_without_the_unknown(tmp_path: Path, mode: str) ->
 
 
 @pytest.mark.parametrize("mode", ["unigram", "bpe"])
-def test_a_size_the_text_does_not_allow_names_the_largest(mode: str) -> None:
+def test_the_error_about_too_many_pieces_has_the_largest_size(mode: str) -> None:
     with pytest.raises(MlmaError, match=r"--nbpe 5000 .*: the text allows at most \d+") as error:
         train_bpe(TEXTS, 5000, mode)
     largest = int(str(error.value).split("at most ")[1].split(";")[0])
     assert len(pieces(train_bpe(TEXTS, largest, mode))) == largest - 3
 
 
-def test_a_size_below_the_alphabet_names_the_least() -> None:
+def test_the_error_about_too_few_pieces_has_the_smallest_size() -> None:
     with pytest.raises(MlmaError, match=r"--nbpe 5 .*need at least \d+"):
         train_bpe(TEXTS, 5, "unigram")
 
 
-def test_an_impossible_size_leaves_the_old_list(tmp_path: Path) -> None:
+def test_an_impossible_size_keeps_the_old_list(tmp_path: Path) -> None:
     write_tokens(tmp_path / "bpe", TEXTS, "bpe", 34, "bpe")
     with pytest.raises(MlmaError):
         write_tokens(tmp_path / "bpe", TEXTS, "bpe", 5000, "bpe")
     assert len((tmp_path / "bpe" / "tokens.txt").read_text().splitlines()) == 34
 
 
-def test_files_without_words_are_an_error(tmp_path: Path) -> None:
+def test_files_without_text_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("a\nb\n")
     with pytest.raises(MlmaError, match="all texts are empty"):
         read_transcripts([tmp_path / "text"])

@@ -15,7 +15,7 @@ def test_quotes_are_ordinary_characters(tmp_path: Path) -> None:
     assert [row["text"] for row in rows] == ['"Hello', 'she said "yes"']
 
 
-def test_a_line_that_does_not_fit_is_tried_as_a_quoted_one(tmp_path: Path) -> None:
+def test_a_line_with_another_number_of_fields_is_read_with_quotes(tmp_path: Path) -> None:
     table = tmp_path / "t.tsv"
     table.write_text('id|text|x\n1|"a ""b"" | c"|2\n', encoding="utf-8")
     [row] = read_table(table, ["id", "text"], key=["id"], delimiter="|")
@@ -34,9 +34,7 @@ def test_a_line_that_does_not_fit_is_tried_as_a_quoted_one(tmp_path: Path) -> No
         ("2\tb\0", "NUL character"),
     ],
 )
-def test_a_row_that_does_not_fit_is_left_out_with_its_line(
-    tmp_path: Path, row: str, problem: str
-) -> None:
+def test_an_invalid_row_is_dropped_with_its_line(tmp_path: Path, row: str, problem: str) -> None:
     table = tmp_path / "t.tsv"
     table.write_text(f"id\ttext\n1\ta\n{row}\n3\tc\n", encoding="utf-8", newline="\n")
     first, drop, last = read_table(table, ["id", "text"], key=["id"])
@@ -45,7 +43,7 @@ def test_a_row_that_does_not_fit_is_left_out_with_its_line(
 
 
 @pytest.mark.parametrize("line", ["b", "", "b\tc\0"])
-def test_a_line_that_does_not_fit_is_left_out_likewise(tmp_path: Path, line: str) -> None:
+def test_an_invalid_line_without_a_header_is_dropped(tmp_path: Path, line: str) -> None:
     lines = tmp_path / "transcripts.txt"
     lines.write_text(f"a\tb\n{line}\nd\te\n", encoding="utf-8")
     first, drop, last = read_lines(lines, 2, "\t")
@@ -53,7 +51,7 @@ def test_a_line_that_does_not_fit_is_left_out_likewise(tmp_path: Path, line: str
     assert (drop.id, drop.reason) == ("transcripts.txt:2", "bad_row")
 
 
-def test_a_key_that_occurs_twice_names_both_lines(tmp_path: Path) -> None:
+def test_a_duplicate_key_is_an_error_with_both_lines(tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_text("id\n1\n2\n1\n")
     with pytest.raises(MlmaError, match=r"t\.tsv:4: duplicate key '1', first on line 2"):
         list(read_table(tmp_path / "t.tsv", ["id"], key=["id"]))
@@ -81,7 +79,7 @@ def test_latin_1_is_an_error(tmp_path: Path) -> None:
         list(read_lines(lines, 2, "\t"))
 
 
-def test_what_is_missing_may_lie_there_as_an_archive(tmp_path: Path) -> None:
+def test_the_error_about_a_missing_file_names_archives_to_unpack(tmp_path: Path) -> None:
     (tmp_path / "mls_italian.tar.gz").touch()
     with pytest.raises(MlmaError, match=r"unpack mls_italian\.tar\.gz in .*") as error:
         require(tmp_path / "mls_italian/dev/transcripts.txt", "MLS", "https://home")

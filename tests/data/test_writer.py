@@ -14,8 +14,8 @@ from espnet_mlma.errors import MlmaError
 
 
 @pytest.fixture
-def say(tmp_path: Path):
-    """Make an utterance of noise: `say(name, text, seconds)`."""
+def make_utterance(tmp_path: Path):
+    """Return a function that makes an utterance of noise."""
 
     def make(
         name: str, text: str = "hello there", seconds: float = 2.0, speaker: str = "7", **span
@@ -40,8 +40,12 @@ def dropped(folder: Path) -> dict[str, str]:
     return {row.split("\t")[0].rpartition("-")[2]: row.split("\t")[1] for row in rows}
 
 
-def test_a_set_of_whole_files(tmp_path: Path, say) -> None:
-    utterances = [say("b", "Hello, THERE!"), say("a", speaker="70"), say("c", speaker="7")]
+def test_a_set_of_whole_files(tmp_path: Path, make_utterance) -> None:
+    utterances = [
+        make_utterance("b", "Hello, THERE!"),
+        make_utterance("a", speaker="70"),
+        make_utterance("c", speaker="7"),
+    ]
     report = write_set(tmp_path / "data/x", utterances, nj=2)
     folder = tmp_path / "data/x"
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -60,11 +64,11 @@ def test_a_set_of_whole_files(tmp_path: Path, say) -> None:
     assert report.kept == 3 and report.seconds == {("en", "cv"): pytest.approx(6.0)}
 
 
-def test_segments_are_written_if_any_utterance_is_a_span(tmp_path: Path, say) -> None:
+def test_segments_are_written_if_any_utterance_is_a_span(tmp_path: Path, make_utterance) -> None:
     utterances = [
-        say("whole", seconds=1.5),
-        say("r-0", start=0.25, end=1.0, recording="r", seconds=3.0),
-        say("r-1", start=1.0, end=3.05, recording="r", seconds=3.0),
+        make_utterance("whole", seconds=1.5),
+        make_utterance("r-0", start=0.25, end=1.0, recording="r", seconds=3.0),
+        make_utterance("r-1", start=1.0, end=3.05, recording="r", seconds=3.0),
     ]
     report = write_set(tmp_path / "x", utterances, nj=1)
     assert lines(tmp_path / "x/segments") == [
@@ -76,22 +80,22 @@ def test_segments_are_written_if_any_utterance_is_a_span(tmp_path: Path, say) ->
     assert report.seconds["en", "cv"] == pytest.approx(0.75 + 2.0 + 1.5)
 
 
-def bad_ones(say) -> list[Utterance]:
-    empty = say("empty_file")
+def bad_ones(make_utterance) -> list[Utterance]:
+    empty = make_utterance("empty_file")
     empty.audio.path.write_bytes(b"")
     return [
         empty,
-        say("past_end", seconds=2.0, start=1.0, end=2.5, recording="q"),
-        say("punctuation", "?!... – «»"),
-        say("number", "in 1984"),
-        say("foreign", "Łódź"),
-        say("short", "a", seconds=0.2),  # stage 4 looks at lengths
-        say("long", seconds=31.0),
+        make_utterance("past_end", seconds=2.0, start=1.0, end=2.5, recording="q"),
+        make_utterance("punctuation", "?!... – «»"),
+        make_utterance("number", "in 1984"),
+        make_utterance("foreign", "Łódź"),
+        make_utterance("short", "a", seconds=0.2),  # stage 4 looks at lengths
+        make_utterance("long", seconds=31.0),
     ]
 
 
-def test_drops_of_training_data_are_listed_by_reason(tmp_path: Path, say) -> None:
-    report = write_set(tmp_path / "x", bad_ones(say), nj=2)
+def test_drops_of_training_data_are_listed_by_reason(tmp_path: Path, make_utterance) -> None:
+    report = write_set(tmp_path / "x", bad_ones(make_utterance), nj=2)
     assert dropped(tmp_path / "x") == {
         "empty_file": "broken_audio",
         "past_end": "broken_audio",
@@ -103,57 +107,63 @@ def test_drops_of_training_data_are_listed_by_reason(tmp_path: Path, say) -> Non
     assert "broken_audio 2, digits 1, empty_text 1" in str(report)
 
 
-def test_a_test_set_keeps_all_that_can_be_scored(tmp_path: Path, say) -> None:
-    report = write_set(tmp_path / "x", bad_ones(say), nj=2, scored=True)
+def test_a_test_set_keeps_all_that_can_be_scored(tmp_path: Path, make_utterance) -> None:
+    report = write_set(tmp_path / "x", bad_ones(make_utterance), nj=2, scored=True)
     assert set(dropped(tmp_path / "x")) == {"empty_file", "past_end", "punctuation"}
     assert report.kept == 4
     assert "cv_en_7-number in 1984" in lines(tmp_path / "x/text")
 
 
-def test_training_has_no_test_clip_and_no_test_speaker(tmp_path: Path, say) -> None:
+def test_training_has_no_test_clip_and_no_test_speaker(tmp_path: Path, make_utterance) -> None:
     held_out = HeldOut()
-    held_out.add(say("t", speaker="test"))
-    training = [say("t", speaker="test"), say("u", speaker="test"), say("v", speaker="other")]
+    held_out.add(make_utterance("t", speaker="test"))
+    training = [
+        make_utterance("t", speaker="test"),
+        make_utterance("u", speaker="test"),
+        make_utterance("v", speaker="other"),
+    ]
     report = write_set(tmp_path / "x", training, nj=1, held_out=held_out)
     assert dropped(tmp_path / "x") == {"t": "id_in_test", "u": "speaker_in_test"}
     assert report.kept == 1
 
 
-def test_speakers_shared_with_training_are_counted(tmp_path: Path, say) -> None:
+def test_speakers_shared_with_training_are_counted(tmp_path: Path, make_utterance) -> None:
     spoken = [("a", "anna"), ("b", "anna"), ("c", "bert")]
-    test = write_set(tmp_path / "test", [say(id_, speaker=who) for id_, who in spoken], nj=1)
-    train = write_set(tmp_path / "train", [say("d", speaker="anna")], nj=1)
-    other = write_set(tmp_path / "other", [say("e", speaker="carla")], nj=1)
+    test = write_set(
+        tmp_path / "test", [make_utterance(id_, speaker=who) for id_, who in spoken], nj=1
+    )
+    train = write_set(tmp_path / "train", [make_utterance("d", speaker="anna")], nj=1)
+    other = write_set(tmp_path / "other", [make_utterance("e", speaker="carla")], nj=1)
     overlap = test.speaker_overlap(train)
     assert "1 of 2 speakers" in overlap and "2 of 3 utterances" in overlap
     assert test.speaker_overlap(other) is None
 
 
-def test_the_same_id_twice_names_both_places(tmp_path: Path, say) -> None:
-    first, second = say("a"), say("b")
+def test_a_duplicate_id_is_an_error_with_both_files(tmp_path: Path, make_utterance) -> None:
+    first, second = make_utterance("a"), make_utterance("b")
     double = Utterance(first.id, second.audio, "hello", first.speaker, "en")
     with pytest.raises(MlmaError, match=r"cv_en_7-a: .*/a\.wav and .*/b\.wav"):
         write_set(tmp_path / "x", [first, double], nj=1)
     assert not (tmp_path / "x").exists()
 
 
-def test_a_set_that_would_be_empty_is_an_error(tmp_path: Path, say) -> None:
+def test_a_set_that_would_be_empty_is_an_error(tmp_path: Path, make_utterance) -> None:
     with pytest.raises(MlmaError, match="x: nothing left, dropped empty_text 1; .*cv_en_7-a"):
-        write_set(tmp_path / "x", [say("a", "...")], nj=1)
+        write_set(tmp_path / "x", [make_utterance("a", "...")], nj=1)
     with pytest.raises(MlmaError, match="x: its corpora have no utterances"):
         write_set(tmp_path / "x", [], nj=1)
     assert not (tmp_path / "x").exists()
 
 
-def test_a_new_set_takes_the_place_of_the_old_one(tmp_path: Path, say) -> None:
-    write_set(tmp_path / "x", [say("r", start=0.0, end=1.0, recording="r")], nj=1)
-    write_set(tmp_path / "x", [say("a")], nj=1)
+def test_a_new_set_replaces_the_old_one(tmp_path: Path, make_utterance) -> None:
+    write_set(tmp_path / "x", [make_utterance("r", start=0.0, end=1.0, recording="r")], nj=1)
+    write_set(tmp_path / "x", [make_utterance("a")], nj=1)
     assert not (tmp_path / "x/segments").exists()
     assert lines(tmp_path / "x/text") == ["cv_en_7-a hello there"]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_file_of_many_spans_is_probed_once(tmp_path: Path, say) -> None:
-    utterance = say("a")
+def test_a_file_of_many_spans_is_probed_once(tmp_path: Path, make_utterance) -> None:
+    utterance = make_utterance("a")
     found = probe_all([utterance.audio, AudioFile(utterance.audio.path)], nj=1, label="x")
     assert found == {utterance.audio: AudioInfo(SAMPLE_RATE, 2 * SAMPLE_RATE)}
