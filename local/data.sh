@@ -9,10 +9,10 @@ set -euo pipefail
 . ./db.sh
 
 roots=()
-for corpus in librispeech commonvoice voxpopuli mls fleurs synthetic; do
-    variable=${corpus^^}
-    if [ -n "${!variable:-}" ]; then
-        roots+=(--root "${corpus}=${!variable}")
+mapfile -t variables < <(sed -n 's/^\([A-Z_]*\)=.*/\1/p' db.sh)
+for variable in "${variables[@]}"; do
+    if [ -n "${!variable}" ]; then
+        roots+=(--root "${variable,,}=${!variable}")
     fi
 done
 

@@ -1,4 +1,4 @@
-"""Locate sound files: plain files, members of tar archives, values of a `wav.scp`."""
+"""Locate audio files: plain files, members of tar archives, values of a `wav.scp`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from espnet_mlma.errors import MlmaError
 
 @dataclass(frozen=True, slots=True)
 class AudioFile:
-    """A sound file of any format and rate, alone or inside a tar archive.
+    """An audio file of any format and rate, alone or inside a tar archive.
 
     Attributes:
         path: the file, or the archive.
@@ -104,7 +104,7 @@ def parse_scp_value(value: str) -> AudioFile:
     """
     if not value.endswith("|"):
         if not value:
-            raise MlmaError("the path of the sound file is empty")
+            raise MlmaError("the path of the audio file is empty")
         return AudioFile(Path(value))
     try:
         command = shlex.split(value.removesuffix("|"))

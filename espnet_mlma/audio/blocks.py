@@ -12,7 +12,7 @@ import soxr
 
 from espnet_mlma.audio.channels import Downmix
 from espnet_mlma.audio.containers import parts
-from espnet_mlma.audio.files import DamagedAudio, Part, Source, name_of, seekable
+from espnet_mlma.audio.files import DamagedAudio, FilePart, Source, name_of, seekable
 from espnet_mlma.audio.readers import pieces
 from espnet_mlma.errors import MlmaError
 
@@ -64,7 +64,7 @@ def audio_blocks(source: Source, seconds: float = 30.0, name: str = "") -> Itera
         raise MlmaError(f"{name}: has no samples")
 
 
-def mono_pieces(file: BinaryIO, part: Part, name: str) -> Iterator[tuple[int, np.ndarray]]:
+def mono_pieces(file: BinaryIO, part: FilePart, name: str) -> Iterator[tuple[int, np.ndarray]]:
     """Decode a part to mono, in pieces (rate, samples) of at most about a second.
 
     Multichannel audio is read twice: first to find out whether the channels cancel.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 from espnet_mlma.audio import mpeg, ogg
-from espnet_mlma.audio.files import Part, read_at
+from espnet_mlma.audio.files import FilePart, read_at
 
 # A writer to a pipe cannot write the length into the header afterwards; these mean "to the end".
 _OPEN_ENDED = {4: 0x7FFF0000, 8: 2**62}
@@ -108,7 +108,7 @@ def _begins_with_adts(data: bytes) -> bool | None:
     return True
 
 
-def parts(file: BinaryIO, is_quick: bool = False) -> list[Part]:
+def parts(file: BinaryIO, is_quick: bool = False) -> list[FilePart]:
     """Find the recordings in a file, one per joined file, with corrected lengths.
 
     Args:
@@ -121,7 +121,7 @@ def parts(file: BinaryIO, is_quick: bool = False) -> list[Part]:
     if tag:
         head = read_at(file, tag, 4 * _SHORT_TAIL)
     kind = kind_of(head, is_all=True)
-    found: list[Part] = []
+    found: list[FilePart] = []
     if kind in _HEADERS and not is_quick:
         found = _split(file, size, _HEADERS[kind])
     elif kind == "MP3":
@@ -134,7 +134,7 @@ def parts(file: BinaryIO, is_quick: bool = False) -> list[Part]:
             found.append(_ONE_BY_ONE[kind](file, start, size))
             start = found[-1].end
     file.seek(0)
-    return found or [Part(0, size, is_ffmpeg=bool(tag) or kind in (*_HEADERS, "MP3", "AAC"))]
+    return found or [FilePart(0, size, is_ffmpeg=bool(tag) or kind in (*_HEADERS, "MP3", "AAC"))]
 
 
 @dataclass(frozen=True)
@@ -149,16 +149,16 @@ class _Chunks:
     begins: Callable[[bytes], bool]  # whether another file begins
 
 
-def _riff(file: BinaryIO, start: int, size: int) -> Part:
+def _riff(file: BinaryIO, start: int, size: int) -> FilePart:
     order: Literal["little", "big"] = "big" if read_at(file, start, 4) == b"RIFX" else "little"
     return _chunked(file, start, size, _Chunks(12, 4, order, b"data", 0, _is_any("WAV", "RF64")))
 
 
-def _aiff(file: BinaryIO, start: int, size: int) -> Part:
+def _aiff(file: BinaryIO, start: int, size: int) -> FilePart:
     return _chunked(file, start, size, _Chunks(12, 4, "big", b"SSND", 8, _is_any("AIFF")))
 
 
-def _caf(file: BinaryIO, start: int, size: int) -> Part:
+def _caf(file: BinaryIO, start: int, size: int) -> FilePart:
     return _chunked(file, start, size, _Chunks(8, 8, "big", b"data", 4, _is_any("CAF")))
 
 
@@ -166,7 +166,7 @@ def _is_any(*kinds: str) -> Callable[[bytes], bool]:
     return lambda head: kind_of(head, is_all=True) in kinds
 
 
-def _chunked(file: BinaryIO, start: int, size: int, layout: _Chunks) -> Part:
+def _chunked(file: BinaryIO, start: int, size: int, layout: _Chunks) -> FilePart:
     """Return the part of a file with chunks, with the true length of its samples."""
     at, long_size = start + layout.first, None
     name, declared = b"", 0
@@ -178,7 +178,7 @@ def _chunked(file: BinaryIO, start: int, size: int, layout: _Chunks) -> Part:
             break
         at = behind
     if name != layout.audio:
-        return Part(start, size)
+        return FilePart(start, size)
     place, width = at + 4, layout.width
     if long_size is not None and declared == 0xFFFFFFFF:
         place, width = long_size, 8
@@ -196,9 +196,9 @@ def _chunked(file: BinaryIO, start: int, size: int, layout: _Chunks) -> Part:
         if behind is not None and (is_tail or not is_unknown):
             end, real = behind, declared
     if real == declared or real >= _OPEN_ENDED[width]:
-        return Part(start, end, missing=missing)
+        return FilePart(start, end, missing=missing)
     order = "little" if width == 8 and layout.width == 4 else layout.order
-    return Part(start, end, ((place, real.to_bytes(width, order)),), missing)
+    return FilePart(start, end, ((place, real.to_bytes(width, order)),), missing)
 
 
 def _chunk(file: BinaryIO, at: int, layout: _Chunks) -> tuple[bytes, int, int]:
@@ -222,43 +222,43 @@ def _behind(file: BinaryIO, at: int, size: int, layout: _Chunks) -> int | None:
     return size
 
 
-def _au(file: BinaryIO, start: int, size: int) -> Part:
+def _au(file: BinaryIO, start: int, size: int) -> FilePart:
     head = read_at(file, start, 12)
     first, declared = start + int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:], "big")
     available = size - first
     to_the_end = ((start + 8, b"\xff" * 4),)
     if declared == 0 or declared >= _OPEN_ENDED[4]:
-        return Part(start, size, to_the_end)
+        return FilePart(start, size, to_the_end)
     if declared >= available:
         missing = (declared - available) / max(1, available)
-        return Part(start, size, to_the_end if missing else (), missing)
+        return FilePart(start, size, to_the_end if missing else (), missing)
     if kind_of(read_at(file, first + declared, 16), is_all=True) == "AU":
-        return Part(start, first + declared)
-    return Part(start, size, to_the_end if available - declared > _SHORT_TAIL else ())
+        return FilePart(start, first + declared)
+    return FilePart(start, size, to_the_end if available - declared > _SHORT_TAIL else ())
 
 
-def _w64(file: BinaryIO, start: int, size: int) -> Part:
+def _w64(file: BinaryIO, start: int, size: int) -> FilePart:
     declared = int.from_bytes(read_at(file, start + 16, 8), "little")
     behind = start + declared + -declared % 8
     if declared and behind < size and kind_of(read_at(file, behind, 16), is_all=True) == "W64":
-        return Part(start, behind)
+        return FilePart(start, behind)
     missing = max(0, declared - (size - start)) if declared < _OPEN_ENDED[8] else 0
-    return Part(start, size, missing=missing / (size - start))
+    return FilePart(start, size, missing=missing / (size - start))
 
 
-def _mp4(file: BinaryIO, start: int, size: int) -> Part:
+def _mp4(file: BinaryIO, start: int, size: int) -> FilePart:
     at = start
     for _ in range(_MOST_BOXES):
         head = read_at(file, at, 16)
         declared, name = int.from_bytes(head[:4], "big"), head[4:8]
         if len(head) < 8 or (name == b"ftyp" and at > start):
-            return Part(start, min(at, size) if name == b"ftyp" else size)
+            return FilePart(start, min(at, size) if name == b"ftyp" else size)
         if declared == 1:
             declared = int.from_bytes(head[8:], "big")
         if declared < 8:  # 0: to the end
             break
         at += declared
-    return Part(start, size, missing=_share(at, start, size))
+    return FilePart(start, size, missing=_share(at, start, size))
 
 
 def _share(end: int, start: int, size: int) -> float:
@@ -266,14 +266,15 @@ def _share(end: int, start: int, size: int) -> float:
     return max(0, end - size) / (size - start)
 
 
-def _avi(file: BinaryIO, start: int, size: int) -> Part:
+def _avi(file: BinaryIO, start: int, size: int) -> FilePart:
     declared = int.from_bytes(read_at(file, start + 4, 4), "little")
-    is_known = 0 < declared < _OPEN_ENDED[4]
+    if not 0 < declared < _OPEN_ENDED[4]:
+        return FilePart(start, size)
     # Long files continue after it: OpenDML.
-    return Part(start, size, missing=_share(start + 8 + declared, start, size) if is_known else 0.0)
+    return FilePart(start, size, missing=_share(start + 8 + declared, start, size))
 
 
-def _matroska(file: BinaryIO, start: int, size: int) -> Part:
+def _matroska(file: BinaryIO, start: int, size: int) -> FilePart:
     """Return the part with one header and one segment.
 
     Source: RFC 8794, sections 4 to 6, and RFC 9559.
@@ -285,7 +286,7 @@ def _matroska(file: BinaryIO, start: int, size: int) -> Part:
         width = _width(head[:1])
         name, rest = head[:width], head[width:]
         if not name or not rest:
-            return Part(start, size)
+            return FilePart(start, size)
         width = _width(rest[:1])
         declared = int.from_bytes(rest[:width], "big") & ((1 << 7 * width) - 1)
         at += len(name) + width
@@ -293,11 +294,11 @@ def _matroska(file: BinaryIO, start: int, size: int) -> Part:
             break
         at += declared
     if declared == (1 << 7 * width) - 1:  # live stream
-        return Part(start, size)
+        return FilePart(start, size)
     end = at + declared
     if end < size and kind_of(read_at(file, end, 16), is_all=True) == "WebM or Matroska":
-        return Part(start, end)
-    return Part(start, size, missing=_share(end, start, size))
+        return FilePart(start, end)
+    return FilePart(start, size, missing=_share(end, start, size))
 
 
 def _width(first: bytes) -> int:
@@ -305,17 +306,17 @@ def _width(first: bytes) -> int:
     return 9 - first[0].bit_length() if first and first[0] else 8
 
 
-def _nist(file: BinaryIO, start: int, size: int) -> Part:
+def _nist(file: BinaryIO, start: int, size: int) -> FilePart:
     head = read_at(file, start, 1024)
     found = dict(re.findall(rb"^(\w+) -i (\d{1,18})\s", head, re.MULTILINE))
     if not found.keys() >= {b"sample_count", b"sample_n_bytes"}:
-        return Part(start, size)
+        return FilePart(start, size)
     names = (b"sample_count", b"sample_n_bytes", b"channel_count")
     declared = math.prod(int(found.get(name, 1)) for name in names)
-    return Part(start, size, missing=_share(start + len(head) + declared, start, size))
+    return FilePart(start, size, missing=_share(start + len(head) + declared, start, size))
 
 
-def _split(file: BinaryIO, size: int, header: re.Pattern[bytes]) -> list[Part]:
+def _split(file: BinaryIO, size: int, header: re.Pattern[bytes]) -> list[FilePart]:
     """Find parts that each begin with a header."""
     starts, at = [], 0
     while at < size:
@@ -324,7 +325,7 @@ def _split(file: BinaryIO, size: int, header: re.Pattern[bytes]) -> list[Part]:
         starts += [at + place for place in found if place < _BLOCK]
         at += _BLOCK
     ends = [*starts, size][1:]
-    return [Part(start, end, is_ffmpeg=True) for start, end in zip(starts, ends, strict=True)]
+    return [FilePart(start, end, is_ffmpeg=True) for start, end in zip(starts, ends, strict=True)]
 
 
 _ONE_BY_ONE = {

@@ -56,7 +56,7 @@ class UntilDamage:
 
 
 @dataclass(frozen=True)
-class Part:
+class FilePart:
     """One recording in a file. An ordinary file has one part, joined files have several.
 
     Attributes:
@@ -89,7 +89,7 @@ class PartFile(io.RawIOBase):
         part: the part.
     """
 
-    def __init__(self, file: BinaryIO, part: Part):
+    def __init__(self, file: BinaryIO, part: FilePart):
         self.name = str(getattr(file, "name", "audio"))
         self._file = file
         self._part = part

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from espnet_mlma.audio.files import Part, read_at
+from espnet_mlma.audio.files import FilePart, read_at
 
 _V1, _V2, _V25 = 3, 2, 0
 _RATES = {_V1: (44100, 48000, 32000), _V2: (22050, 24000, 16000), _V25: (11025, 12000, 8000)}
@@ -88,13 +88,13 @@ def tag_size(data: bytes) -> int:
     return 10 + size + (10 if data[5] & 0x10 else 0)
 
 
-def parts(file: BinaryIO, size: int) -> list[Part]:
+def parts(file: BinaryIO, size: int) -> list[FilePart]:
     """Find the streams in a file; each begins with an ID3v2 tag or a frame with a length tag.
 
     Returns:
         Parts with their length in seconds; none if there are no frames.
     """
-    found: list[Part] = []
+    found: list[FilePart] = []
     counted, declared, trimmed = 0.0, None, 0.0
     start = end = rate = 0
     is_new = True
@@ -102,9 +102,8 @@ def parts(file: BinaryIO, size: int) -> list[Part]:
     def close(until: int) -> None:
         if counted:
             seconds = max(0.0, counted - trimmed)
-            found.append(
-                Part(start, until, rate=rate, seconds=seconds, declared=declared, is_ffmpeg=True)
-            )
+            part = FilePart(start, until, rate=rate, seconds=seconds, is_ffmpeg=True)
+            found.append(replace(part, declared=declared))
 
     for offset, frame, tag in _walk(file, size):
         if frame is None or (tag is not None and not is_new):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from typing import BinaryIO
 
-from espnet_mlma.audio.files import Part, read_at
+from espnet_mlma.audio.files import FilePart, read_at
 
 _BEGIN_OF_STREAM, _END_OF_STREAM = 2, 4
 _HEAD = 27
@@ -16,7 +16,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _BLOCK = 2**20
 
 
-def parts(file: BinaryIO, size: int) -> list[Part]:
+def parts(file: BinaryIO, size: int) -> list[FilePart]:
     """Find the links of a chain; each begins with the first pages of its streams.
 
     A file that ends within a page, or without an end-of-stream flag, is cut off. A page with a
@@ -42,12 +42,12 @@ def parts(file: BinaryIO, size: int) -> list[Part]:
         at += length
     is_cut |= at > size
     if not starts:
-        return [Part(0, size, is_cut=is_cut or bool(damaged))]
-    ends = [*starts[1:], size]
-    return [
-        Part(start, end, is_cut=(is_cut and end == size) or any(start <= p < end for p in damaged))
-        for start, end in zip(starts, ends, strict=True)
-    ]
+        return [FilePart(0, size, is_cut=is_cut or bool(damaged))]
+    found = []
+    for start, end in zip(starts, [*starts[1:], size], strict=True):
+        is_damaged = any(start <= page < end for page in damaged)
+        found.append(FilePart(start, end, is_cut=is_damaged or (is_cut and end == size)))
+    return found
 
 
 def _is_whole(page: bytes) -> bool:

@@ -16,7 +16,7 @@ import soundfile
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from espnet_mlma.audio.files import DamagedAudio, Part, PartFile
+from espnet_mlma.audio.files import DamagedAudio, FilePart, PartFile
 from espnet_mlma.errors import MlmaError
 
 # Samples of all channels, (time, channels) float32 in [-1, 1], and their rate.
@@ -34,7 +34,7 @@ _FFMPEG_OPTIONS = {"protocol_whitelist": "none"}
 _WIDE_INTEGERS = {"s64": "<i8", "s64p": "<i8"}  # PyAV cannot convert these
 
 
-def pieces(file: BinaryIO, part: Part, name: str) -> Generator[Piece]:
+def pieces(file: BinaryIO, part: FilePart, name: str) -> Generator[Piece]:
     """Decode a part from its beginning, in pieces of at most about a second.
 
     Raises:
@@ -98,7 +98,7 @@ def _unreadable(name: str, error: Exception) -> MlmaError:
     return MlmaError(f"{name}: not readable as audio ({why})")
 
 
-def _opened(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
+def _opened(file: BinaryIO, part: FilePart, name: str) -> Iterator[Piece]:
     sound = None if part.is_ffmpeg else open_with_libsndfile(PartFile(file, part))
     if sound is None or sound.format == "MP3":
         yield from _by_ffmpeg(file, part, name)
@@ -150,7 +150,7 @@ def by_libsndfile(sound: soundfile.SoundFile, name: str, first: int, last: int) 
 
 @contextmanager
 def opened_with_ffmpeg(
-    file: BinaryIO, part: Part, name: str
+    file: BinaryIO, part: FilePart, name: str
 ) -> Iterator[tuple[InputContainer, av.AudioStream]]:
     """Open a part, and choose the audio track that a player would choose.
 
@@ -170,7 +170,7 @@ def opened_with_ffmpeg(
         yield container, stream
 
 
-def _by_ffmpeg(file: BinaryIO, part: Part, name: str) -> Iterator[Piece]:
+def _by_ffmpeg(file: BinaryIO, part: FilePart, name: str) -> Iterator[Piece]:
     """Decode all readable frames, then raise the first error."""
     with opened_with_ffmpeg(file, part, name) as (container, stream):
         seconds = 0.0

@@ -14,7 +14,7 @@ import soundfile
 from espnet_mlma.audio.blocks import audio_blocks, check_level, resampled
 from espnet_mlma.audio.channels import Downmix
 from espnet_mlma.audio.containers import parts
-from espnet_mlma.audio.files import DamagedAudio, Part, PartFile, Source, name_of, seekable
+from espnet_mlma.audio.files import DamagedAudio, FilePart, PartFile, Source, name_of, seekable
 from espnet_mlma.audio.readers import (
     MISSING_SECONDS,
     Piece,
@@ -71,7 +71,7 @@ def probe(source: Path | BinaryIO, name: str = "") -> AudioInfo:
     return AudioInfo(rate, frames)
 
 
-def _info(file: BinaryIO, part: Part, name: str) -> AudioInfo:
+def _info(file: BinaryIO, part: FilePart, name: str) -> AudioInfo:
     info = _counted(file, part, name)
     whole = max(part.declared or 0.0, info.seconds * (1 + part.missing))
     if part.is_cut or info.seconds < whole - MISSING_SECONDS:
@@ -79,7 +79,7 @@ def _info(file: BinaryIO, part: Part, name: str) -> AudioInfo:
     return info
 
 
-def _counted(file: BinaryIO, part: Part, name: str) -> AudioInfo:
+def _counted(file: BinaryIO, part: FilePart, name: str) -> AudioInfo:
     if part.seconds is not None:
         return AudioInfo(part.rate, round(part.seconds * part.rate))
     view = PartFile(file, part)
@@ -166,7 +166,7 @@ def _span(file: BinaryIO, start: float, end: float | None, name: str) -> Iterato
 
 
 def _decoded_span(
-    file: BinaryIO, found: list[Part], start: float, end: float | None, name: str
+    file: BinaryIO, found: list[FilePart], start: float, end: float | None, name: str
 ) -> Iterator[Piece]:
     """Yield the pieces of a span, decoded from the beginning."""
     at = 0.0
@@ -204,7 +204,7 @@ def duration_of(source: Source) -> float | None:
     return sum(known) if len(known) == len(lengths) else None
 
 
-def _header_seconds(file: BinaryIO, part: Part, name: str) -> float | None:
+def _header_seconds(file: BinaryIO, part: FilePart, name: str) -> float | None:
     if part.seconds is not None:
         return part.seconds
     sound = open_with_libsndfile(PartFile(file, part))

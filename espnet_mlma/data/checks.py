@@ -66,7 +66,7 @@ def drop_by_audio(utterance: Utterance, info: AudioInfo | Exception) -> Drop | N
 
     Args:
         utterance: the utterance.
-        info: length of its sound file, or why it has none.
+        info: length of its audio file, or why it has none.
     """
     if isinstance(info, Exception):
         return Drop(utterance.id, "broken_audio", str(info))
@@ -80,6 +80,6 @@ def drop_by_audio(utterance: Utterance, info: AudioInfo | Exception) -> Drop | N
 
 
 def span(utterance: Utterance, info: AudioInfo) -> tuple[float, float]:
-    """Return start and end of an utterance in its sound file, in seconds."""
+    """Return start and end of an utterance in its audio file, in seconds."""
     end = info.seconds if utterance.end is None else min(utterance.end, info.seconds)
     return utterance.start or 0.0, end

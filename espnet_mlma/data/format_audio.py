@@ -23,8 +23,8 @@ from espnet_mlma.audio.archives import parse_scp_value
 from espnet_mlma.claims import claim
 from espnet_mlma.data import tables
 from espnet_mlma.data.shards import (
+    AudioShard,
     DamagedShard,
-    Shard,
     ShardItem,
     ShardRecord,
     finished,
@@ -82,7 +82,7 @@ def _parse_span(fields: Sequence[str]) -> tuple[float, float] | None:
     return (start, end) if 0 <= start < end < math.inf else None
 
 
-def split_into_shards(items: Sequence[ShardItem], folder: Path) -> list[Shard]:
+def split_into_shards(items: Sequence[ShardItem], folder: Path) -> list[AudioShard]:
     """Split a set into shards: one for each tar archive, others of `SHARD_ITEMS` files.
 
     Args:
@@ -95,13 +95,13 @@ def split_into_shards(items: Sequence[ShardItem], folder: Path) -> list[Shard]:
     single = [item for item in items if item.audio.member is None]
     groups += [single[i : i + SHARD_ITEMS] for i in range(0, len(single), SHARD_ITEMS)]
     return [
-        Shard(folder / f"shard.{number:05d}.ark", tuple(group))
+        AudioShard(folder / f"shard.{number:05d}.ark", tuple(group))
         for number, group in enumerate(groups, 1)
     ]
 
 
 def make_all(
-    shards: Sequence[Shard], nj: int, label: str, verify: bool = False
+    shards: Sequence[AudioShard], nj: int, label: str, verify: bool = False
 ) -> list[ShardRecord]:
     """Make the unfinished shards in parallel, and report progress.
 
@@ -142,7 +142,7 @@ def make_all(
     return [records[shard.path] for shard in shards]
 
 
-def _run(shards: Sequence[Shard], nj: int) -> Iterator[tuple[Shard, ShardRecord]]:
+def _run(shards: Sequence[AudioShard], nj: int) -> Iterator[tuple[AudioShard, ShardRecord]]:
     if min(nj, len(shards)) <= 1:
         yield from ((shard, make_shard(shard)) for shard in shards)
         return
@@ -208,7 +208,7 @@ def _format(
     return Counter(reason for _, reason, _ in dropped) + Counter(kept=len(kept))
 
 
-def _remove_others(folder: Path, shards: Sequence[Shard]) -> None:
+def _remove_others(folder: Path, shards: Sequence[AudioShard]) -> None:
     """Remove the shards of an earlier run with other utterances."""
     wanted = {path for shard in shards for path in (shard.path, shard.record_path)}
     for pattern in ("shard.*", ".shard.*"):  # finished, and of killed runs

@@ -1,4 +1,4 @@
-"""Read the lengths of many sound files."""
+"""Read the lengths of many audio files."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _SECONDS_BETWEEN_REPORTS = 10
 def probe_all(
     audios: Collection[AudioFile], nj: int, label: str
 ) -> dict[AudioFile, AudioInfo | MlmaError]:
-    """Read the length of each sound file once, and each archive in one pass.
+    """Read the length of each audio file once, and each archive in one pass.
 
     Args:
-        audios: the sound files; duplicates are read once.
+        audios: the audio files; duplicates are read once.
         nj: threads.
         label: name of this work in progress reports.
 
     Returns:
-        The length of each sound file, or the error that says why it has none.
+        The length of each audio file, or the error that says why it has none.
 
     Raises:
         MlmaError: an archive is missing or damaged.

@@ -33,7 +33,7 @@ class ShardItem:
 
     Attributes:
         id: of the utterance.
-        audio: its sound file.
+        audio: its audio file.
         start, end: its span of the file in seconds; None for the whole file.
         speed: factor to speed it up by.
     """
@@ -46,7 +46,7 @@ class ShardItem:
 
 
 @dataclass(frozen=True)
-class Shard:
+class AudioShard:
     """Utterances that are written into one Kaldi archive.
 
     Attributes:
@@ -86,7 +86,7 @@ class ShardRecord:
     notes: list[tuple[str, str]] = field(default_factory=list)
 
 
-def source_key(shard: Shard) -> str:
+def source_key(shard: AudioShard) -> str:
     """Compute a digest of a shard's utterances, spans, speeds and source files.
 
     A file counts by its size, modification time, inode and inode's change time. The last changes
@@ -103,7 +103,7 @@ def source_key(shard: Shard) -> str:
     return digest.hexdigest()
 
 
-def finished(shard: Shard, verify: bool = False) -> ShardRecord | None:
+def finished(shard: AudioShard, verify: bool = False) -> ShardRecord | None:
     """Read the record of a finished shard; None if the shard must be made.
 
     The checksum is compared where the modification time has changed.
@@ -135,7 +135,7 @@ def _digest() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=16)
 
 
-def make_shard(shard: Shard) -> ShardRecord:
+def make_shard(shard: AudioShard) -> ShardRecord:
     """Write the archive, then its record. Unreadable audio is dropped.
 
     One process at a time makes a shard; a second one waits.
@@ -174,7 +174,7 @@ def _entry(id_: str, samples: np.ndarray) -> bytes:
     return entry.getvalue()
 
 
-def _read(shard: Shard) -> Iterator[tuple[ShardItem, np.ndarray | MlmaError, list[str]]]:
+def _read(shard: AudioShard) -> Iterator[tuple[ShardItem, np.ndarray | MlmaError, list[str]]]:
     """Read each item: its samples or why there are none, and the warnings."""
     if shard.items[0].audio.member is None:
         for item in shard.items:

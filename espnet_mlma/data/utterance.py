@@ -20,7 +20,7 @@ class Utterance:
 
     Attributes:
         id: `<speaker>-<rest>`, unique over all corpora.
-        audio: its sound file.
+        audio: its audio file.
         text: the transcript as the corpus has it.
         speaker: `<corpus tag>_<language>_<name>`, made of A-Z a-z 0-9 and _ only. `-` sorts before
             these, so sorting by id also sorts by speaker, as Kaldi requires.
@@ -91,7 +91,7 @@ def name_problem(name: str) -> str | None:
         What is wrong; None: the name is safe.
     """
     if not name.strip():
-        return "the name of the sound file is empty"
+        return "the name of the audio file is empty"
     if {"", ".."} & set(name.split("/")):
         return f"{_shown(name)}: leads out of the corpus's folder"
     return path_problem(name)

@@ -76,7 +76,7 @@ def write_set(
     Args:
         folder: the data folder; an existing one is replaced when the new one is complete.
         utterances: what the readers yield; their drops are counted too.
-        nj: threads that read the lengths of the sound files.
+        nj: threads that read the lengths of the audio files.
         scored: a test set, from which only what cannot be scored is dropped.
         held_out: what must not be trained on; None for a set that is not trained on.
 

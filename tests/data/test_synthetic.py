@@ -28,7 +28,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_every_sentence_is_synthesised_once_and_splits_share_no_voices(root, lang):
-    splits = {split: list(synthetic.prepare(root, lang, split)) for split in synthetic.VOICES}
+    splits = {split: list(synthetic.prepare(root, lang, split)) for split in synthetic.VARIANTS}
     assert {split: len(spoken) for split, spoken in splits.items()} == {
         "train": 56,
         "dev": 2,
@@ -52,7 +52,7 @@ def test_a_language_is_made_again_only_if_its_text_changes(root, capsys):
     with (root / "nl.txt").open("a") as file:
         file.write("\nEen heel nieuwe zin.\n")
     synthetic.generate(root)
-    texts = [u.text for split in synthetic.VOICES for u in synthetic.prepare(root, "nl", split)]
+    texts = [u.text for split in synthetic.VARIANTS for u in synthetic.prepare(root, "nl", split)]
     assert len(texts) == 61 and "Een heel nieuwe zin." in texts
 
 
@@ -109,7 +109,7 @@ def test_a_folder_of_the_user_is_not_replaced(root, tmp_path):
 
 def test_each_voice_has_output_at_all_rates_and_pitches():
     speech = Espeak()
-    for voice in sorted(set(sum(synthetic.VOICES.values(), ()))):
+    for voice in sorted(set(sum(synthetic.VARIANTS.values(), ()))):
         for rate, pitch in ((110, 20), (200, 80)):
             spoken = speech.speak(
                 SynthesisLine("u", "s", "la casa", f"it+{voice}", rate, pitch, 30)

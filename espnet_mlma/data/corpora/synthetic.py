@@ -23,7 +23,7 @@ from espnet_mlma.errors import MlmaError
 from espnet_mlma.text import LANGUAGES, normalise, training_problem
 
 TAG = "syn"
-VOICES = {
+VARIANTS = {
     "train": (
         *("m1", "m2", "m4", "m5", "m6", "m8", "f1", "f4", "f5", "Alex", "Alicia", "Andrea", "Andy"),
         *("Annie", "Denis", "Diogo", "Gene", "Henrique", "Hugo", "Jacky", "Lee", "Marco", "Mario"),
@@ -136,7 +136,7 @@ def draw(lang: str, split: str, number: int, text: str, rng: np.random.Generator
         text: the sentence.
         rng: source of the draws.
     """
-    variant = VOICES[split][rng.integers(len(VOICES[split]))]
+    variant = VARIANTS[split][rng.integers(len(VARIANTS[split]))]
     speaker = f"{TAG}_{lang}_{variant}"
     return SynthesisLine(
         id=f"{speaker}-{number:07d}",

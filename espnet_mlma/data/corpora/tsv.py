@@ -127,11 +127,11 @@ def read_lines(path: Path, fields: int, separator: str, key: int = 0) -> Iterato
 
 
 def checked(utterance: Utterance, name: str, table: Path) -> Utterance | Drop:
-    """Return an utterance, or a drop if the name of its sound file is unsafe.
+    """Return an utterance, or a drop if the name of its audio file is unsafe.
 
     Args:
         utterance: of the row.
-        name: path of the sound file in the corpus's folder.
+        name: path of the audio file in the corpus's folder.
         table: the table with the row.
     """
     problem = name_problem(name)
