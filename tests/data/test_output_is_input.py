@@ -104,4 +104,4 @@ def test_an_empty_folder_name_is_an_error(place, monkeypatch, capsys, option):
     monkeypatch.setattr(sys, "argv", ["filter", *line, *SECONDS])
     with pytest.raises(SystemExit) as end:
         importlib.import_module("espnet_mlma.data.filter").main()
-    assert end.value.code == 2 and "empty name" in capsys.readouterr().err
+    assert end.value.code == 2 and "is empty" in capsys.readouterr().err
