@@ -16,8 +16,7 @@ from common import machine, save
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.evaluation.compare.statistics import Bootstrap, bootstrap
 from espnet_mlma.evaluation.report.training import read_epochs
-from espnet_mlma.evaluation.score.align import count_errors
-from espnet_mlma.evaluation.score.join import Utterance, characters, join
+from espnet_mlma.evaluation.score.utterances import ScoredUtterance, score_set
 
 DECODING = f"decode_ctc_best_path_asr_model_{MODEL}"
 UNITS = ("WER", "CER")
@@ -58,19 +57,19 @@ def score(corpora: Sequence[str], row: Row, seed: int) -> Seed:
         return np.bincount(speaker, weights=list(counts)).astype(np.int64)
 
     errors, sizes = {}, {}
-    for unit, cut in zip(UNITS, (str.split, characters), strict=True):
-        pairs = [(cut(u.reference), cut(u.hypothesis)) for u in utterances]
-        errors[unit] = by_speaker(count_errors(*pair).total for pair in pairs)
-        sizes[unit] = by_speaker(len(reference) for reference, _ in pairs)
-    language = float(np.mean([u.heard == u.lang for u in utterances]))
+    for unit, attribute in zip(UNITS, ("word_errors", "char_errors"), strict=True):
+        counts = [getattr(utterance, attribute) for utterance in utterances]
+        errors[unit] = by_speaker(count.total for count in counts)
+        sizes[unit] = by_speaker(count.reference for count in counts)
+    language = float(np.mean([u.recognised_lang == u.lang for u in utterances]))
     commit = (folder / "done").read_text().split()[-1]
     return Seed(errors, sizes, language, _validation(folder), commit)
 
 
-def _utterances(corpora: Sequence[str], decoded: Path) -> Iterator[Utterance]:
+def _utterances(corpora: Sequence[str], decoded: Path) -> Iterator[ScoredUtterance]:
     for corpus in corpora:
         for folder in sorted(decoded.glob(f"test_{corpus}_*")):
-            yield from join(RECIPE / "dump" / "raw" / folder.name, folder / "text")
+            yield from score_set(RECIPE / "dump" / "raw" / folder.name, folder)
 
 
 def _validation(experiment: Path) -> float:

@@ -94,15 +94,15 @@ def run(arguments: argparse.Namespace) -> None:
         refuse_inputs([arguments.output], inputs_of(arguments))
 
     from espnet_mlma.evaluation.compare import published as quoted
-    from espnet_mlma.evaluation.compare import systems
     from espnet_mlma.evaluation.compare.comparison import compare
+    from espnet_mlma.evaluation.compare.systems import load_system
 
     published = quoted.load()
     chosen = {("all",): tuple(published.systems), ("none",): ()}
     figures = published.choose(chosen.get(quotes, quotes))
     by = NORMALISERS[arguments.normaliser]
     measured = [
-        systems.load(name, folder, arguments.dump, by, published, arguments.sets)
+        load_system(name, folder, arguments.dump, by, published, arguments.sets)
         for name, folder in arguments.systems
     ]
     comparison = compare(measured, by, published, figures)
@@ -129,6 +129,6 @@ def render(comparison: Comparison, form: str) -> str:
         from espnet_mlma.evaluation.compare.comparison import as_json
 
         return json.dumps(as_json(comparison), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    from espnet_mlma.evaluation.compare import html, markdown
+    from espnet_mlma.evaluation.compare import markdown, page
 
-    return {"md": markdown, "html": html}[form].render(comparison)
+    return {"md": markdown, "html": page}[form].render(comparison)

@@ -69,11 +69,13 @@ def run(arguments: argparse.Namespace) -> None:
         refuse_inputs([arguments.output], inputs_of(arguments))
     import_espnet()
 
-    from espnet_mlma.evaluation.report.data import load
+    from espnet_mlma.evaluation.report.data import load_decoding
     from espnet_mlma.evaluation.report.page import render
     from espnet_mlma.evaluation.report.training import read_epochs
 
-    decoded = load(arguments.experiment, arguments.decoding, arguments.dump, arguments.sets)
+    decoded = load_decoding(
+        arguments.experiment, arguments.decoding, arguments.dump, arguments.sets
+    )
     page = render(
         decoded,
         read_epochs(arguments.experiment),

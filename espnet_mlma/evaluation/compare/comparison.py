@@ -1,4 +1,4 @@
-"""Systems side by side: error counts by language and corpus, and tests between each two."""
+"""Compare systems: error counts by language and corpus, and significance tests of each pair."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from typing import Any
 from espnet_mlma.data.corpora.fleurs import TAG as FLEURS
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.evaluation.compare.published import ALL, Figure, Published
-from espnet_mlma.evaluation.compare.statistics import Bootstrap, Mapsswe, bootstrap, mapsswe
-from espnet_mlma.evaluation.compare.systems import Scored, System
+from espnet_mlma.evaluation.compare.statistics import (
+    Bootstrap,
+    Mapsswe,
+    bootstrap,
+    mapsswe,
+    slots,
+)
+from espnet_mlma.evaluation.compare.systems import System
 from espnet_mlma.evaluation.score.align import Errors, total_errors
+from espnet_mlma.evaluation.score.utterances import ScoredUtterance
 from espnet_mlma.text import LANGUAGES
 
 SCHEMA = "espnet-mlma/comparison/1"
 
 
 @dataclass(frozen=True)
-class Score:
-    """Errors of a system on the utterances of a language and corpus; `all` are sums."""
+class CorpusScore:
+    """Errors of a system in a language and corpus; `all` for sums."""
 
     system: str
     normaliser: str
@@ -35,15 +42,16 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two systems on the utterances that both decoded.
+class SystemPair:
+    """Two systems compared on the utterances that both decoded.
 
     Attributes:
         first, second: names.
-        sentences, speakers: how many.
-        wer, cer: the first's rate less the second's.
+        sentences, speakers: counts.
         first_wer, second_wer: in per cent.
+        wer, cer: first's rate minus second's.
         mapsswe: on words.
+        caveats: keys.
     """
 
     first: str
@@ -63,25 +71,25 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is put side by side.
+    """Systems decoded here beside published figures.
 
     Attributes:
-        systems: measured here.
-        normalisers: in the order they are printed.
-        published: the file of figures.
-        figures: those of it that are quoted.
+        systems: decoded here.
+        normalisers: names, in the order of the tables.
+        published: contents of `published.yaml`.
+        figures: the quoted figures.
         scores: by system, normaliser, language and corpus.
-        pairs: of systems measured here.
-        apart: a sentence for each two systems that did not decode the same utterances, and for
-            each system and corpus of which several sets make one figure.
+        pairs: of systems decoded here.
+        apart: remarks on coverage: utterances that only one of two systems decoded, and test sets
+            that are summed up in one corpus.
     """
 
     systems: tuple[System, ...]
     normalisers: tuple[str, ...]
     published: Published
     figures: tuple[Figure, ...]
-    scores: tuple[Score, ...]
-    pairs: tuple[Pair, ...]
+    scores: tuple[CorpusScore, ...]
+    pairs: tuple[SystemPair, ...]
     apart: tuple[str, ...]
 
 
@@ -91,13 +99,13 @@ def compare(
     published: Published,
     figures: Sequence[Figure],
 ) -> Comparison:
-    """Score systems, test each two, and choose what is quoted beside them.
+    """Sum up the errors of systems, test each pair, and select the figures to quote.
 
     Args:
-        systems: measured here; without any, all figures are quoted.
-        normalisers: those that the systems were scored by.
-        published: where the figures are from.
-        figures: that may be quoted; see `beside`.
+        systems: decoded here; empty: quote all figures.
+        normalisers: names; the systems were scored with each.
+        published: has sources and caveats of the figures.
+        figures: candidates for quoting; see `comparable_figures`.
 
     Raises:
         MlmaError: two systems have different references for an utterance.
@@ -115,53 +123,54 @@ def compare(
         for pair in system_pairs(first, second, normaliser)
     ]
     if systems:
-        figures = beside(figures, {(score.lang, score.corpus) for score in scores})
+        figures = comparable_figures(figures, {(score.lang, score.corpus) for score in scores})
     return Comparison(
         *(tuple(systems), tuple(normalisers), published),
         *(tuple(figures), tuple(scores), tuple(pairs)),
         apart=tuple(
             sentence
             for first, second in combinations(systems, 2)
-            if (sentence := what_is_apart(first, second))
+            if (sentence := coverage_remark(first, second))
         )
-        + tuple(sentence for system in systems for sentence in what_is_together(system)),
+        + tuple(sentence for system in systems for sentence in merged_sets(system)),
     )
 
 
-def what_is_together(system: System) -> Iterator[str]:
-    """A sentence for each language and corpus of which several sets were decoded."""
+def merged_sets(system: System) -> Iterator[str]:
+    """Yield a remark for each language and corpus of which several test sets were decoded."""
     sets: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for (set_, _), utterance in next(iter(system.utterances.values())).items():
         sets[utterance.lang, utterance.corpus][set_] = None
     for (lang, corpus), names in sorted(sets.items()):
         if len(names) > 1:
             yield (
-                f"{system.name}: {lang} {corpus} is {' and '.join(names)} together; --sets chooses."
+                f"{system.name}: {lang} {corpus} is the sum of {' and '.join(names)}; "
+                "select sets with --sets."
             )
 
 
-def what_is_apart(first: System, second: System) -> str:
-    """What only one of two systems decoded, in a sentence; empty if nothing is."""
+def coverage_remark(first: System, second: System) -> str:
+    """Name the utterances that only one of two systems decoded; empty if there are none."""
     ours, theirs = (set(next(iter(s.utterances.values()))) for s in (first, second))
     if not ours & theirs:
-        return f"{first.name} and {second.name} share no utterance, so there is no test of the two."
+        return f"{first.name} and {second.name} share no utterance, so they are not tested."
     parts = []
     for system, only, other in ((first, ours - theirs, theirs), (second, theirs - ours, ours)):
         lacking = {set_ for set_, _ in only} - {set_ for set_, _ in other}
         rest = sum(set_ not in lacking for set_, _ in only)
         what = sorted(lacking) + [f"{rest} utterances of other sets"] * bool(rest)
         if what:
-            parts.append(f"{system.name} alone decoded {', '.join(what)}")
-    counts = "; their counts and sums are of different utterances, the test of the two is not."
+            parts.append(f"only {system.name} decoded {', '.join(what)}")
+    counts = "; tests use the shared utterances, counts and sums use all."
     return "; ".join(parts) + counts if parts else ""
 
 
-def beside(figures: Sequence[Figure], decoded: Set[tuple[str, str]]) -> list[Figure]:
-    """WER on what was decoded, and all other figures of the systems that have one.
+def comparable_figures(figures: Sequence[Figure], decoded: Set[tuple[str, str]]) -> list[Figure]:
+    """Select WERs on decoded corpora, and all other figures of the systems that have one.
 
     Args:
-        figures: to choose from.
-        decoded: languages and corpora; `ls` and a part of it, such as `ls-clean`, go together.
+        figures: candidates.
+        decoded: languages and corpora; `ls` matches its parts, such as `ls-clean`.
     """
     wholes = {(lang, corpus.partition("-")[0]) for lang, corpus in decoded}
     alike = [
@@ -174,39 +183,39 @@ def beside(figures: Sequence[Figure], decoded: Set[tuple[str, str]]) -> list[Fig
     return [f for f in figures if f in alike or (f.metric != "wer" and f.system in systems)]
 
 
-def scopes(utterances: Sequence[Scored]) -> Iterator[tuple[str, str, list[int]]]:
-    """Language, corpus and places of the utterances in it: each corpus, each language, and all.
+def scopes(utterances: Sequence[ScoredUtterance]) -> Iterator[tuple[str, str, list[int]]]:
+    """Yield language, corpus and indices of utterances: each corpus, each language, and all.
 
-    A sum over one corpus, or one language, is left out.
+    Sums over a single corpus or a single language are skipped.
     """
-    places: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for place, utterance in enumerate(utterances):
-        places[utterance.lang][utterance.corpus].append(place)
-    for lang in (lang for lang in LANGUAGES if lang in places):
-        corpora = places[lang]
+    indices: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for index, utterance in enumerate(utterances):
+        indices[utterance.lang][utterance.corpus].append(index)
+    for lang in (lang for lang in LANGUAGES if lang in indices):
+        corpora = indices[lang]
         for corpus, found in sorted(corpora.items()):
             yield lang, corpus, found
         if len(corpora) > 1:
-            yield lang, ALL, [place for found in corpora.values() for place in found]
-    if len(places) > 1:
+            yield lang, ALL, [index for found in corpora.values() for index in found]
+    if len(indices) > 1:
         yield ALL, ALL, list(range(len(utterances)))
 
 
-def system_scores(system: System, normaliser: str) -> Iterator[Score]:
-    """Counts of one system by language and corpus."""
+def system_scores(system: System, normaliser: str) -> Iterator[CorpusScore]:
+    """Sum up the errors of a system by language and corpus."""
     utterances = list(system.utterances[normaliser].values())
-    for lang, corpus, places in scopes(utterances):
-        chosen = [utterances[place] for place in places]
-        yield Score(
+    for lang, corpus, indices in scopes(utterances):
+        chosen = [utterances[index] for index in indices]
+        yield CorpusScore(
             *(system.name, normaliser, lang, corpus, len(chosen)),
             missing=sum(utterance.missing for utterance in chosen),
-            words=total_errors(utterance.words for utterance in chosen),
-            chars=total_errors(utterance.chars for utterance in chosen),
+            words=total_errors(utterance.word_errors for utterance in chosen),
+            chars=total_errors(utterance.char_errors for utterance in chosen),
         )
 
 
-def system_pairs(first: System, second: System, normaliser: str) -> Iterator[Pair]:
-    """Tests between two systems, on what both decoded, by language and corpus.
+def system_pairs(first: System, second: System, normaliser: str) -> Iterator[SystemPair]:
+    """Test two systems on the utterances that both decoded, by language and corpus.
 
     Raises:
         MlmaError: an utterance has two references.
@@ -217,35 +226,38 @@ def system_pairs(first: System, second: System, normaliser: str) -> Iterator[Pai
         if ours[key].reference != theirs[key].reference:
             raise MlmaError(
                 f"{key[0]}/{key[1]}: {first.name} and {second.name} have different references; "
-                "decode the same sets, or name the folder of the references with --dump"
+                "decode the same sets, or give the folder of the references with --dump"
             )
     one, other = [ours[key] for key in shared], [theirs[key] for key in shared]
-    for lang, corpus, places in scopes(one):
-        a, b = [one[place] for place in places], [other[place] for place in places]
+    word_slots = [(slots(u.words), slots(v.words)) for u, v in zip(one, other, strict=True)]
+    for lang, corpus, indices in scopes(one):
+        a, b = [one[index] for index in indices], [other[index] for index in indices]
         if any(utterance.reference for utterance in a):
-            yield Pair(
-                *(first.name, second.name, normaliser, lang, corpus, len(places)),
-                speakers=len({utterance.speaker for utterance in a}),
-                first_wer=total_errors(utterance.words for utterance in a).rate,
-                second_wer=total_errors(utterance.words for utterance in b).rate,
-                wer=_resampled([u.words for u in a], [u.words for u in b], a),
-                cer=_resampled([u.chars for u in a], [u.chars for u in b], a),
-                mapsswe=mapsswe((u.slots, v.slots) for u, v in zip(a, b, strict=True)),
-                # As its reader makes every clip a speaker of its own.
+            speakers = [utterance.speaker for utterance in a]
+            words = [u.word_errors for u in a], [v.word_errors for v in b]
+            chars = [u.char_errors for u in a], [v.char_errors for v in b]
+            yield SystemPair(
+                *(first.name, second.name, normaliser, lang, corpus, len(indices)),
+                speakers=len(set(speakers)),
+                first_wer=total_errors(words[0]).rate,
+                second_wer=total_errors(words[1]).rate,
+                wer=_resampled(*words, speakers),
+                cer=_resampled(*chars, speakers),
+                mapsswe=mapsswe(word_slots[index] for index in indices),
+                # The reader of FLEURS makes each clip a speaker.
                 caveats=("clips-as-speakers",) if any(u.corpus == FLEURS for u in a) else (),
             )
 
 
 def _resampled(
-    first: Sequence[Errors], second: Sequence[Errors], utterances: Sequence[Scored]
+    first: Sequence[Errors], second: Sequence[Errors], speakers: Sequence[str]
 ) -> Bootstrap:
     reference = [errors.reference for errors in first]
-    speakers = [utterance.speaker for utterance in utterances]
     return bootstrap([e.total for e in first], [e.total for e in second], reference, speakers)
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """All figures as plain numbers; what is undefined is null."""
+    """Return all figures as plain values for JSON; NaN and Inf become None."""
     published = comparison.published
     quoted = {figure.system: published.systems[figure.system] for figure in comparison.figures}
     used = {figure.source for figure in comparison.figures}
@@ -278,8 +290,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     return _finite(contents)
 
 
-def caveats_of(comparison: Comparison, score: Score) -> tuple[str, ...]:
-    """Keys of the caveats of a figure; a sum has those of all that is in it."""
+def caveats_of(comparison: Comparison, score: CorpusScore) -> tuple[str, ...]:
+    """Return the caveat keys of a figure; a sum has those of all its parts."""
     [system] = [of for of in comparison.systems if of.name == score.system]
     parts = {
         (part.lang, part.corpus): None

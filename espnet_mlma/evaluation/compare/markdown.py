@@ -1,16 +1,16 @@
-"""The comparison in Markdown."""
+"""Comparisons in Markdown."""
 
 from __future__ import annotations
 
 from espnet_mlma.evaluation.compare.comparison import Comparison
 from espnet_mlma.evaluation.compare.table import Cell, Grid, Notes, grids, introduction
 
-# Letters that stand high in every font, in a terminal too; Unicode has no q.
+# Superscripts that terminals show too; Unicode has no q.
 _HIGH = str.maketrans("abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
 
 
 def render(comparison: Comparison) -> str:
-    """The whole document."""
+    """Render a comparison."""
     notes = Notes()
     parts = ["# Comparison of systems", *introduction(comparison)]
     parts += [_grid(grid, notes) for grid in grids(comparison, notes)]
@@ -39,5 +39,5 @@ def _cell(cell: Cell, notes: Notes) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text that parts no cells."""
+    """Escape what would separate cells."""
     return text.replace("|", "\\|")

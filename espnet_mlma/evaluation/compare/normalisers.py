@@ -1,32 +1,32 @@
-"""The texts of reference and hypothesis made comparable: our way, or Whisper's."""
+"""Text normalisers for comparisons: ours and Whisper's."""
 
 from __future__ import annotations
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.evaluation.score.join import Normaliser
+from espnet_mlma.evaluation.score.utterances import Normaliser
 from espnet_mlma.text import normalise
 
-# What a reader has to know of each.
+# Descriptions below the title of a comparison.
 NAMES = {
     "ours": "espnet_mlma.text: lower case, no punctuation but the apostrophes of words; accents "
     "and digits stay",
-    "whisper": "Whisper's. English: digits for numbers, contractions and British spellings "
-    "rewritten, fillers and accents dropped. Other languages: accents stay, an apostrophe parts "
-    "words, what stands in brackets is dropped. So a WER by it is not one by ours",
+    "whisper": "Whisper's. English: numbers become digits, contractions and British spellings are "
+    "rewritten, fillers and accents are dropped. Other languages: accents stay, an apostrophe "
+    "separates words, text in brackets is dropped. Its WER is not comparable with ours",
 }
 
 
-def find(name: str) -> Normaliser:
-    """A normaliser by its name in `NAMES`.
+def find_normaliser(name: str) -> Normaliser:
+    """Return a normaliser by its name in `NAMES`.
 
     Raises:
-        MlmaError: Whisper's is asked for, and its package is not installed.
+        MlmaError: the package of Whisper's normaliser is not installed.
     """
-    return normalise if name == "ours" else whisper()
+    return normalise if name == "ours" else whisper_normaliser()
 
 
-def whisper() -> Normaliser:
-    """Whisper's two normalisers, as the package whisper-normalizer has them.
+def whisper_normaliser() -> Normaliser:
+    """Return Whisper's normalisers of English and of other languages as one.
 
     Source: Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, appendix C.
 
@@ -38,7 +38,7 @@ def whisper() -> Normaliser:
         from whisper_normalizer.english import EnglishTextNormalizer
     except ImportError:
         raise MlmaError(
-            "Whisper's normaliser is not installed; pip install 'espnet-mlma[compare]', or take "
+            "Whisper's normaliser is not installed; pip install 'espnet-mlma[compare]', or use "
             "--normaliser ours"
         ) from None
     english, others = EnglishTextNormalizer(), BasicTextNormalizer()

@@ -1,4 +1,4 @@
-"""Is one system better than another on the same utterances, or could that be chance?"""
+"""Significance tests of two systems on the same utterances: bootstrap and MAPSSWE."""
 
 from __future__ import annotations
 
@@ -11,24 +11,21 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit  # scipy.stats takes far l
 
 RESAMPLES = 1000
 SEED = 0
-MIN_SPEAKERS = 6  # with fewer, the ends of the interval are rarer than one draw in RESAMPLES
-MIN_SEGMENTS = 10  # with fewer, their mean is far from normally distributed
-_BOUNDARY = 2  # words right in both systems that part two segments
-_DRAWN_AT_ONCE = 4_000_000  # speakers in the memory of the bootstrap
+MIN_SPEAKERS = 6  # below, the interval ends beyond one draw in RESAMPLES
+MIN_SEGMENTS = 10  # below, their mean is far from normally distributed
+_BOUNDARY = 2  # words right in both systems between two segments
+_DRAWN_AT_ONCE = 4_000_000  # speakers in a chunk, to bound memory
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """What resampling says of the difference of two error rates.
+    """Difference of two error rates with its bootstrap interval.
 
     Attributes:
-        difference: rate of the first system less that of the second, in points of per cent.
-        low, high: the 95 % interval.
-        p: two-sided.
-        is_most: no draw is on the other side of zero: p is the most that it can be, and the least
-            that so many speakers and draws can show.
-
-    Of fewer than `MIN_SPEAKERS` low, high and p are nan.
+        difference: first system's rate minus the second's, in percentage points.
+        low, high: 95 % interval; NaN with fewer than `MIN_SPEAKERS`.
+        p: two-sided; NaN with fewer than `MIN_SPEAKERS`.
+        is_most: no draw has the opposite sign; p is an upper bound.
     """
 
     difference: float
@@ -43,11 +40,10 @@ class Mapsswe:
     """The matched pairs sentence-segment word error test.
 
     Attributes:
-        segments: how many there are.
-        z: above 0 where the first system has more errors; infinite where all segments differ alike.
-        p: two-sided, by the normal distribution.
-
-    Of fewer than `MIN_SEGMENTS` both are nan.
+        segments: number of segments.
+        z: positive if the first system has more errors; infinite if all segments differ equally;
+            NaN with fewer than `MIN_SEGMENTS`.
+        p: two-sided, normal distribution; NaN with fewer than `MIN_SEGMENTS`.
     """
 
     segments: int
@@ -63,20 +59,20 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Bootstrap:
-    """Compare two error rates by drawing speakers, both systems' together, with replacement.
+    """Compare two error rates by resampling speakers, paired, with replacement.
 
-    What one speaker says has errors in common: drawn one by one, utterances of few speakers would
-    make a difference look surer than it is. So do plain percentiles of the draws of few speakers,
-    by which of ten speakers every tenth difference of equal systems has p below 0.05. They are
-    moved outwards, as far as Student's distribution is wider than the normal one.
+    Errors of one speaker are correlated, so resampling utterances would make a difference look too
+    certain. Plain percentile intervals are too narrow for few speakers: with ten, every tenth
+    difference of equal systems has p below 0.05. Expanded percentiles widen them by the ratio of
+    Student's to the normal distribution.
 
     Args:
         first: errors of the first system (utterance,).
         second: errors of the second on the same utterances (utterance,).
-        reference: reference tokens (utterance,), at least one in all.
+        reference: reference tokens (utterance,), at least one in total.
         speakers: of each utterance (utterance,).
-        resamples: how often as many speakers as there are get drawn.
-        seed: of the draw.
+        resamples: number of draws, each of as many speakers as there are.
+        seed: of the draws.
 
     Source: Bisani and Ney, Bootstrap estimates for confidence intervals in ASR performance
         evaluation, ICASSP 2004; expanded percentiles: Hesterberg, What teachers should know about
@@ -97,13 +93,13 @@ def bootstrap(
     for start in range(0, resamples, at_once):
         drawn = rng.integers(count, size=(min(at_once, resamples - start), count))
         spoken = tokens[drawn].sum(1)
-        # Draws of nothing but empty references have no rate; they say nothing either way.
+        # Draws with only empty references have no rate and are skipped.
         differences.append(100 * errors[drawn].sum(1)[spoken > 0] / spoken[spoken > 0])
     resampled = np.concatenate(differences)
     wider = math.sqrt(count / (count - 1))
     outside = ndtr(stdtrit(count - 1, 0.025) * wider)
-    # The sample itself counts as one draw: p is never 0 for want of draws. An end is the draw
-    # beyond which, that one counted, lie just too few: 0 is outside where p is below 0.05.
+    # The sample itself counts as one draw, so p is never 0. The ends are chosen so that 0 is
+    # outside the interval exactly if p is below 0.05.
     draws = len(resampled) + 1
     beyond = max(0, math.ceil(outside * draws) - 2)
     low, high = np.partition(resampled, [beyond, -1 - beyond])[[beyond, -1 - beyond]]
@@ -114,13 +110,12 @@ def bootstrap(
 
 
 def slots(alignment: Iterable[tuple[str | None, str | None]]) -> tuple[int, ...]:
-    """Where the errors are: (2 x words + 1,).
+    """Return error counts around and at each reference word: (2 x words + 1,).
 
-    An odd place is 1 where its reference word is wrong; an even one has the number of words that
-    were inserted before the next, or at the end.
+    Odd places are 1 if their reference word is wrong. Even places count the words inserted there.
 
     Args:
-        alignment: pairs of `score.align`.
+        alignment: see `score.align`.
     """
     places = [0]
     for spoken, recognised in alignment:
@@ -132,13 +127,13 @@ def slots(alignment: Iterable[tuple[str | None, str | None]]) -> tuple[int, ...]
 
 
 def segments(first: Sequence[int], second: Sequence[int]) -> list[tuple[int, int]]:
-    """Errors of both systems in each segment of an utterance that has some.
+    """List the errors of both systems in each segment of an utterance with errors.
 
-    Two words that both have right, with nothing inserted between them, part segments.
+    Segments are separated by two adjacent words that are right in both systems.
 
     Args:
         first: `slots` of the first system.
-        second: those of the second on the same reference.
+        second: `slots` of the second on the same reference.
     """
     found = []
     errors, right = (0, 0), 0
@@ -154,7 +149,7 @@ def segments(first: Sequence[int], second: Sequence[int]) -> list[tuple[int, int
 
 
 def mapsswe(pairs: Iterable[tuple[Sequence[int], Sequence[int]]]) -> Mapsswe:
-    """The test over utterances, as NIST's sc_stats does it.
+    """Run the test over utterances as NIST's sc_stats does.
 
     Args:
         pairs: `slots` of both systems, by utterance.

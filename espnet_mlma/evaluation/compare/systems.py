@@ -1,110 +1,91 @@
-"""Systems measured here: folders that decoding wrote, scored utterance by utterance."""
+"""Systems decoded here: folders of stage 12, scored by utterance."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
+from espnet_mlma.decode import fingerprint
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.evaluation.compare import normalisers, own
-from espnet_mlma.evaluation.compare.measure import FILE, Measured
-from espnet_mlma.evaluation.compare.own import Training, read_training
+from espnet_mlma.evaluation.compare.measured import FILE, Measured
+from espnet_mlma.evaluation.compare.normalisers import find_normaliser
 from espnet_mlma.evaluation.compare.published import Published, QuotedSystem, caveats_on
-from espnet_mlma.evaluation.compare.statistics import slots
-from espnet_mlma.evaluation.score.align import Errors, align, count_errors, count_pairs
+from espnet_mlma.evaluation.compare.training import (
+    TrainingData,
+    read_training_data,
+    training_caveats,
+)
 from espnet_mlma.evaluation.score.decoded import decoded_sets, find_dump
-from espnet_mlma.evaluation.score.join import characters, join
+from espnet_mlma.evaluation.score.utterances import ScoredUtterance, score_set
 
-# The two test sets of LibriSpeech, as `corpora.mixtures` names them.
+# The two test sets of LibriSpeech, as `data.mixtures` names them.
 _LIBRISPEECH = {"test_ls_en": "ls-clean", "test_lsother_en": "ls-other"}
-# ESPnet's and our recipe name a decoding folder by configuration and language model.
-_LANGUAGE_MODEL = re.compile(r"(^|_)(lm|\d*gram|ngram)(_|$)")
-
-
-@dataclass(frozen=True)
-class Scored:
-    """An utterance, by one normaliser.
-
-    Attributes:
-        lang, corpus, speaker: of it.
-        reference: what was said, normalised.
-        words, chars: errors.
-        slots: where the words' errors are; see `statistics.slots`.
-        missing: there is no hypothesis; all its words count as deleted.
-    """
-
-    lang: str
-    corpus: str
-    speaker: str
-    reference: str
-    words: Errors
-    chars: Errors
-    slots: tuple[int, ...]
-    missing: bool
 
 
 @dataclass(frozen=True)
 class System:
-    """A system measured here.
+    """A system decoded here.
 
     Attributes:
-        name: as the user calls it.
-        folder: what decoding wrote.
+        name: given by the user.
+        folder: written by decoding.
         utterances: by normaliser, then by test set and id.
-        measured: what decoding took, if that was measured.
-        training: what its experiment says of it.
-        published: the published system that this one is.
-        caveats: keys of caveats by corpus, `cv`, or language and corpus, `en/cv`; `all` are those
-            of everything.
+        decoding: contents of `decoding.yaml`, the same for all sets as far as compared; empty:
+            another program decoded.
+        measured: time and memory of decoding; None: not measured.
+        training: training data of its model.
+        published: the published system with the same model; None: there is none.
+        caveats: keys of caveats by corpus (`cv`), language and corpus (`en/cv`) or `all`.
     """
 
     name: str
     folder: Path
-    utterances: Mapping[str, Mapping[tuple[str, str], Scored]]
+    utterances: Mapping[str, Mapping[tuple[str, str], ScoredUtterance]]
+    decoding: Mapping[str, Any]
     measured: Measured | None
-    training: Training
+    training: TrainingData
     published: QuotedSystem | None
     caveats: Mapping[str, tuple[str, ...]]
 
     @property
     def parameters(self) -> int | None:
-        """How many, as measured or else as training logged it; None: not known here."""
-        return self.measured.parameters if self.measured else self.training.parameters
+        """Number of parameters; None: unknown here."""
+        return self.decoding.get("parameters")
 
     @property
     def training_hours(self) -> float | None:
-        """Of audio, as told when measuring or else of the training set; None: not known here."""
-        told = self.measured.training_hours if self.measured else None
-        return told or self.training.hours
+        """Hours of training audio, as given when measuring, else of the tables; None: unknown."""
+        given = self.measured.training_hours if self.measured else None
+        return given or self.training.hours
 
     def caveats_on(self, lang: str, corpus: str) -> tuple[str, ...]:
-        """Keys of the caveats that a figure of this system carries."""
+        """Return the caveat keys of a figure of this system."""
         return caveats_on(self.caveats, lang, corpus)
 
 
-def load(
+def load_system(
     name: str,
     folder: Path,
     dump: Path | None,
-    by: Sequence[str],
+    normalisers: Sequence[str],
     published: Published,
     chosen: Sequence[str] = (),
 ) -> System:
-    """Score a decoding folder.
+    """Read and score a decoding folder.
 
     Args:
-        name: as the user calls it; a key of a published system gives that one's caveats and size.
+        name: given by the user; the key of a published system adds its caveats and size.
         folder: `exp/<experiment>/<decoding>`, with a folder for each test set.
-        dump: `dump/raw`, the references; None: that of the recipe the folder is in.
-        by: normalisers, of `normalisers.NAMES`.
-        published: knows the systems of others.
-        chosen: names of test sets; empty: all that are decoded.
+        dump: references, `dump/raw`; None: that of the recipe that contains the folder.
+        normalisers: keys of `normalisers.NAMES`.
+        published: systems of others.
+        chosen: names of test sets; empty: all decoded ones.
 
     Raises:
-        MlmaError: a folder or file is missing, or they do not belong together.
+        MlmaError: a folder or file is missing, or references and hypotheses do not match.
     """
     if not folder.is_dir():
         what = "a file" if folder.exists() else "no such folder"
@@ -114,70 +95,46 @@ def load(
         )
     references = dump or find_dump(folder)
     sets = decoded_sets(folder, references, chosen)
-    utterances: dict[str, dict[tuple[str, str], Scored]] = {
+    utterances = {
         normaliser: {
-            (set_, id_): scored
-            for set_ in sets
-            for id_, scored in score(
-                references / set_, folder / set_ / "text", normaliser, _LIBRISPEECH.get(set_)
-            ).items()
+            (name_of_set, utterance.id): utterance
+            for name_of_set in sets
+            for utterance in _score(references, folder, name_of_set, normaliser)
         }
-        for normaliser in by
+        for normaliser in normalisers
     }
-    scored = utterances[by[0]].values()
+    scored = utterances[normalisers[0]].values()
     if not scored:
-        raise MlmaError(f"{folder}: its sets hold no utterance; run stages 3 and 12 again")
+        raise MlmaError(f"{folder}: its sets have no utterance; run stages 3 and 12 again")
+    decoding = fingerprint.read(folder / sets[0]) or {}
     measured = read_measured(folder, references)
-    known_as = published_system(name, measured, published)
-    caveats = dict(known_as.caveats) if known_as else {}
+    same = published_system(name, measured, published)
+    training = read_training_data(Path(measured.model) if measured else folder.resolve().parent)
+    has_lm = bool(decoding["language_model"]) if "language_model" in decoding else None
     places = {(one.lang, one.corpus) for one in scored}
-    training = read_training(Path(measured.model) if measured else folder.resolve().parent)
-    caveats = caveats or own.caveats(training, places, used_lm(folder, measured))
+    caveats = dict(same.caveats) if same else {}
+    caveats = caveats or training_caveats(training, places, has_lm)
     for place in {f"{one.lang}/{one.corpus}" for one in scored if one.missing}:
         caveats[place] = (*caveats.get(place, ()), "missing")
-    return System(name, folder, utterances, measured, training, known_as, caveats)
+    return System(name, folder, utterances, decoding, measured, training, same, caveats)
 
 
-def score(
-    data: Path, hypotheses: Path, normaliser: str, corpus: str | None = None
-) -> dict[str, Scored]:
-    """The utterances of a test set by id.
-
-    Args:
-        data: `dump/raw/<set>`.
-        hypotheses: the `text` that decoding wrote.
-        normaliser: of `normalisers.NAMES`.
-        corpus: in place of that of the utterances.
-
-    Raises:
-        MlmaError: a file is missing, or ids do not belong together.
-    """
-    found = {}
-    for utterance in join(data, hypotheses, normalisers.find(normaliser)):
-        reference, hypothesis = utterance.reference, utterance.hypothesis
-        alignment = align(reference.split(), hypothesis.split())
-        found[utterance.id] = Scored(
-            utterance.lang,
-            corpus or utterance.corpus,
-            utterance.speaker,
-            reference,
-            count_pairs(alignment),
-            count_errors(characters(reference), characters(hypothesis)),
-            slots(alignment),
-            utterance.missing,
-        )
-    return found
+def _score(dump: Path, folder: Path, name: str, normaliser: str) -> list[ScoredUtterance]:
+    """Score a set; the parts of LibriSpeech become corpora of their own."""
+    scored = score_set(dump / name, folder / name, find_normaliser(normaliser))
+    corpus = _LIBRISPEECH.get(name)
+    return [replace(utterance, corpus=corpus or utterance.corpus) for utterance in scored]
 
 
 def read_measured(folder: Path, dump: Path) -> Measured | None:
-    """What decoding took; None where that was not measured.
+    """Read `measured.json` of a decoding; None: it has none.
 
     Args:
-        folder: of the decoding.
-        dump: the references.
+        folder: the decoding.
+        dump: references.
 
     Raises:
-        MlmaError: the file holds something else, or is about other sets than are decoded.
+        MlmaError: the file has other contents, or other sets than the decoding.
     """
     path = folder / FILE
     if not path.is_file():
@@ -186,11 +143,11 @@ def read_measured(folder: Path, dump: Path) -> Measured | None:
         contents = json.loads(path.read_text(encoding="utf-8"))
         measured = Measured(**{field.name: contents[field.name] for field in fields(Measured)})
     except (ValueError, TypeError, KeyError) as error:
-        raise MlmaError(f"{path}: not what measuring writes ({error}); measure again") from None
+        raise MlmaError(f"{path}: not written by measuring ({error}); measure again") from None
     other = set(decoded_sets(folder, dump)) ^ set(measured.sets)
     if other:
         raise MlmaError(
-            f"{path}: is of {' '.join(measured.sets)}, which {min(other)} does not agree with; "
+            f"{path}: has sets {' '.join(measured.sets)}, but the folder differs in {min(other)}; "
             "measure again, into an empty folder"
         )
     return measured
@@ -199,27 +156,14 @@ def read_measured(folder: Path, dump: Path) -> Measured | None:
 def published_system(
     name: str, measured: Measured | None, published: Published
 ) -> QuotedSystem | None:
-    """The published system that one measured here is; None if it is none.
+    """Find the published system with the same model as one decoded here; None: there is none.
 
     Args:
-        name: the user's; a key of a published system.
-        measured: has the model's name, which is one of `models` of a published system.
-        published: knows the systems.
+        name: given by the user, perhaps a key of a published system.
+        measured: has the name of the model, which may be one of a published system's `models`.
+        published: the systems.
     """
-    # A hub id may be of a revision: user/name@revision.
+    # A hub id may have a revision: user/name@revision.
     model = measured.system.partition("@")[0].rpartition("/")[2] if measured else ""
     known = (s for s in published.systems.values() if name == s.key or model in s.models)
     return next(known, None)
-
-
-def used_lm(folder: Path, measured: Measured | None) -> bool | None:
-    """Whether a language model had a say in a decoding; None: another program decoded.
-
-    Args:
-        folder: of the decoding.
-        measured: of it, which is always a best path's; None: stage 12 may have decoded.
-    """
-    if measured:
-        return False
-    tag, is_recipe, _ = folder.resolve().name.partition("_asr_model_")
-    return bool(_LANGUAGE_MODEL.search(tag)) if is_recipe else None

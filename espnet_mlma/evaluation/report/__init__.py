@@ -1,1 +1,1 @@
-"""One HTML page about an experiment: what it gets wrong, and how it was trained."""
+"""One HTML page about an experiment: its errors and its training."""

@@ -1,4 +1,4 @@
-"""Sound inside the page."""
+"""Audio embedded in the page."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ import soundfile
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.decode.folder import locate, read_samples
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.evaluation.report.data import Spoken
+from espnet_mlma.evaluation.score.utterances import ScoredUtterance
 
-# Every browser plays MP3; Opus in Ogg came to Safari late. Half of libsndfile's scale of variable
-# rates is about 43 kbit/s of speech at 16 kHz.
+# All browsers play MP3; old versions of Safari do not play Opus in Ogg. A compression level of 0.5
+# is about 43 kbit/s for speech at 16 kHz.
 _MP3 = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE"}
 _COMPRESSION = 0.5
 
 
 @dataclass(frozen=True)
 class Clip:
-    """An utterance to listen to.
+    """Audio of an utterance.
 
     Attributes:
-        address: a `data:` URL; empty: there is none.
-        missing: why there is none; empty: there is one.
+        address: `data:` URL; empty: no audio.
+        missing: reason for no audio; empty: there is audio.
     """
 
     address: str = ""
     missing: str = ""
 
 
-def clips(spoken: Iterable[Spoken], dump: Path, limit: int) -> list[Clip]:
-    """Compress utterances while there is room.
+def read_clips(utterances: Iterable[ScoredUtterance], dump: Path, limit: int) -> list[Clip]:
+    """Compress the audio of utterances up to a limit.
 
     Args:
-        spoken: in order of importance.
-        dump: the folder of their data folders.
-        limit: bytes of all the addresses together.
+        utterances: in order of importance.
+        dump: contains their data folders.
+        limit: bytes of all addresses together.
     """
     found, room = [], limit
-    for one in spoken:
-        clip = read_clip(one, dump)
+    for utterance in utterances:
+        clip = read_clip(utterance, dump)
         if len(clip.address) > room:
             clip = Clip(missing="the page has no more room for audio; see --audio-mb")
         room -= len(clip.address)
@@ -52,12 +52,12 @@ def clips(spoken: Iterable[Spoken], dump: Path, limit: int) -> list[Clip]:
     return found
 
 
-def read_clip(spoken: Spoken, dump: Path) -> Clip:
-    """One utterance as MP3."""
-    if spoken.audio is None:
+def read_clip(utterance: ScoredUtterance, dump: Path) -> Clip:
+    """Compress the audio of an utterance as MP3."""
+    if utterance.audio is None:
         return Clip(missing="not in wav.scp")
     try:
-        samples = read_samples(locate(spoken.audio, dump))
+        samples = read_samples(locate(utterance.audio, dump))
     except MlmaError:
         return Clip(missing="its audio cannot be read")
     file = io.BytesIO()

@@ -1,23 +1,23 @@
-"""What is taken for what."""
+"""Confusions: substitutions, deletions and insertions by token."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from espnet_mlma.evaluation.report.data import Pairs
+from espnet_mlma.evaluation.score.align import Alignment
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often something was taken for something else.
+    """Number of times a token was recognised as another.
 
     Attributes:
         spoken: None: an insertion.
         recognised: None: a deletion.
-        count: how often.
-        of: how often `spoken` occurs, or for an insertion `recognised` among what was recognised.
+        count: of this confusion.
+        of: count of `spoken` in the references, or for an insertion of `recognised` in hypotheses.
     """
 
     spoken: str | None
@@ -28,13 +28,13 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Symbols against symbols.
+    """Confusion matrix.
 
     Attributes:
-        symbols: of the rows, which were said, and of the columns, which were recognised; the last,
-            None, is a row of insertions and a column of deletions.
-        counts: how often, a list for each row.
-        totals: how often each row's symbol was said; of None, how many were inserted.
+        symbols: of the rows (spoken) and columns (recognised); None, the last, is a row of
+            insertions and a column of deletions.
+        counts: a list for each row.
+        totals: count of each row's symbol in the references; for None, of insertions.
     """
 
     symbols: list[str | None]
@@ -46,10 +46,10 @@ class Confusions:
     """Counts over alignments.
 
     Args:
-        alignments: pairs of tokens, as `align` gives them.
+        alignments: see `score.align`.
     """
 
-    def __init__(self, alignments: Iterable[Pairs]):
+    def __init__(self, alignments: Iterable[Alignment]):
         self.pairs = Counter(pair for pairs in alignments for pair in pairs)
         self.spoken: Counter[str | None] = Counter()
         self.recognised: Counter[str | None] = Counter()
@@ -58,22 +58,22 @@ class Confusions:
             self.recognised[recognised] += count
 
     def substituted(self, most: int) -> list[Confusion]:
-        """The most frequent pairs of two different tokens."""
+        """List the most frequent substitutions."""
         return self._frequent(most, lambda spoken, recognised: spoken and recognised)
 
     def deleted(self, most: int) -> list[Confusion]:
-        """The tokens most often left out."""
+        """List the tokens deleted most often."""
         return self._frequent(most, lambda spoken, recognised: recognised is None)
 
     def inserted(self, most: int) -> list[Confusion]:
-        """The tokens most often written where nothing was said."""
+        """List the tokens inserted most often."""
         return self._frequent(most, lambda spoken, recognised: spoken is None)
 
     def matrix(self, most: int) -> Matrix:
-        """The tokens with most errors against each other.
+        """Return the confusion matrix of the tokens with most errors, in alphabetical order.
 
         Args:
-            most: how many tokens; they stand in the order of the alphabet.
+            most: maximum number of tokens.
         """
         errors: Counter[str] = Counter()
         for pair, count in self.pairs.items():
@@ -84,7 +84,9 @@ class Confusions:
         counts = [[self.pairs[row, column] for column in symbols] for row in symbols]
         return Matrix(symbols, counts, [self.spoken[row] for row in symbols])
 
-    def _frequent(self, most: int, wanted) -> list[Confusion]:
+    def _frequent(
+        self, most: int, wanted: Callable[[str | None, str | None], object]
+    ) -> list[Confusion]:
         found = [
             Confusion(
                 *pair, count, self.recognised[pair[1]] if pair[0] is None else self.spoken[pair[0]]

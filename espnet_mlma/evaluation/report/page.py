@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs no network and runs no script."""
+"""Reports as one HTML page."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
 from espnet_mlma.data.corpora.fleurs import TAG as FLEURS
+from espnet_mlma.evaluation import svg
 from espnet_mlma.evaluation.compare.table import CORPORA
-from espnet_mlma.evaluation.report import charts
-from espnet_mlma.evaluation.report.clips import Clip, clips
+from espnet_mlma.evaluation.pages import render_page
+from espnet_mlma.evaluation.report.clips import Clip, read_clips
 from espnet_mlma.evaluation.report.confusions import Confusions, Matrix
-from espnet_mlma.evaluation.report.data import Decoded, Pairs, Spoken
+from espnet_mlma.evaluation.report.data import ScoredDecoding
 from espnet_mlma.evaluation.report.groups import (
-    Group,
+    ErrorGroup,
     by_confidence,
     by_corpus,
     by_duration,
@@ -29,6 +28,8 @@ from espnet_mlma.evaluation.report.groups import (
     worst,
 )
 from espnet_mlma.evaluation.report.training import Curve, Epochs, curves
+from espnet_mlma.evaluation.score.align import Alignment, Errors
+from espnet_mlma.evaluation.score.utterances import ScoredUtterance
 from espnet_mlma.text import LANGUAGES
 from espnet_mlma.version import __version__
 
@@ -38,13 +39,13 @@ _MARKS = {"sub": "S", "del": "D", "ins": "I", "same": ""}
 
 
 @dataclass(frozen=True)
-class Page:
-    """A page, and what a user should know about it.
+class ReportPage:
+    """A page and its summary.
 
     Attributes:
-        html: the file's contents.
-        listed: how many of the worst utterances are in it.
-        silent: how many of those have no audio, by reason.
+        html: contents of the file.
+        listed: number of worst utterances in it.
+        silent: number of those without audio, by reason.
     """
 
     html: str
@@ -52,42 +53,36 @@ class Page:
     silent: dict[str, int]
 
 
-def render(decoded: Decoded, epochs: Epochs, number: int, audio_bytes: int) -> Page:
-    """Make the page.
+def render(decoded: ScoredDecoding, epochs: Epochs, number: int, audio_bytes: int) -> ReportPage:
+    """Render a report.
 
     Args:
-        decoded: what was recognised.
-        epochs: how training went.
-        number: of worst utterances at most.
-        audio_bytes: of embedded audio at most.
+        decoded: utterances of the test sets.
+        epochs: figures of training.
+        number: maximum of worst utterances.
+        audio_bytes: maximum of embedded audio.
     """
     spoken = decoded.utterances
     languages = by_language(spoken)
     listed = worst(spoken, number)
-    heard = clips(listed, decoded.dump, audio_bytes)
-    silent = Counter(clip.missing for clip in heard if clip.missing)
-    named = [one for one in spoken if one.utterance.corpus != FLEURS]
+    clips = read_clips(listed, decoded.dump, audio_bytes)
+    silent = Counter(clip.missing for clip in clips if clip.missing)
+    named = [one for one in spoken if one.corpus != FLEURS]
     speakers = by_speaker(named)
-    # Of a single word, a rate says nothing about who said it.
+    # The rate of a few words says nothing about a speaker.
     least = min(_LEAST_WORDS, max((of.words.reference for of in speakers), default=0))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"rate": rate, "number": thousands, "symbol": symbol, "marked": marked}
-    html = environment.get_template("page.html").render(
-        experiment=decoded.experiment.resolve().name,
+    html = render_page(
+        "report",
+        {"rate": rate, "number": thousands, "symbol": symbol, "marked": marked},
+        title=decoded.experiment.resolve().name,
         decoding=decoded.decoding,
         chosen=decoded.chosen,
         version=__version__,
-        meanings=meanings({one.utterance.corpus for one in spoken}),
+        meanings=meanings({one.corpus for one in spoken}),
         tables={lang: by_corpus(of) for lang, of in languages.items()},
         total=group("all utterances", spoken),
         mean=mean_rates([group(lang, of) for lang, of in languages.items()]),
-        worst=worst_by_language(listed, heard),
+        worst=worst_by_language(listed, clips),
         silent=silent,
         confusions={lang: confusions_of(of) for lang, of in languages.items()},
         matrix=Confusions(one.chars for one in spoken).matrix(_SYMBOLS),
@@ -99,31 +94,34 @@ def render(decoded: Decoded, epochs: Epochs, number: int, audio_bytes: int) -> P
         worst_speakers=[of for of in speakers if of.words.reference >= least][:_SPEAKERS],
         least_words=least,
         speaker_chart=speaker_chart(speakers),
-        curves=[(curve, charts.curve(curve), best(curve)) for curve in curves(epochs)],
+        curves=[
+            (curve, svg.line_chart(curve.name, curve.lines), best(curve))
+            for curve in curves(epochs)
+        ],
         widths=widths,
         highest=highest,
     )
-    return Page(html, len(listed), dict(silent))
+    return ReportPage(html, len(listed), dict(silent))
 
 
 def meanings(corpora: Collection[str]) -> str:
-    """What the short names of corpora stand for, as far as they are known."""
+    """Explain the short names of known corpora."""
     return "; ".join(f"{key} is {CORPORA[key][1]}" for key in sorted(corpora) if key in CORPORA)
 
 
 def worst_by_language(
-    listed: Sequence[Spoken], heard: Sequence[Clip]
-) -> dict[str, list[tuple[Spoken, Clip]]]:
-    """Utterances beside their sound, sorted out."""
-    pairs = list(zip(listed, heard, strict=True))
+    listed: Sequence[ScoredUtterance], clips: Sequence[Clip]
+) -> dict[str, list[tuple[ScoredUtterance, Clip]]]:
+    """Group utterances and their audio by language."""
+    pairs = list(zip(listed, clips, strict=True))
     return {
-        lang: [(one, clip) for one, clip in pairs if one.utterance.lang == lang]
+        lang: [(one, clip) for one, clip in pairs if one.lang == lang]
         for lang in by_language(listed)
     }
 
 
-def confusions_of(spoken: Sequence[Spoken]) -> dict[str, list]:
-    """The most frequent errors in one language."""
+def confusions_of(spoken: Sequence[ScoredUtterance]) -> dict[str, list]:
+    """List the most frequent confusions."""
     words = Confusions(one.words for one in spoken)
     return {
         "substituted": words.substituted(_CONFUSIONS),
@@ -133,8 +131,8 @@ def confusions_of(spoken: Sequence[Spoken]) -> dict[str, list]:
     }
 
 
-def mean_rates(languages: Sequence[Group]) -> tuple[float, float]:
-    """Word and character error rate averaged over languages; nan where none has a word."""
+def mean_rates(languages: Sequence[ErrorGroup]) -> tuple[float, float]:
+    """Average WER and CER over languages; NaN if no reference has a word."""
 
     def mean(rates: Sequence[float]) -> float:
         known = [value for value in rates if not math.isnan(value)]
@@ -143,18 +141,22 @@ def mean_rates(languages: Sequence[Group]) -> tuple[float, float]:
     return mean([of.words.rate for of in languages]), mean([of.chars.rate for of in languages])
 
 
-def speaker_chart(speakers: Sequence[Group]) -> Markup:
-    """The chart, languages in the order of the tables; empty where no word was said."""
+def speaker_chart(speakers: Sequence[ErrorGroup]) -> Markup:
+    """Plot the WER of speakers by language; empty if the references have no word."""
     known = [of for of in speakers if of.words.reference]
-    return (
-        charts.speakers(sorted(known, key=lambda of: LANGUAGES.index(of.lang)))
-        if known
-        else Markup("")
-    )
+    if not known:
+        return Markup("")
+    most_words = max(of.words.reference for of in known)
+    rows: dict[str, list[svg.Dot]] = {}
+    for of in sorted(known, key=lambda of: LANGUAGES.index(of.lang)):
+        title = f"{of.name}: {of.words.rate:.1f} % of {of.words.reference} words"
+        dot = svg.Dot(of.words.rate, of.words.reference / most_words, title)
+        rows.setdefault(of.lang, []).append(dot)
+    return svg.weighted_dots(list(rows.items()), "word error rate, %")
 
 
 def best(curve: Curve) -> str:
-    """Where validation was best, in words."""
+    """Describe the best epoch in validation."""
     line = curve.lines.get("valid")
     if not line:
         return ""
@@ -163,17 +165,17 @@ def best(curve: Curve) -> str:
     return f"{word} in validation: {value:.3g} after epoch {epoch}"
 
 
-def highest(groups: Sequence[Group]) -> float:
-    """The highest word error rate, that bars are drawn to the scale of."""
+def highest(groups: Sequence[ErrorGroup]) -> float:
+    """Return the highest WER, the scale of bars."""
     return max((of.words.rate for of in groups if of.words.reference), default=0) or 1.0
 
 
-def widths(of: Group, scale: float) -> list[tuple[str, float]]:
-    """Kinds of error and how wide each is in a bar, in per cent.
+def widths(of: ErrorGroup, scale: float) -> list[tuple[str, float]]:
+    """List kinds of error with their width in a bar in per cent.
 
     Args:
         of: the group.
-        scale: the word error rate, in per cent, that fills a bar.
+        scale: WER in per cent that fills a bar.
     """
     errors = of.words
     counts = {"sub": errors.sub, "del": errors.del_, "ins": errors.ins}
@@ -186,34 +188,34 @@ def widths(of: Group, scale: float) -> list[tuple[str, float]]:
 
 
 def heat(matrix: Matrix, row: int, column: int) -> float:
-    """How strongly a cell is coloured, 0 to 1: its share of the row's errors, by square root."""
+    """Return a cell's colour strength, 0 to 1: the square root of its share of the row's errors."""
     wrong = sum(count for place, count in enumerate(matrix.counts[row]) if place != row)
     return round(math.sqrt(matrix.counts[row][column] / max(1, wrong)), 2)
 
 
-def marked(pairs: Pairs) -> list[tuple[str, str, str, str]]:
-    """Kind of each pair, its mark, and both texts."""
+def marked(alignment: Alignment) -> list[tuple[str, str, str, str]]:
+    """List the kind of each pair, its letter and both texts."""
     found = []
-    for said, recognised in pairs:
-        if said == recognised:
+    for spoken, recognised in alignment:
+        if spoken == recognised:
             kind = "same"
         else:
-            kind = "ins" if said is None else "del" if recognised is None else "sub"
-        found.append((kind, _MARKS[kind], said or "", recognised or ""))
+            kind = "ins" if spoken is None else "del" if recognised is None else "sub"
+        found.append((kind, _MARKS[kind], spoken or "", recognised or ""))
     return found
 
 
-def rate(value: object) -> str:
-    """A rate, or that of errors, for people."""
+def rate(value: float | Errors) -> str:
+    """Format a rate, or the rate of errors."""
     number = value if isinstance(value, float) else error_rate(value)
     return f"{number:.1f}" if math.isfinite(number) else "-"
 
 
 def thousands(value: float) -> str:
-    """A whole number for people."""
+    """Format a number with separators of thousands."""
     return f"{value:,.0f}"
 
 
 def symbol(text: str) -> str:
-    """A word, or a character that can be seen."""
+    """Make a space visible."""
     return "space" if text == "<space>" else text

@@ -1,7 +1,7 @@
-"""How training went, from ESPnet's logs.
+"""Training curves from ESPnet's logs.
 
-The logs hold every epoch's figures as text; the reporter's state is inside `checkpoint.pth`, which
-is as large as the model, its optimiser and its scheduler, and may have been removed.
+The logs have the figures of all epochs. So has the reporter's state in `checkpoint.pth`, but that
+is as large as model, optimiser and scheduler together and may have been removed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from pathlib import Path
 _EPOCH = re.compile(r" (\d+)epoch results: (.*)")
 _PART = re.compile(r"\[(\w+)\] ([^\[]*)")
 _VALUE = re.compile(r"(\w+)=(-?\d[\d.]*(?:e[+-]?\d+)?)(?=,|\s*$)")
-# Of all that ESPnet reports, what tells how well it learns. The learning rate is not among it: the
-# log has three decimals of it.
+# Figures worth a chart, in order. The learning rate is left out; the log rounds it to 3 decimals.
 _NAMES = {
     "loss": "Loss",
     "cer_ctc": "Character error rate of the best path, %",
@@ -29,7 +28,7 @@ _OF_LAYER = {
     "cer_interctc_layer": "Character error rate, %, after block",
     "acc_language_layer": "Accuracy of the language, %, after block",
 }
-_SHARES = ("cer", "wer", "acc")  # beginnings of what ESPnet reports as shares of 1
+_SHARES = ("cer", "wer", "acc")  # prefixes of figures that ESPnet reports as fractions
 
 Epochs = dict[int, dict[str, dict[str, float]]]
 
@@ -39,9 +38,9 @@ class Curve:
     """A figure over the epochs.
 
     Attributes:
-        name: for people.
-        rises: it gets better upwards.
-        lines: for `train` and `valid`, pairs of epoch and value.
+        name: for display.
+        rises: higher is better.
+        lines: by `train` and `valid`: epochs and values.
     """
 
     name: str
@@ -50,16 +49,15 @@ class Curve:
 
     @property
     def epochs(self) -> list[int]:
-        """Those that any of the lines has."""
+        """Epochs of all lines, ascending."""
         return sorted({epoch for line in self.lines.values() for epoch, _ in line})
 
 
 def read_epochs(experiment: Path) -> Epochs:
-    """Figures by epoch, by `train` or `valid`, by name; empty without a log.
+    """Read figures by epoch, then `train` or `valid`, then name; empty without a log.
 
     Args:
-        experiment: holds `train.log`, and `train.1.log` and so on, older ones, where ESPnet's
-            launcher began a new log.
+        experiment: has `train.log`, and `train.1.log` and so on if ESPnet's launcher rotated logs.
     """
     older = [path for path in experiment.glob("train.*.log") if path.suffixes[0][1:].isdigit()]
     older.sort(key=lambda path: -int(path.suffixes[0][1:]))
@@ -76,7 +74,7 @@ def _add(epochs: Epochs, lines: Iterable[str]) -> None:
         match = _EPOCH.search(line)
         if match:
             number = int(match[1])
-            # Training that began again at an earlier epoch takes back what came after.
+            # Training that resumes from an earlier epoch overrides later ones.
             for later in [epoch for epoch in epochs if epoch > number]:
                 del epochs[later]
             epochs[number] = {
@@ -86,7 +84,7 @@ def _add(epochs: Epochs, lines: Iterable[str]) -> None:
 
 
 def curves(epochs: Epochs) -> list[Curve]:
-    """The figures worth a chart: loss, error rates, and the parts of the loss where it has some."""
+    """List the curves to plot: loss, error rates, and parts of the loss that differ from it."""
     keys = {key for parts in epochs.values() for values in parts.values() for key in values}
     of_loss = sorted(key for key in keys if key.startswith("loss_") and key != "loss_scale")
     of_layer = sorted(key for key in keys if key.rstrip("0123456789") in _OF_LAYER)

@@ -1,5 +1,1 @@
-"""Keyed scoring: word, character and token error rates, by sclite or counted as sclite does."""
-
-from espnet_mlma.evaluation.score.align import Errors, align, count_errors
-
-__all__ = ["Errors", "align", "count_errors"]
+"""Word, character and token error rates by utterance id, counted by sclite or as sclite counts."""

@@ -10,32 +10,37 @@ from espnet_mlma.arguments import ArgumentParser
 from espnet_mlma.decode import fingerprint
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.evaluation.score.align import Errors, total_errors
-from espnet_mlma.evaluation.score.join import Tokenise, Utterance, characters, join, tokeniser
-from espnet_mlma.evaluation.score.report import Row, section, write_results
-from espnet_mlma.evaluation.score.result import Pair, find_sclite, score
+from espnet_mlma.evaluation.score.result import ResultLine, find_sclite, write_result
+from espnet_mlma.evaluation.score.table import ResultRow, section, write_results
+from espnet_mlma.evaluation.score.utterances import ScoredUtterance, score_set, tokeniser
+
+_UNITS = {"wer": "words", "cer": "chars", "ter": "tokens"}
 
 
 def main() -> None:
     """Score the sets named on the command line."""
     parser = ArgumentParser(prog="python -m espnet_mlma.evaluation.score", description=__doc__)
-    parser.add_argument("--dump", type=Path, required=True, help="dump/raw: the references")
+    parser.add_argument("--dump", type=Path, required=True, help="references: dump/raw")
     parser.add_argument("--decode_dir", type=Path, required=True, help="EXPERIMENT/INFERENCE_TAG")
-    parser.add_argument("--sets", required=True, help="test sets, parted by spaces")
+    parser.add_argument("--sets", required=True, help="test sets, separated by spaces")
     parser.add_argument("--token_type", choices=("bpe", "char"), required=True)
-    parser.add_argument("--bpemodel", type=Path, help="with --token_type bpe")
+    parser.add_argument("--bpemodel", type=Path, help="sentencepiece model for --token_type bpe")
     args = parser.parse_args()
     sets = args.sets.split()
     if not sets:
         raise MlmaError("--sets names no set; give the test sets that stage 12 decoded")
     fingerprint.check_alike(args.decode_dir, sets, args.dump)
     fingerprint.check_newest(args.decode_dir, sets)
-    units = {"wer": str.split, "cer": characters, "ter": tokeniser(args.token_type, args.bpemodel)}
+    tokenise = tokeniser(args.token_type, args.bpemodel)
     sclite = find_sclite()
-    joined = {name: join(args.dump / name, args.decode_dir / name / "text") for name in sets}
-    rows: list[Row] = []
-    for name, utterances in joined.items():
-        rows += score_set(name, utterances, units, args.decode_dir / name, sclite)
-    scorer = "NIST sclite" if sclite else "our own, with the weights and the choices of NIST sclite"
+    scored = {
+        name: list(score_set(args.dump / name, args.decode_dir / name, tokenise=tokenise))
+        for name in sets
+    }
+    rows: list[ResultRow] = []
+    for name, utterances in scored.items():
+        rows += write_set(utterances, args.decode_dir / name, sclite)
+    scorer = "NIST sclite" if sclite else "our own, with the weights and tie-breaking of sclite"
     checkpoint = (fingerprint.read(args.decode_dir / sets[0]) or {}).get("checkpoint")
     text = section(rows, args.decode_dir.name, scorer, checkpoint)
     results = write_results(args.decode_dir, text)
@@ -43,21 +48,15 @@ def main() -> None:
     print(f"wrote {results}")
 
 
-def score_set(
-    name: str,
-    utterances: Sequence[Utterance],
-    units: Mapping[str, Tokenise],
-    folder: Path,
-    sclite: Path | None,
-) -> list[Row]:
-    """Write `score_{wer,cer,ter}` of one set; one row per language and corpus in it.
+def write_set(
+    utterances: Sequence[ScoredUtterance], folder: Path, sclite: Path | None
+) -> list[ResultRow]:
+    """Write `score_{wer,cer,ter}` of one set; return a row per language and corpus.
 
     Args:
-        name: of the set.
-        utterances: all of the set.
-        units: how to cut a text, for wer, cer and ter.
+        utterances: all of the set, with `tokens`.
         folder: where the set was decoded.
-        sclite: the program, or None to count here.
+        sclite: the program; None: count here.
 
     Raises:
         MlmaError: the set is empty, or sclite fails.
@@ -66,41 +65,40 @@ def score_set(
         raise MlmaError(f"{folder.name}: the set has no utterance; run stage 3 again")
     missing = [utterance.id for utterance in utterances if utterance.missing]
     if missing:
-        print(f"{name}: {len(missing)} of {len(utterances)} without hypothesis, {missing[0]} first")
-    errors: dict[str, dict[str, Errors]] = {}
-    for unit, tokenise in units.items():
-        pairs = [
-            Pair(u.id, u.speaker, tokenise(u.reference), tokenise(u.hypothesis)) for u in utterances
-        ]
-        errors[unit] = score(pairs, folder / f"score_{unit}", sclite)
+        print(
+            f"{folder.name}: {len(missing)} of {len(utterances)} without hypothesis, "
+            f"the first is {missing[0]}"
+        )
+    errors = {
+        attribute: write_result(
+            [ResultLine(u.id, u.speaker, getattr(u, attribute)) for u in utterances],
+            folder / f"score_{unit}",
+            sclite,
+        )
+        for unit, attribute in _UNITS.items()
+    }
 
-    def kind(utterance: Utterance) -> tuple[str, str]:
+    def kind(utterance: ScoredUtterance) -> tuple[str, str]:
         return utterance.lang, utterance.corpus
 
-    return [
-        _row(name, list(group), errors) for _, group in groupby(sorted(utterances, key=kind), kind)
-    ]
+    return [_row(list(group), errors) for _, group in groupby(sorted(utterances, key=kind), kind)]
 
 
 def _row(
-    name: str, utterances: Sequence[Utterance], errors: Mapping[str, Mapping[str, Errors]]
-) -> Row:
-    words, chars, tokens = (
-        total_errors(errors[unit][utterance.id] for utterance in utterances)
-        for unit in ("wer", "cer", "ter")
-    )
-    first, missing = utterances[0], sum(utterance.missing for utterance in utterances)
-    has_languages = all(u.heard is not None for u in utterances)
-    return Row(
+    utterances: Sequence[ScoredUtterance], errors: Mapping[str, Mapping[str, Errors]]
+) -> ResultRow:
+    first = utterances[0]
+    has_languages = all(u.recognised_lang is not None for u in utterances)
+    return ResultRow(
         lang=first.lang,
         corpus=first.corpus,
-        test_set=name,
+        test_set=first.test_set,
         sentences=len(utterances),
-        missing=missing,
-        words=words,
-        chars=chars,
-        tokens=tokens,
-        languages=sum(u.heard == u.lang for u in utterances) if has_languages else None,
+        missing=sum(utterance.missing for utterance in utterances),
+        right_languages=sum(u.recognised_lang == u.lang for u in utterances)
+        if has_languages
+        else None,
+        **{unit: total_errors(of[u.id] for u in utterances) for unit, of in errors.items()},
     )
 
 

@@ -11,29 +11,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.evaluation.score.align import Errors, align, count_pairs, total_errors
+from espnet_mlma.evaluation.score.align import Alignment, Errors, count_alignment, total_errors
 from espnet_mlma.files import replace_folder
 
 _SCORES = re.compile(r"^id: \((.+)\)\nScores: \(#C #S #D #I\) (\d+) (\d+) (\d+) (\d+)$", re.M)
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One utterance as it is scored."""
+class ResultLine:
+    """An utterance in one unit: words, characters or tokens."""
 
     id: str
     speaker: str
-    reference: Sequence[str]
-    hypothesis: Sequence[str]
+    alignment: Alignment
 
     @property
     def key(self) -> str:
-        """The name in trn files, by which sclite sorts out the speakers."""
+        """The name in trn files; sclite takes the speaker from its beginning."""
         return f"{self.speaker}-{self.id}"
+
+    @property
+    def reference(self) -> list[str]:
+        """Spoken tokens."""
+        return [spoken for spoken, _ in self.alignment if spoken is not None]
+
+    @property
+    def hypothesis(self) -> list[str]:
+        """Recognised tokens."""
+        return [recognised for _, recognised in self.alignment if recognised is not None]
 
 
 def find_sclite() -> Path | None:
-    """sclite on PATH, under SCTK_ROOT, or where Debian's sctk puts it."""
+    """Find sclite on PATH, under SCTK_ROOT, or where Debian's sctk installs it."""
     root = os.environ.get("SCTK_ROOT")
     places = [f"{root}/bin", root] if root else []
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *places, "/usr/lib/sctk/bin"])
@@ -41,57 +50,65 @@ def find_sclite() -> Path | None:
     return Path(found).absolute() if found else None
 
 
-def score(pairs: Sequence[Pair], folder: Path, sclite: Path | None) -> dict[str, Errors]:
-    """Write `ref.trn`, `hyp.trn` and `result.txt`, and count errors by utterance id.
+def write_result(
+    lines: Sequence[ResultLine], folder: Path, sclite: Path | None
+) -> dict[str, Errors]:
+    """Write `ref.trn`, `hyp.trn` and `result.txt`; return errors by utterance id.
 
     Args:
-        pairs: utterances; reference and hypothesis already belong together.
-        folder: replaced as a whole once all three files are there.
-        sclite: the program, or None to count here.
+        lines: the utterances of a set.
+        folder: replaced as a whole once all three files exist.
+        sclite: the program, whose counts are returned; None: count here.
 
     Raises:
-        MlmaError: sclite fails, or its report does not hold exactly these utterances.
+        MlmaError: sclite fails, or its report does not have exactly these utterances.
     """
-    scores: dict[str, Errors] = {}
+    errors = {line.id: count_alignment(line.alignment) for line in lines}
 
     def fill(new: Path) -> None:
-        _write_trn(new / "ref.trn", {pair.key: pair.reference for pair in pairs})
-        _write_trn(new / "hyp.trn", {pair.key: pair.hypothesis for pair in pairs})
-        report = _run_sclite(sclite, new) if sclite else report_text(pairs)
+        _write_trn(new / "ref.trn", {line.key: line.reference for line in lines})
+        _write_trn(new / "hyp.trn", {line.key: line.hypothesis for line in lines})
+        report = _run_sclite(sclite, new) if sclite else report_text(lines, errors)
         (new / "result.txt").write_text(report, encoding="utf-8")
-        counted = read_scores(report)
-        for pair in pairs:
-            errors = counted.get(pair.key)
-            if errors is None or errors.reference != len(pair.reference):
-                raise MlmaError(f"{folder}: {pair.id} is not scored by {sclite or 'this program'}")
-            scores[pair.id] = errors
+        if sclite is None:
+            return
+        by_sclite = read_scores(report)
+        for line in lines:
+            counts = by_sclite.get(line.key)
+            if counts is None or counts.reference != errors[line.id].reference:
+                raise MlmaError(f"{folder}: {line.id} is not in the report of {sclite}")
+            errors[line.id] = counts
 
     replace_folder(folder, fill)
-    return scores
+    return errors
 
 
 def read_scores(report: str) -> dict[str, Errors]:
-    """Errors by trn id from the text of a result.txt."""
+    """Read errors by trn id from the text of a result.txt."""
     return {key: Errors(*map(int, counts)) for key, *counts in _SCORES.findall(report)}
 
 
-def report_text(pairs: Sequence[Pair]) -> str:
-    """A result.txt with what sclite's has: rates and counts by speaker, then every alignment."""
-    aligned = {pair.key: align(pair.reference, pair.hypothesis) for pair in pairs}
-    errors = {key: count_pairs(alignment) for key, alignment in aligned.items()}
+def report_text(lines: Sequence[ResultLine], errors: Mapping[str, Errors]) -> str:
+    """Format a result.txt as sclite does: rates and counts by speaker, then all alignments.
+
+    Args:
+        lines: the utterances.
+        errors: by utterance id.
+    """
+    lines = sorted(lines, key=lambda line: line.key)
     by_speaker: dict[str, list[Errors]] = {}
-    for pair in sorted(pairs, key=lambda pair: pair.key):
-        by_speaker.setdefault(pair.speaker, []).append(errors[pair.key])
-    lines = [*_table(by_speaker, rates=True), "", *_table(by_speaker, rates=False), ""]
-    for key in sorted(aligned):
-        counts = errors[key]
-        lines += [
-            f"id: ({key})",
+    for line in lines:
+        by_speaker.setdefault(line.speaker, []).append(errors[line.id])
+    text = [*_table(by_speaker, rates=True), "", *_table(by_speaker, rates=False), ""]
+    for line in lines:
+        counts = errors[line.id]
+        text += [
+            f"id: ({line.key})",
             f"Scores: (#C #S #D #I) {counts.correct} {counts.sub} {counts.del_} {counts.ins}",
-            *_alignment_lines(aligned[key]),
+            *_alignment_lines(line.alignment),
             "",
         ]
-    return "\n".join(lines)
+    return "\n".join(text)
 
 
 def _write_trn(path: Path, lines: Mapping[str, Sequence[str]]) -> None:
@@ -100,7 +117,7 @@ def _write_trn(path: Path, lines: Mapping[str, Sequence[str]]) -> None:
 
 
 def _run_sclite(sclite: Path, folder: Path) -> str:
-    # -s: the normaliser has settled the case; without it sclite folds the case of ASCII only
+    # -s: the normaliser has set the case; without it sclite folds the case of ASCII only
     options = ["-e", "utf-8", "-s", "-i", "rm", "-o", "all", "stdout"]
     files = ["-r", "ref.trn", "trn", "-h", "hyp.trn", "trn"]
     done = subprocess.run([sclite, *files, *options], cwd=folder, capture_output=True, check=False)
@@ -137,14 +154,14 @@ def _row(speaker: str, counts: Sequence[Errors], rates: bool) -> str:
     return f"| {speaker} | {len(counts):6d} {errors.reference:6d} |{''.join(values)} |"
 
 
-def _alignment_lines(pairs: Sequence[tuple[str | None, str | None]]) -> list[str]:
-    """REF, HYP and Eval lines; errors stand in capitals, a missing token is a row of stars."""
+def _alignment_lines(pairs: Alignment) -> list[str]:
+    """Format REF, HYP and Eval lines; errors are in capitals, a missing token is stars."""
     rows: list[list[str]] = [["REF: "], ["HYP: "], ["Eval:"]]
     for spoken, recognised in pairs:
         same = spoken == recognised
         mark = " " if same else "I" if spoken is None else "D" if recognised is None else "S"
         shown = [text if same or text is None else text.upper() for text in (spoken, recognised)]
-        width = max(len(text or "") for text in shown)  # in capitals a word with ß is longer
+        width = max(len(text or "") for text in shown)  # "ß" becomes "SS"
         for row, text in zip(rows, (*shown, mark), strict=True):
             row.append(("*" * width if text is None else text).ljust(width))
     return [" ".join(row).rstrip() for row in rows]

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from babble import babble
 from huggingface_hub import constants
 
 from espnet_mlma.decode import load
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.evaluation.compare import measure
-from espnet_mlma.evaluation.compare.measure import Windowed, language_of, tell
+from espnet_mlma.evaluation.compare.measure import WindowedRecogniser, language_of, with_language
 from espnet_mlma.evaluation.compare.published import load as load_published
-from espnet_mlma.evaluation.compare.systems import load as load_system
+from espnet_mlma.evaluation.compare.systems import load_system
 from espnet_mlma.evaluation.compare.table import cost_grid
 from espnet_mlma.loading import checkpoint
 
@@ -86,7 +87,8 @@ def test_from_a_model_to_scores(monkeypatch, request, data, tmp_path, model):
     network, _ = checkpoint.build(folder)
     assert (found["system"], found["model"]) == (folder.name, str(folder))
     assert found["sets"] == list(SETS)
-    assert found["parameters"] == sum(p.numel() for p in network.parameters())
+    decoding = yaml.safe_load((out / "test_it" / "decoding.yaml").read_text())
+    assert decoding["parameters"] == sum(p.numel() for p in network.parameters())
     assert found["audio_seconds"] == pytest.approx(1 + 2.5 + 0.7 + 31)
     assert found["rtf"] == pytest.approx(found["seconds"] / found["audio_seconds"])
     assert found["seconds"] > 0 and found["peak_bytes"] > 10e6
@@ -103,10 +105,10 @@ def test_a_set_is_decoded_in_its_language(monkeypatch, data, tmp_path, s2t_exper
     start(monkeypatch, data, s2t_experiment, tmp_path, *(("--language", asked) if asked else ()))
     texts, scores = column(tmp_path, "text"), column(tmp_path, "score")
     for language, durations in SETS.values():
-        said = load(s2t_experiment, device="cpu", language=asked or language)
+        known = load(s2t_experiment, device="cpu", language=asked or language)
         unknown = load(s2t_experiment, device="cpu")
         for number, seconds in enumerate(durations):
-            expected, key = said.transcribe(noise(seconds)), f"{language}_s-{number}"
+            expected, key = known.transcribe(noise(seconds)), f"{language}_s-{number}"
             assert texts[key] == expected.text
             assert float(scores[key]) == pytest.approx(expected.score, abs=2e-3)
             other = unknown.transcribe(noise(seconds)).score
@@ -114,17 +116,17 @@ def test_a_set_is_decoded_in_its_language(monkeypatch, data, tmp_path, s2t_exper
 
 
 def test_short_utterances_count_as_windows(s2t_experiment, monkeypatch):
-    told = tell(load(s2t_experiment, device="cpu", batch_seconds=60), "it")
-    assert isinstance(told, Windowed)
-    encode, sizes = told.recogniser.acoustic.emissions, []
+    windowed = with_language(load(s2t_experiment, device="cpu", batch_seconds=60), "it")
+    assert isinstance(windowed, WindowedRecogniser)
+    encode, sizes = windowed.recogniser.acoustic.emissions, []
 
     def counted(utterances):
         sizes.append(len(utterances))
         return encode(utterances)
 
-    monkeypatch.setattr(told.recogniser.acoustic, "emissions", counted)
+    monkeypatch.setattr(windowed.recogniser.acoustic, "emissions", counted)
     durations = (1, 0.5, 1.5, 1, 2)
-    found = told.transcribe_batch([noise(s) for s in durations])
+    found = windowed.transcribe_batch([noise(s) for s in durations])
     assert sizes == [2, 2, 1]
     assert [transcript.duration for transcript in found] == list(durations)
 
@@ -143,13 +145,13 @@ def test_models_of_one_run_are_compared(data, tmp_path, experiment, s2t_experime
     published = load_published()
     systems = [load_system(name, out / name, data, ["ours"], published) for name in names]
     assert all(system.caveats_on("it", "noise") == ("no-lm",) for system in systems)
-    assert "They were measured" not in cost_grid(systems).note
+    assert "different runs" not in cost_grid(systems).note
     again = replace(systems[0].measured, run="later")
     assert "in different runs" in cost_grid([replace(systems[0], measured=again), systems[1]]).note
 
 
-def test_models_and_figures_that_do_not_go_together(monkeypatch, capsys, data, tmp_path):
-    with pytest.raises(MlmaError, match="two models are called 'a'; give NAME=MODEL"):
+def test_wrong_models_and_figures_are_errors(monkeypatch, capsys, data, tmp_path):
+    with pytest.raises(MlmaError, match="two models have the name 'a'; give NAME=MODEL"):
         start(monkeypatch, data, "x", tmp_path / "a", "--model", "a=y")
     with pytest.raises(SystemExit):
         start(monkeypatch, data, "x", tmp_path / "a", "--training_hours", "1", "2")
@@ -167,7 +169,7 @@ def test_a_set_of_two_languages_has_none(tmp_path):
     assert language_of(tmp_path) is None
 
 
-def test_what_is_wrong_is_said_before_decoding(monkeypatch, data, tmp_path, s2t_experiment):
+def test_errors_come_before_decoding(monkeypatch, data, tmp_path, s2t_experiment):
     out, again = tmp_path / "out", ["--data", *[str(data / "test_it")] * 2]
     with pytest.raises(MlmaError, match="no language <pol>"):
         start(monkeypatch, data, s2t_experiment, out, "--language", "pl")
@@ -203,7 +205,7 @@ def test_a_run_that_fails_leaves_no_old_figures(monkeypatch, data, tmp_path, exp
     assert not list(out.glob("*/text"))  # nor texts of a model beside those of another
 
 
-def test_a_place_that_cannot_be_taken_is_named_before_decoding(
+def test_an_output_folder_in_use_is_an_error_before_decoding(
     monkeypatch, data, tmp_path, experiment
 ):
     start(monkeypatch, data, experiment, tmp_path / "a", "--data", str(data / "test_it"))
@@ -219,7 +221,7 @@ def test_a_place_that_cannot_be_taken_is_named_before_decoding(
         start(monkeypatch, data, experiment, tmp_path / "b")
 
 
-def test_weights_that_are_nowhere_are_one_line(monkeypatch, capsys, data, tmp_path):
+def test_missing_weights_are_one_line(monkeypatch, capsys, data, tmp_path):
     """As OWSM-CTC's, where there is no network."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

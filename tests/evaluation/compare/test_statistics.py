@@ -6,18 +6,18 @@ import subprocess
 import numpy as np
 import pytest
 
-from espnet_mlma.evaluation.compare.comparison import Pair as Compared
+from espnet_mlma.evaluation.compare.comparison import SystemPair
 from espnet_mlma.evaluation.compare.statistics import Bootstrap, bootstrap, mapsswe, segments, slots
 from espnet_mlma.evaluation.compare.table import pairs_grid
 from espnet_mlma.evaluation.score.align import align
-from espnet_mlma.evaluation.score.result import Pair, find_sclite, score
+from espnet_mlma.evaluation.score.result import ResultLine, find_sclite, write_result
 
 
 def speakers(count: int) -> list[str]:
     return [f"s{number}" for number in range(count)]
 
 
-def test_the_same_errors_everywhere_leave_no_doubt():
+def test_equal_differences_of_all_speakers_are_certain():
     found = bootstrap([2] * 50, [1] * 50, [10] * 50, speakers(50))
     assert (found.difference, found.low, found.high) == (10, 10, 10)
     assert 0 < found.p < 0.005 and found.is_most
@@ -32,7 +32,7 @@ def test_the_least_that_p_can_be_is_printed_as_a_bound():
         for p, is_most in ((0.013, True), (0.013, False), (1e-5, True))
     )
     for test, text in ((bound, "≤0.013"), (plain, "0.013"), (tiny, "<0.001")):
-        pair = Compared("a", "b", "ours", "en", "cv", 9, 9, 2, 1, test, test, mapsswe([]), ())
+        pair = SystemPair("a", "b", "ours", "en", "cv", 9, 9, 2, 1, test, test, mapsswe([]), ())
         (row,) = pairs_grid(("a", "b", "ours"), [pair]).rows
         assert [cell.text for cell in row].count(text) == 2
 
@@ -53,15 +53,15 @@ def test_the_interval_is_that_of_the_normal_distribution_for_many_speakers():
 
 def test_the_draw_is_of_speakers_and_the_same_each_time():
     first, second = [9, 0, 0, 1, 2, 3], [0, 1, 0, 0, 2, 0]
-    tokens, said = [10, 20, 30, 40, 20, 10], speakers(6)
-    found = bootstrap(first, second, tokens, said)
-    assert found == bootstrap(first, second, tokens, said)
-    assert found != bootstrap(first, second, tokens, said, seed=1)
+    tokens, spoken = [10, 20, 30, 40, 20, 10], speakers(6)
+    found = bootstrap(first, second, tokens, spoken)
+    assert found == bootstrap(first, second, tokens, spoken)
+    assert found != bootstrap(first, second, tokens, spoken, seed=1)
     # A speaker's utterances are drawn together, in whatever order they come.
     apart = [4, 0, 5, 0, 1, 2, 3], [0, 1, 0, 0, 0, 2, 0], [5, 20, 5, 30, 40, 20, 10]
     assert bootstrap(*apart, "abacdef") == bootstrap(first, second, tokens, "abcdef")
     # Exchanging the systems turns the interval round.
-    turned = bootstrap(second, first, tokens, said)
+    turned = bootstrap(second, first, tokens, spoken)
     assert (turned.low, turned.high, turned.p) == pytest.approx((-found.high, -found.low, found.p))
 
 
@@ -81,13 +81,13 @@ def test_few_speakers_are_no_more_certain_for_saying_much(count):
     assert 5 <= outside <= 25
 
 
-def test_draws_of_nothing_said_are_left_out():
+def test_draws_with_only_empty_references_are_skipped():
     found = bootstrap([1, 3, 0, 0, 0, 0], [0] * 6, [10, 0, 0, 0, 0, 0], "abcdef")
     assert found.difference == 40
     assert math.isfinite(found.low) and found.low == pytest.approx(10)
 
 
-def test_five_speakers_say_nothing_about_others():
+def test_five_speakers_are_too_few():
     found = bootstrap([2, 1] * 5, [0, 1] * 5, [6, 4] * 5, "abcdeabcde")
     assert found.difference == 20
     assert all(map(math.isnan, (found.low, found.high, found.p)))
@@ -104,16 +104,16 @@ def test_slots_say_where_the_errors_are():
     assert words("", "x y") == (2,)
 
 
-def test_two_words_that_both_have_right_part_segments():
-    said = "a b c d e f g h"
-    first, second = words(said, "x b c d e f g x"), words(said, "a b c d e f g h")
+def test_two_words_right_in_both_systems_separate_segments():
+    spoken = "a b c d e f g h"
+    first, second = words(spoken, "x b c d e f g x"), words(spoken, "a b c d e f g h")
     assert segments(first, second) == [(1, 0), (1, 0)]
     # One word right in between does not, nor two of which one system has one wrong.
-    assert segments(words(said, "x b x d e f g h"), second) == [(2, 0)]
-    assert segments(words(said, "x b c x e f g h"), words(said, "a x c d e f g h")) == [(2, 1)]
+    assert segments(words(spoken, "x b x d e f g h"), second) == [(2, 0)]
+    assert segments(words(spoken, "x b c x e f g h"), words(spoken, "a x c d e f g h")) == [(2, 1)]
     # Nor do two with an insertion between them.
-    assert segments(words(said, "x b i c x e f g h"), second) == [(3, 0)]
-    assert segments(words(said, f"{said} i"), second) == [(1, 0)]
+    assert segments(words(spoken, "x b i c x e f g h"), second) == [(3, 0)]
+    assert segments(words(spoken, f"{spoken} i"), second) == [(1, 0)]
     assert segments(second, second) == []
 
 
@@ -130,15 +130,15 @@ def test_the_test_of_equal_or_alike_systems():
 
 
 def corrupted(text: list[str], vocabulary: list[str], rate: float, rng: random.Random) -> list[str]:
-    heard = []
+    recognised = []
     for word in text:
         kind = rng.random()
         if kind < rate / 3:
             continue
-        heard.append(rng.choice(vocabulary) if kind < 2 * rate / 3 else word)
+        recognised.append(rng.choice(vocabulary) if kind < 2 * rate / 3 else word)
         if kind > 1 - rate / 3:
-            heard.append(rng.choice(vocabulary))
-    return heard
+            recognised.append(rng.choice(vocabulary))
+    return recognised
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -148,18 +148,18 @@ def test_nists_program_finds_the_same(tmp_path, seed):
         pytest.skip("NIST's sclite and sc_stats are not installed")
     rng = random.Random(seed)
     vocabulary = [f"w{n}" for n in range(rng.choice([3, 6, 20]))]
-    said = [[rng.choice(vocabulary) for _ in range(rng.randint(1, 25))] for _ in range(40)]
+    spoken = [[rng.choice(vocabulary) for _ in range(rng.randint(1, 25))] for _ in range(40)]
     systems = {
-        name: [corrupted(text, vocabulary, rate, rng) for text in said]
+        name: [corrupted(text, vocabulary, rate, rng) for text in spoken]
         for name, rate in (("one", 0.15), ("two", 0.25))
     }
     aligned = ""
-    for name, heard in systems.items():
-        pairs = [
-            Pair(f"u{n}", f"s{n % 3}", *texts)
-            for n, texts in enumerate(zip(said, heard, strict=True))
+    for name, recognised in systems.items():
+        lines = [
+            ResultLine(f"u{n}", f"s{n % 3}", align(*texts))
+            for n, texts in enumerate(zip(spoken, recognised, strict=True))
         ]
-        score(pairs, tmp_path / name, sclite)
+        write_result(lines, tmp_path / name, sclite)
         files = ["-r", "ref.trn", "trn", "-h", "hyp.trn", "trn", name]
         options = ["-i", "rm", "-s", "-o", "sgml", "stdout"]
         done = subprocess.run(
@@ -172,7 +172,7 @@ def test_nists_program_finds_the_same(tmp_path, seed):
     expected = re.search(r"# segs: (\d+).*\(Z Stat: +([-\d.]+)\)", report)
     found = mapsswe(
         (slots(align(text, one)), slots(align(text, two)))
-        for text, one, two in zip(said, *systems.values(), strict=True)
+        for text, one, two in zip(spoken, *systems.values(), strict=True)
     )
     assert found.segments == int(expected[1])
     assert found.z == pytest.approx(float(expected[2]), abs=6e-4)

@@ -2,23 +2,27 @@ from espnet_mlma.evaluation.report.confusions import Confusion, Confusions
 from espnet_mlma.evaluation.report.page import heat
 
 
-def test_words_are_counted_by_kind(spoken):
-    heard = [spoken("the cat", "a cat"), spoken("the cat sat", "a cat"), spoken("the", "the uh")]
-    found = Confusions(one.words for one in heard)
+def test_words_are_counted_by_kind(scored):
+    utterances = [
+        scored("the cat", "a cat"),
+        scored("the cat sat", "a cat"),
+        scored("the", "the uh"),
+    ]
+    found = Confusions(one.words for one in utterances)
     assert found.substituted(10) == [Confusion("the", "a", 2, 3)]
     assert found.deleted(10) == [Confusion("sat", None, 1, 1)]
     assert found.inserted(10) == [Confusion(None, "uh", 1, 1)]
 
 
-def test_the_most_frequent_come_first_and_no_more_than_asked(spoken):
-    heard = [spoken("b", "x"), spoken("a", "x"), spoken("c", "x"), spoken("c", "x")]
-    found = Confusions(one.words for one in heard).substituted(2)
+def test_the_most_frequent_come_first_and_no_more_than_asked(scored):
+    utterances = [scored("b", "x"), scored("a", "x"), scored("c", "x"), scored("c", "x")]
+    found = Confusions(one.words for one in utterances).substituted(2)
     assert [(one.spoken, one.count) for one in found] == [("c", 2), ("a", 1)]
 
 
-def test_the_matrix_holds_every_error_of_its_symbols(spoken):
-    heard = [spoken("bad", "bat"), spoken("bad", "ad"), spoken("a", "ay"), spoken("a b", "ab")]
-    matrix = Confusions(one.chars for one in heard).matrix(16)
+def test_the_matrix_has_every_error_of_its_symbols(scored):
+    utterances = [scored("bad", "bat"), scored("bad", "ad"), scored("a", "ay"), scored("a b", "ab")]
+    matrix = Confusions(one.chars for one in utterances).matrix(16)
     assert matrix.symbols == ["<space>", "b", "d", "t", "y", None]
 
     def cell(spoken, recognised):
@@ -31,5 +35,5 @@ def test_the_matrix_holds_every_error_of_its_symbols(spoken):
     assert heat(matrix, row, column) == 1
 
 
-def test_without_an_error_the_matrix_has_no_symbol(spoken):
-    assert Confusions([spoken("a", "a").chars]).matrix(16).symbols == [None]
+def test_without_an_error_the_matrix_has_no_symbol(scored):
+    assert Confusions([scored("a", "a").chars]).matrix(16).symbols == [None]

@@ -36,12 +36,12 @@ def test_an_epoch_that_only_validation_has_is_one(tmp_path):
     assert loss.epochs == [1, 2]
 
 
-def test_parts_of_the_loss_have_a_curve_where_they_are_not_the_whole(tmp_path):
+def test_parts_of_the_loss_have_a_curve_if_they_differ_from_it(tmp_path):
     (tmp_path / "train.log").write_text(epoch(1, 9, 8, "loss_cr=1.250, "))
     assert [curve.name for curve in curves(read_epochs(tmp_path))][2:] == ["loss_cr"]
 
 
-def test_languages_and_lower_blocks_have_curves_with_names(tmp_path):
+def test_languages_and_lower_blocks_have_named_curves(tmp_path):
     line = epoch(1, 9, 8).replace("cer=nan", "acc_language=0.5, acc_language_layer6=0.75")
     again = epoch(2, 9, 8).replace("cer=nan", "acc_language=0.6, cer_interctc_layer12=0.125")
     (tmp_path / "train.log").write_text(line + again)
@@ -53,13 +53,13 @@ def test_languages_and_lower_blocks_have_curves_with_names(tmp_path):
     assert layer.lines == {"valid": [(2, 12.5)]} and best(layer).startswith("lowest")
 
 
-def test_a_log_that_goes_on_takes_back_what_is_trained_again(tmp_path):
+def test_a_resumed_log_overrides_epochs_trained_again(tmp_path):
     lines = [epoch(1, 9, 9), epoch(2, 8, 8), epoch(3, 7, 7), epoch(2, 6, 6)]
     (tmp_path / "train.log").write_text("".join(lines))
     assert curves(read_epochs(tmp_path))[0].lines["train"] == [(1, 9), (2, 6)]
 
 
-def test_older_logs_come_before(tmp_path):
+def test_rotated_logs_come_first(tmp_path):
     (tmp_path / "train.2.log").write_text(epoch(1, 9, 9))
     (tmp_path / "train.1.log").write_text(epoch(2, 8, 8) + epoch(3, 7, 7))
     (tmp_path / "train.log").write_text(epoch(3, 6, 6))

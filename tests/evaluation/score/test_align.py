@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espnet_mlma.evaluation.score import Errors, align, count_errors
+from espnet_mlma.evaluation.score.align import Errors, align, count_errors
 
 # What sclite 2.10 (-e utf-8 -s -i rm) counted: random word strings with accents, empty sides, ties.
 GOLDEN = Path(__file__).with_name("sclite_counts.tsv")
@@ -14,7 +14,7 @@ GOLDEN = Path(__file__).with_name("sclite_counts.tsv")
 words = st.lists(st.sampled_from(["a", "è", "œuf", "l'été", "straße"]), max_size=12)
 
 
-def test_counts_are_those_that_sclite_gave():
+def test_counts_are_those_of_sclite():
     with GOLDEN.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
     assert len(rows) == 248

@@ -5,8 +5,14 @@ from pathlib import Path
 import pytest
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.evaluation.score.align import Errors, count_errors
-from espnet_mlma.evaluation.score.result import Pair, find_sclite, read_scores, report_text, score
+from espnet_mlma.evaluation.score.align import Errors, align, count_alignment
+from espnet_mlma.evaluation.score.result import (
+    ResultLine,
+    find_sclite,
+    read_scores,
+    report_text,
+    write_result,
+)
 
 WORDS = [
     "città",
@@ -25,7 +31,7 @@ WORDS = [
 ]
 
 
-def pairs(count: int, longest: int) -> list[Pair]:
+def lines(count: int, longest: int) -> list[ResultLine]:
     rng = random.Random(count)
 
     def side(vocabulary: list[str]) -> list[str]:
@@ -35,8 +41,13 @@ def pairs(count: int, longest: int) -> list[Pair]:
     for number in range(count):
         speaker = f"mini_de_{rng.choice(['Alex', 'f2', 'm3'])}"
         vocabulary = WORDS[: rng.choice([2, 3, 6, len(WORDS)])]
-        made.append(Pair(f"{speaker}-U{number:04d}", speaker, side(vocabulary), side(vocabulary)))
+        alignment = align(side(vocabulary), side(vocabulary))
+        made.append(ResultLine(f"{speaker}-U{number:04d}", speaker, alignment))
     return made
+
+
+def line(id_: str, speaker: str, reference: str, hypothesis: str) -> ResultLine:
+    return ResultLine(id_, speaker, align(reference.split(), hypothesis.split()))
 
 
 @pytest.fixture
@@ -49,9 +60,9 @@ def sclite() -> Path:
 
 @pytest.mark.parametrize(("count", "longest"), [(1500, 10), (20, 300)])
 def test_both_scorers_count_the_same(tmp_path, sclite, count, longest):
-    utterances = pairs(count, longest)
-    by_sclite = score(utterances, tmp_path / "sclite", sclite)
-    ours = score(utterances, tmp_path / "ours", None)
+    utterances = lines(count, longest)
+    by_sclite = write_result(utterances, tmp_path / "sclite", sclite)
+    ours = write_result(utterances, tmp_path / "ours", None)
     assert ours == by_sclite
     for name in ("ref.trn", "hyp.trn"):
         assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "sclite" / name).read_bytes()
@@ -68,11 +79,11 @@ def summary(result: Path) -> list[list[str]]:
 
 def test_own_report_has_the_lines_that_are_grepped_for(tmp_path):
     utterances = [
-        Pair("mini_de_a-1", "mini_de_a", ["schöne", "straße"], ["schöne", "strasse", "hier"]),
-        Pair("mini_de_b-1", "mini_de_b", ["ja"], []),
-        Pair("mini_de_b-2", "mini_de_b", [], []),
+        line("mini_de_a-1", "mini_de_a", "schöne straße", "schöne strasse hier"),
+        line("mini_de_b-1", "mini_de_b", "ja", ""),
+        line("mini_de_b-2", "mini_de_b", "", ""),
     ]
-    scores = score(utterances, tmp_path / "score_wer", None)
+    scores = write_result(utterances, tmp_path / "score_wer", None)
     assert scores == {
         "mini_de_a-1": Errors(correct=1, sub=1, ins=1),
         "mini_de_b-1": Errors(del_=1),
@@ -93,20 +104,21 @@ def test_own_report_has_the_lines_that_are_grepped_for(tmp_path):
 
 
 def test_words_that_capitals_make_longer_stay_in_their_columns():
-    text = report_text([Pair("a-1", "a", ["groß", "ist"], ["nein", "ist"])])
+    text = report_text([line("a-1", "a", "groß ist", "nein ist")], {"a-1": Errors(1, 1)})
     assert "REF:  GROSS ist\nHYP:  NEIN  ist\nEval: S" in text
 
 
 def test_a_report_is_read_by_utterance():
-    utterances = pairs(50, 8)
-    assert read_scores(report_text(utterances)) == {
-        pair.key: count_errors(pair.reference, pair.hypothesis) for pair in utterances
+    utterances = lines(50, 8)
+    errors = {line.id: count_alignment(line.alignment) for line in utterances}
+    assert read_scores(report_text(utterances, errors)) == {
+        line.key: errors[line.id] for line in utterances
     }
 
 
 def test_scoring_again_replaces_the_folder(tmp_path):
-    score(pairs(5, 4), tmp_path / "score_wer", None)
-    score(pairs(3, 4), tmp_path / "score_wer", None)
+    write_result(lines(5, 4), tmp_path / "score_wer", None)
+    write_result(lines(3, 4), tmp_path / "score_wer", None)
     assert len((tmp_path / "score_wer" / "ref.trn").read_text().splitlines()) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["score_wer"]
 
@@ -120,14 +132,17 @@ def program(path: Path, script: str) -> Path:
 
 @pytest.mark.parametrize(
     ("script", "message"),
-    [("echo no memory >&2; exit 3", "no memory"), ("echo nothing of use", "mini_de_.* not scored")],
+    [
+        ("echo no memory >&2; exit 3", "no memory"),
+        ("echo nothing", "mini_de_.* not in the report"),
+    ],
 )
 def test_a_failing_scorer_is_an_error_and_leaves_the_old_result(tmp_path, script, message):
     folder = tmp_path / "score_wer"
-    score(pairs(5, 4), folder, None)
+    write_result(lines(5, 4), folder, None)
     before = (folder / "result.txt").read_bytes()
     with pytest.raises(MlmaError, match=message):
-        score(pairs(4, 4), folder, program(tmp_path / "bad", script))
+        write_result(lines(4, 4), folder, program(tmp_path / "bad", script))
     assert (folder / "result.txt").read_bytes() == before
 
 

@@ -17,19 +17,15 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was counted on some utterances of a test set.
+class ResultRow:
+    """A row of the table: counts on the utterances of one language and corpus.
 
-    Args:
-        lang: their language.
-        corpus: their corpus.
-        test_set: the set they come from; empty for a sum.
-        sentences: how many there are.
-        missing: how many of them have no hypothesis.
-        words: errors in words.
-        chars: errors in characters.
-        tokens: errors in the tokens of the model.
-        languages: how many were taken for their language; None: not known.
+    Attributes:
+        lang, corpus, test_set: of the utterances; no set for a sum.
+        sentences: number of utterances.
+        missing: how many have no hypothesis.
+        words, chars, tokens: errors.
+        right_languages: utterances whose language was recognised; None: decoding wrote none.
     """
 
     lang: str
@@ -40,13 +36,13 @@ class Row:
     words: Errors
     chars: Errors
     tokens: Errors
-    languages: int | None = None
+    right_languages: int | None = None
 
 
-def add(rows: Sequence[Row], lang: str, corpus: str) -> Row:
-    """The micro average: one row with the counts of all."""
-    languages = [row.languages for row in rows]
-    return Row(
+def micro_average(rows: Sequence[ResultRow], lang: str, corpus: str) -> ResultRow:
+    """Add up the counts of rows."""
+    languages = [row.right_languages for row in rows]
+    return ResultRow(
         lang,
         corpus,
         "",
@@ -55,18 +51,18 @@ def add(rows: Sequence[Row], lang: str, corpus: str) -> Row:
         total_errors(row.words for row in rows),
         total_errors(row.chars for row in rows),
         total_errors(row.tokens for row in rows),
-        None if None in languages else sum(languages),
+        None if None in languages else sum(filter(None, languages)),
     )
 
 
-def section(rows: Sequence[Row], tag: str, scorer: str, checkpoint: str | None = None) -> str:
-    """The Markdown of one decoding.
+def section(rows: Sequence[ResultRow], tag: str, scorer: str, checkpoint: str | None = None) -> str:
+    """Format one decoding in Markdown.
 
     Args:
         rows: one per language and corpus.
-        tag: name of the decoding folder; ESPnet writes configuration and model into it.
-        scorer: what counted the errors.
-        checkpoint: its digest; None: not known.
+        tag: name of the decoding folder, which ESPnet makes of configuration and model.
+        scorer: program that counted the errors.
+        checkpoint: digest; None: unknown.
     """
     config, _, model = tag.partition("_asr_model_")
     languages = [lang for lang in LANGUAGES if any(row.lang == lang for row in rows)]
@@ -86,28 +82,31 @@ def section(rows: Sequence[Row], tag: str, scorer: str, checkpoint: str | None =
     for lang in languages:
         own = sorted((row for row in rows if row.lang == lang), key=lambda row: row.test_set)
         lines += [_cells(row) for row in own]
-        micro.append(add(own, lang, "all"))
+        micro.append(micro_average(own, lang, "all"))
         if len(own) > 1:
             lines.append(_cells(micro[-1]))
-    total = add(micro, "all", "micro average")
+    total = micro_average(micro, "all", "micro average")
     lines += [_cells(total), _macro(micro)]
-    if total.languages is not None:
+    if total.right_languages is not None:
         shares = (
-            f"{row.lang} {100 * row.languages / row.sentences:.1f}" for row in (*micro, total)
+            f"{row.lang} {100 * row.right_languages / row.sentences:.1f}" for row in (*micro, total)
         )
-        lines += ["", f"Utterances taken for their language, per cent: {', '.join(shares)}."]
+        lines += [
+            "",
+            f"Utterances with the right language (%): {', '.join(shares)}.",
+        ]
     return "\n".join(lines) + "\n"
 
 
 def write_results(decode_dir: Path, text: str) -> Path:
-    """Put one decoding's section beside its sets and gather the experiment's RESULTS.md.
+    """Write one decoding's RESULTS.md, then the experiment's, which has those of all decodings.
 
     Args:
         decode_dir: `<experiment>/<inference tag>`.
         text: the section.
 
     Returns:
-        The path of the experiment's file.
+        Path of the experiment's file.
     """
     write(decode_dir / "RESULTS.md", text)
     experiment = decode_dir.resolve().parent
@@ -116,14 +115,14 @@ def write_results(decode_dir: Path, text: str) -> Path:
     return experiment / "RESULTS.md"
 
 
-def _cells(row: Row) -> str:
+def _cells(row: ResultRow) -> str:
     rates = [_rate(errors.rate) for errors in (row.words, row.chars, row.tokens)]
     words = row.words
     counts = [row.sentences, words.reference, words.sub, words.del_, words.ins, row.missing]
     return f"| {' | '.join([row.lang, row.corpus, row.test_set, *rates, *map(str, counts)])} |"
 
 
-def _macro(languages: Sequence[Row]) -> str:
+def _macro(languages: Sequence[ResultRow]) -> str:
     rates = []
     for kind in ("words", "chars", "tokens"):
         known = [r for row in languages if not math.isnan(r := getattr(row, kind).rate)]
