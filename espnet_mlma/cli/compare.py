@@ -93,11 +93,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output:
         refuse_inputs([arguments.output], inputs_of(arguments))
 
-    from espnet_mlma.evaluation.compare import published as quoted
     from espnet_mlma.evaluation.compare.comparison import compare
+    from espnet_mlma.evaluation.compare.published import load_published
     from espnet_mlma.evaluation.compare.systems import load_system
 
-    published = quoted.load()
+    published = load_published()
     chosen = {("all",): tuple(published.systems), ("none",): ()}
     figures = published.choose(chosen.get(quotes, quotes))
     by = NORMALISERS[arguments.normaliser]

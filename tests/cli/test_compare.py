@@ -542,14 +542,14 @@ def test_a_published_system_that_is_asked_for_in_vain_is_named(mlma, recipe):
         (["a=b", "a=c"], 2, "two systems have one name"),
         (["a=nowhere"], 1, "nowhere: no such folder; give one that stage 12 wrote, or decode"),
         (["--format", "md", "-o", "x.html"], 2, "x.html and --format md: give one of both"),
-        (["--published", "none,mlma"], 1, "no published system is 'none'"),
+        (["--published", "none,mlma"], 1, "no published system has the name 'none'"),
         (["--published", ""], 2, "--published is empty"),
         (["--sets", "test_cv_en"], 2, "--sets is for decoding folders"),
         (["--sets", ","], 2, "',' names no test set"),
         (["-o", "a.md", "-o", "b.html"], 2, "argument -o: given twice; run the command once for"),
         (["-o", "/"], 2, "-o / is a folder; name a file"),
         (["-o", "x.pdf"], 2, "x.pdf ends as none of .md, .json, .html; give --format"),
-        (["--published", "nobody"], 1, "no published system is 'nobody'"),
+        (["--published", "nobody"], 1, "no published system has the name 'nobody'"),
     ],
 )
 def test_wrong_usage_is_one_line(mlma, arguments, code, message):

@@ -1,4 +1,4 @@
-"""Figures that others published, each with its source; `published.yaml` holds them."""
+"""Published figures with their sources, read from `published.yaml`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from espnet_mlma.files import read_yaml
 from espnet_mlma.numbers import is_positive
 
 FILE = Path(__file__).with_name("published.yaml")
-# The first is a cell of the tables by language; the others are listed by themselves.
+# The first is in the tables by language, the others in a table of their own.
 METRICS = {
     "wer": "WER (%)",
     "mean_wer": "mean WER (%)",
     "long_form_wer": "WER of long recordings (%)",
-    "language_accuracy": "language named rightly (%)",
+    "language_accuracy": "right language (%)",
     "rtfx": "seconds of audio per second",
     "relative_speed": "speed, Whisper large-v3 = 1",
 }
 SECOND_HAND = "second-hand"  # the caveat that `second_hand: true` stands for
-ALL, ANY = "all", "any"  # languages or corpora: together; a corpus that is not named
+ALL, ANY = "all", "any"  # sum over languages or corpora; corpus does not apply
 
 _SYSTEM = {"name", "parameters", "training_hours", "source", "caveats", "models"}
 _FIGURES = {"system", "source", "metric", "second_hand", "caveats", "values"}
@@ -30,17 +30,15 @@ _FIGURES = {"system", "source", "metric", "second_hand", "caveats", "values"}
 
 @dataclass(frozen=True)
 class QuotedSystem:
-    """A system of others.
+    """A published system.
 
     Attributes:
-        key: how `--published` names it.
-        name: as it is printed.
-        parameters: how many; None: the sources do not say.
-        training_hours: of audio; None: the sources do not say.
-        source: key of where these two are from; None without them.
-        caveats: keys of caveats by corpus, `cv`, or language and corpus, `en/cv`; `all` are those
-            of everything.
-        models: last parts of the ids that its weights have on the hub.
+        key: its name in `--published`.
+        name: its name in tables.
+        parameters, training_hours: None: not published.
+        source: key of the source of these two; None without them.
+        caveats: keys of caveats by corpus (`cv`), language and corpus (`en/cv`) or `all`.
+        models: last parts of the hub ids of its weights.
     """
 
     key: str
@@ -54,17 +52,16 @@ class QuotedSystem:
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that was published.
+    """A published number.
 
     Attributes:
-        system: key of the system.
-        source: key of the source.
-        metric: of `METRICS`.
-        lang: the language, or `all`.
-        corpus: the corpus, or `any` where that does not apply.
+        system, source: keys.
+        metric: key of `METRICS`.
+        lang: a language, or `all`.
+        corpus: a corpus, or `any` if that does not apply.
         value: in the unit of the metric.
-        second_hand: the source did not measure it, or was not read itself.
-        caveats: keys, those of the system and of second hand among them.
+        second_hand: the source quotes it, or was itself read in a quotation.
+        caveats: keys, including those of the system.
     """
 
     system: str
@@ -79,13 +76,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Published:
-    """The contents of `published.yaml`.
+    """Contents of `published.yaml`, in the order of the file.
 
     Attributes:
-        caveats: texts by key.
-        sources: texts by key.
-        systems: by key, in the order of the file.
-        figures: in the order of the file.
+        caveats, sources: texts by key.
+        systems: by key.
+        figures: all figures.
     """
 
     caveats: Mapping[str, str]
@@ -94,49 +90,49 @@ class Published:
     figures: tuple[Figure, ...]
 
     def choose(self, names: Collection[str]) -> tuple[Figure, ...]:
-        """The figures of some systems.
+        """Return the figures of some systems.
 
         Args:
-            names: keys of systems, or their beginnings up to a hyphen, such as `owsm`.
+            names: keys of systems, or prefixes up to a hyphen, such as `owsm`.
 
         Raises:
-            MlmaError: a name is that of no system.
+            MlmaError: no system has the name.
         """
         chosen = set()
         for name in names:
             matching = {k for k in self.systems if f"{k}-".startswith((f"{name}-", f"{name}."))}
             if not matching:
                 raise MlmaError(
-                    f"no published system is {name!r}; there are {', '.join(self.systems)}, or "
-                    "`all` or `none` alone"
+                    f"no published system has the name {name!r}; choose from "
+                    f"{', '.join(self.systems)}, or only `all` or `none`"
                 )
             chosen |= matching
         return tuple(figure for figure in self.figures if figure.system in chosen)
 
 
 def caveats_on(caveats: Mapping[str, tuple[str, ...]], lang: str, corpus: str) -> tuple[str, ...]:
-    """Keys of the caveats of a system that a figure carries, each once.
+    """Return the caveat keys of a figure.
 
     Args:
-        caveats: of the system, by corpus, language and corpus, or `all`.
+        caveats: keys of the system's caveats by corpus, language and corpus, or `all`.
         lang, corpus: of the figure.
     """
     places = (ALL, corpus, f"{lang}/{corpus}")
     return tuple(dict.fromkeys(key for place in places for key in caveats.get(place, ())))
 
 
-def load(path: Path = FILE) -> Published:
+def load_published(path: Path = FILE) -> Published:
     """Read and check published figures.
 
     Args:
-        path: a file as `published.yaml`, whose first lines describe it.
+        path: a file with the format described in `published.yaml`.
 
     Raises:
-        MlmaError: it cannot be read, or an entry is wrong, such as a figure without a source.
+        MlmaError: the file cannot be read, or an entry is wrong, such as a figure without source.
     """
-    contents = read_yaml(path, "mend it")
+    contents = read_yaml(path, "correct it")
     if set(contents) != {"caveats", "sources", "systems", "figures"}:
-        raise MlmaError(f"{path}: needs caveats, sources, systems and figures, and nothing else")
+        raise MlmaError(f"{path}: needs exactly the keys caveats, sources, systems, figures")
     caveats, sources = contents["caveats"], contents["sources"]
     if SECOND_HAND not in caveats:
         raise MlmaError(f"{path}: caveats: {SECOND_HAND} is missing; add its text")
@@ -152,21 +148,21 @@ def load(path: Path = FILE) -> Published:
 
 @dataclass(frozen=True)
 class Checker:
-    """Turns entries of a file into figures, or says what is wrong with them."""
+    """Check the entries of a file and turn them into systems and figures."""
 
     path: Path
     known_caveats: Mapping[str, str]
     known_sources: Mapping[str, str]
 
     def fail(self, entry: str, what: str) -> MlmaError:
-        """The error for an entry."""
+        """Make the error of an entry."""
         return MlmaError(f"{self.path}: {entry}: {what}")
 
     def system(self, key: str, entry: dict[str, Any]) -> QuotedSystem:
-        """A system.
+        """Read a system.
 
         Raises:
-            MlmaError: a key is unknown, or numbers stand without a source.
+            MlmaError: a key is unknown, or numbers have no source.
         """
         where = f"systems: {key}"
         self._check_keys(where, entry, _SYSTEM, required={"name"})
@@ -191,23 +187,25 @@ class Checker:
     def figures(
         self, number: int, entry: dict[str, Any], systems: Mapping[str, QuotedSystem]
     ) -> Iterator[Figure]:
-        """The figures of an entry.
+        """Yield the figures of an entry.
 
         Args:
             number: of the entry, from 1.
-            entry: as it stands in the file.
-            systems: those of the file.
+            entry: contents of the entry.
+            systems: of the file.
 
         Raises:
-            MlmaError: a key is unknown, the source is missing, a value is no number.
+            MlmaError: a key is unknown, the source is missing, or a value is no number.
         """
         where = f"figures, entry {number} ({entry.get('system', 'no system')})"
         self._check_source(where, entry)
         self._check_keys(where, entry, _FIGURES, required={"system", "metric", "values"})
         if entry["system"] not in systems:
-            raise self.fail(where, "this system is not under systems; add it there")
+            raise self.fail(where, "not in systems; add it there")
         if entry["metric"] not in METRICS:
-            raise self.fail(where, f"metric {entry['metric']!r}; there are {' '.join(METRICS)}")
+            raise self.fail(
+                where, f"unknown metric {entry['metric']!r}; use one of {' '.join(METRICS)}"
+            )
         second_hand = entry.get("second_hand", False)
         own = self._caveats(where, entry.get("caveats", ()))
         own += (SECOND_HAND,) if second_hand else ()
@@ -228,9 +226,7 @@ class Checker:
     def _check_keys(self, where: str, entry: dict[str, Any], known: set[str], required: set[str]):
         unknown = sorted(entry.keys() - known)
         if unknown:
-            raise self.fail(
-                where, f"{unknown[0]!r} is unknown; there are {' '.join(sorted(known))}"
-            )
+            raise self.fail(where, f"unknown key {unknown[0]!r}; use {' '.join(sorted(known))}")
         missing = sorted(required - entry.keys())
         if missing:
             raise self.fail(where, f"{missing[0]} is missing; add it")
@@ -238,9 +234,9 @@ class Checker:
     def _check_source(self, where: str, entry: dict[str, Any]) -> None:
         source = entry.get("source")
         if source is None:
-            raise self.fail(where, "numbers without a source; name one of those under sources")
+            raise self.fail(where, "numbers without a source; give a key of sources")
         if source not in self.known_sources:
-            raise self.fail(where, f"source {source!r} is not under sources; add it there")
+            raise self.fail(where, f"source {source!r} is not in sources; add it there")
 
     def _check_number(self, where: str, name: str, value: Any) -> None:
         if not is_positive(value):
@@ -249,5 +245,5 @@ class Checker:
     def _caveats(self, where: str, keys: Collection[str]) -> tuple[str, ...]:
         unknown = next((key for key in keys if key not in self.known_caveats), None)
         if unknown is not None:
-            raise self.fail(where, f"caveat {unknown!r} is not under caveats; add its text there")
+            raise self.fail(where, f"caveat {unknown!r} is not in caveats; add its text there")
         return tuple(keys)

@@ -16,7 +16,7 @@ from espnet_mlma.decode import load
 from espnet_mlma.errors import MlmaError, run_cli
 from espnet_mlma.evaluation.compare import measure
 from espnet_mlma.evaluation.compare.measure import WindowedRecogniser, language_of, with_language
-from espnet_mlma.evaluation.compare.published import load as load_published
+from espnet_mlma.evaluation.compare.published import load_published
 from espnet_mlma.evaluation.compare.systems import load_system
 from espnet_mlma.evaluation.compare.table import cost_grid
 from espnet_mlma.loading import checkpoint
