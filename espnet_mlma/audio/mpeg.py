@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from espnet_mlma.audio.files import FilePart, read_at
@@ -102,8 +102,11 @@ def parts(file: BinaryIO, size: int) -> list[FilePart]:
     def close(until: int) -> None:
         if counted:
             seconds = max(0.0, counted - trimmed)
-            part = FilePart(start, until, rate=rate, seconds=seconds, is_ffmpeg=True)
-            found.append(replace(part, declared=declared))
+            found.append(
+                FilePart(
+                    start, until, rate=rate, seconds=seconds, declared=declared, is_ffmpeg=True
+                )
+            )
 
     for offset, frame, tag in _walk(file, size):
         if frame is None or (tag is not None and not is_new):

@@ -102,7 +102,9 @@ def filter_folder(data: Path, out: Path, limits: LengthLimits) -> Counter[str]:
 
 def main() -> None:
     """Run stage 4 from the command line."""
-    parser = ArgumentParser(prog="python -m espnet_mlma.data.filter")
+    parser = ArgumentParser(
+        prog="python -m espnet_mlma.data.filter", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--data", type=Path, required=True, help="dump/raw/org/<set>")
     parser.add_argument("--out", type=Path, required=True, help="dump/raw/<set>")
     parser.add_argument("--min_seconds", type=float, required=True, help="drop shorter clips")

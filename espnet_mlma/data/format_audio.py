@@ -219,7 +219,10 @@ def _remove_others(folder: Path, shards: Sequence[AudioShard]) -> None:
 
 def main() -> None:
     """Run stage 3 from the command line."""
-    parser = ArgumentParser(prog="python -m espnet_mlma.data.format_audio")
+    parser = ArgumentParser(
+        prog="python -m espnet_mlma.data.format_audio",
+        description=(__doc__ or "").partition("\n")[0],
+    )
     parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1 or 2")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--nj", type=int, default=4, help="processes")

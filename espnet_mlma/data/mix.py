@@ -146,7 +146,9 @@ def _lengths(dump: Path) -> dict[str, float]:
 
 def main() -> None:
     """Run the program from the command line."""
-    parser = ArgumentParser(prog="python -m espnet_mlma.data.mix", description=__doc__)
+    parser = ArgumentParser(
+        prog="python -m espnet_mlma.data.mix", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--dump", type=Path, required=True, help="folder of the training set")
     parser.add_argument("--prepare", action="store_true", help="only write the sampler's files")
     parser.add_argument(

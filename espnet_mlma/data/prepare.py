@@ -111,7 +111,9 @@ def _roots(db_root: Path | None, named: list[str], corpora: list[str]) -> dict[s
 
 
 def _arguments() -> argparse.Namespace:
-    parser = ArgumentParser(prog="python -m espnet_mlma.data.prepare", description=__doc__)
+    parser = ArgumentParser(
+        prog="python -m espnet_mlma.data.prepare", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--mixture", required=True, help="name in the mixtures file")
     parser.add_argument(
         "--mixtures", type=Path, default=Path("conf/mixtures.yaml"), help="the mixtures file"

@@ -67,7 +67,10 @@ def perturb(data: Path, out: Path, factors: Sequence[float]) -> int:
 
 def main() -> None:
     """Run stage 2 from the command line."""
-    parser = ArgumentParser(prog="python -m espnet_mlma.data.speed_perturb")
+    parser = ArgumentParser(
+        prog="python -m espnet_mlma.data.speed_perturb",
+        description=(__doc__ or "").partition("\n")[0],
+    )
     parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1")
     parser.add_argument("--out", type=Path, required=True, help="data folder to write")
     parser.add_argument("--factors", required=True, help='speeds, such as "0.9 1.0 1.1"')

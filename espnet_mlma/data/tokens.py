@@ -135,7 +135,9 @@ def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mo
 
 def main() -> None:
     """Run stage 5 from the command line."""
-    parser = ArgumentParser(prog="python -m espnet_mlma.data.tokens")
+    parser = ArgumentParser(
+        prog="python -m espnet_mlma.data.tokens", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="`<id> <text>` files")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--token_type", choices=("char", "bpe"), required=True, help="tokens")
