@@ -1,4 +1,4 @@
-"""Stage 12: fit the confidence of words to how often they are right in the validation set."""
+"""Stage 12: calibrate the confidence of words on the validation set."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ from espnet_mlma.evaluation.score.align import align
 from espnet_mlma.memory import keep_freed_memory
 
 _LEAST_WORDS = 100
-# Keeps the weights finite where the features tell right from wrong without fail.
-_RIDGE = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class JudgedWord:
 
     Attributes:
         scores: log-probabilities of its symbols, natural logarithm.
-        is_right: whether it was said.
+        is_right: whether it is right.
     """
 
     scores: tuple[float, ...]
@@ -46,51 +44,51 @@ class JudgedWord:
 def judged_words(
     transcript: Transcript, reference: str, acoustic: AcousticModel
 ) -> list[JudgedWord]:
-    """Which recognised words are right, by the alignment that scoring uses.
+    """Judge recognised words by aligning them as scoring does.
 
     Args:
-        transcript: what was recognised.
-        reference: what was said, words separated by spaces.
-        acoustic: the model that recognised it.
+        transcript: recognised words.
+        reference: spoken words, separated by spaces.
+        acoustic: the model of the transcript.
     """
     groups = token_groups(transcript.tokens, acoustic.token_type, acoustic.special_ids)
     pairs = align(reference.split(), [word.text for word in transcript.words])
-    is_right = [said == recognised for said, recognised in pairs if recognised is not None]
+    is_right = [spoken == word for spoken, word in pairs if word is not None]
     return [
         JudgedWord(tuple(token.score for token in group), right)
         for group, right in zip(groups, is_right, strict=True)
     ]
 
 
-def evenly(lengths: Mapping[str, int], seconds: float) -> dict[str, int]:
-    """Every n-th utterance, so that about so much audio is left.
+def subsample(lengths: Mapping[str, int], seconds: float) -> dict[str, int]:
+    """Select every n-th utterance, to about this much audio.
 
     Args:
-        lengths: samples of each utterance id.
-        seconds: most audio.
+        lengths: samples by utterance id.
+        seconds: maximum of audio, approximately.
     """
     step = math.ceil(sum(lengths.values()) / (seconds * SAMPLE_RATE))
     return dict(islice(lengths.items(), 0, None, max(step, 1)))
 
 
-def judged_part(
+def judge_set(
     recogniser: Recogniser, data_dir: Path, seconds: float, batch_seconds: float
 ) -> list[list[JudgedWord]]:
-    """The words recognised in each utterance of a part of a data folder.
+    """Recognise a part of a data folder; return the judged words of each utterance.
 
     Args:
         recogniser: the model.
-        data_dir: as stage 4 writes it.
-        seconds: most audio, evenly spread over the folder.
-        batch_seconds: most audio in a batch, padding included.
+        data_dir: written by stage 4.
+        seconds: maximum of audio, spread over the folder.
+        batch_seconds: maximum of audio in a batch, padding included.
 
     Raises:
-        MlmaError: a table or no sound can be read, or an utterance has no text.
+        MlmaError: a table cannot be read, no audio can be read, or an utterance has no text.
     """
     references, lengths = read(data_dir / "text", "stage 4"), read_lengths(data_dir)
     if unknown := next((id_ for id_ in lengths if id_ not in references), None):
-        raise MlmaError(f"{data_dir / 'text'}: nothing about {unknown}; run stage 4 again")
-    chosen = evenly(lengths, seconds)
+        raise MlmaError(f"{data_dir / 'text'}: {unknown} is missing; run stage 4 again")
+    chosen = subsample(lengths, seconds)
     judged: list[list[JudgedWord]] = []
     skipped: dict[str, str] = {}
     for batch in recognise(recogniser, data_dir, chosen, batch_seconds):
@@ -104,59 +102,36 @@ def judged_part(
 
 
 def fit(words: Sequence[JudgedWord]) -> Calibration:
-    """The calibration under which the words are most probably as right and wrong as they are.
+    """Fit a calibration by logistic regression.
 
     Args:
-        words: right ones and wrong ones.
+        words: right and wrong ones.
 
     Raises:
-        MlmaError: there are too few, or they are all right, or all wrong.
+        MlmaError: there are too few words, or all are right, or all are wrong.
     """
     right = sum(word.is_right for word in words)
     if len(words) < _LEAST_WORDS or right in (0, len(words)):
         raise MlmaError(
-            f"{len(words)} words recognised, {right} of them right; a calibration needs "
-            f"{_LEAST_WORDS}, right ones and wrong ones; give more audio or train longer"
+            f"{len(words)} words recognised, {right} of them right; calibration needs "
+            f"{_LEAST_WORDS} words, both right and wrong; give more audio or train longer"
         )
+    from sklearn.linear_model import LogisticRegression  # takes seconds to import
+
     inputs = np.array([features(word.scores) for word in words])
-    return Calibration(*_logistic(inputs, np.array([word.is_right for word in words])).tolist())
-
-
-def _logistic(inputs: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Logistic regression by Newton's method, with a ridge on all but the bias, which comes last.
-
-    Args:
-        inputs: (words, features).
-        right: (words,) of bool.
-    """
-    inputs = np.column_stack([inputs, np.ones(len(inputs))])
-    ridge = np.array([_RIDGE] * (inputs.shape[1] - 1) + [0.0])
-    signs = np.where(right, 1.0, -1.0)
-
-    def loss(weights: np.ndarray) -> float:
-        return np.logaddexp(0, -signs * (inputs @ weights)).sum() + ridge @ weights**2 / 2
-
-    weights = np.zeros(inputs.shape[1])
-    for _ in range(100):
-        surprise = np.exp(-np.logaddexp(0, signs * (inputs @ weights)))
-        slope = ridge * weights - inputs.T @ (signs * surprise)
-        curvature = (inputs.T * (surprise * (1 - surprise))) @ inputs + np.diag(ridge)
-        step = np.linalg.solve(curvature, slope)
-        while loss(weights - step) > loss(weights):
-            step /= 2
-        weights = weights - step
-        if np.abs(step).max() < 1e-6:
-            break
-    return weights
+    # Its default L2 penalty keeps the weights finite if the features separate right from wrong.
+    model = LogisticRegression(solver="newton-cholesky", tol=1e-9, max_iter=1000)
+    model.fit(inputs, [word.is_right for word in words])
+    return Calibration(*model.coef_[0].tolist(), model.intercept_.item())
 
 
 def write(path: Path, calibration: Calibration, model_file: Path, about: Iterable[str]) -> None:
-    """Write a calibration whole or not at all.
+    """Write a calibration file, whole or not at all.
 
     Args:
         path: the file.
-        calibration: what `fit` found.
-        model_file: the checkpoint it holds for.
+        calibration: see `fit`.
+        model_file: its checkpoint.
         about: lines of comment.
     """
     values = {name: round(value, 6) for name, value in asdict(calibration).items()}
@@ -173,7 +148,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--data_dir", type=Path, required=True, help="dump/raw/<validation set>")
     parser.add_argument("--config", type=Path, required=True, help="conf/decode_*.yaml")
     parser.add_argument("--output", type=Path, required=True, help="calibration.yaml")
-    parser.add_argument("--seconds", type=float, default=1200, help="most audio to recognise")
+    parser.add_argument(
+        "--seconds", type=float, default=1200, help="maximum of audio to recognise (default: 1200)"
+    )
     parser.add_argument("--ngpu", type=int, default=0)
     arguments = parser.parse_args()
     check_outputs(arguments, "output")
@@ -181,7 +158,7 @@ def _parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Recognise, fit and write, unless that was done for this checkpoint."""
+    """Recognise, fit and write a calibration; skip if the checkpoint has one."""
     arguments = _parse()
     keep_freed_memory()
     model_file, data_dir = arguments.asr_model_file, arguments.data_dir
@@ -191,7 +168,7 @@ def main() -> None:
     batch_seconds, decoding = read_options(arguments.config)
     device = "cuda" if arguments.ngpu else "cpu"
     recogniser = load(arguments.asr_train_config, model_file, device, decoding=decoding)
-    judged = judged_part(recogniser, data_dir, arguments.seconds, batch_seconds)
+    judged = judge_set(recogniser, data_dir, arguments.seconds, batch_seconds)
     words = [word for utterance in judged for word in utterance]
     try:
         calibration = fit(words)
@@ -202,7 +179,7 @@ def main() -> None:
     about = (
         "Confidence of words, by python -m espnet_mlma.evaluation.calibrate:",
         f"fitted to {fitted}, {right:.1%} of them right,",
-        f"as {model_file.resolve().name} recognised them, and used with it alone.",
+        f"for {model_file.resolve().name} only.",
     )
     write(arguments.output, calibration, model_file, about)
     print(f"{arguments.output}: fitted to {fitted}, {right:.1%} of them right")

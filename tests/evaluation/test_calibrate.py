@@ -10,13 +10,13 @@ from babble import babble
 from espnet2.main_funcs.pack_funcs import pack
 
 import espnet_mlma
-from espnet_mlma.data import tables as datadir
+from espnet_mlma.data import tables
 from espnet_mlma.decode.best_path import Path as TokenPath
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.decode.words import Calibration, timed_tokens, timed_words, token_groups
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.evaluation import calibrate
-from espnet_mlma.evaluation.calibrate import JudgedWord, evenly, fit, judged_words
+from espnet_mlma.evaluation.calibrate import JudgedWord, fit, judged_words, subsample
 
 CONF = Path(__file__).parents[2] / "conf" / "decode_ctc_best_path.yaml"
 
@@ -28,7 +28,7 @@ def words_that_follow(truth: Calibration, number: int) -> list[JudgedWord]:
     return [JudgedWord(of, rng.random() < truth.confidence(of)) for of in scores]
 
 
-def test_the_fit_finds_what_the_words_follow():
+def test_the_fit_recovers_a_calibration():
     truth = Calibration(total=1.5, mean=2.0, bias=1.0)
     words = words_that_follow(truth, 20000)
     found = fit(words)
@@ -40,7 +40,7 @@ def test_the_fit_finds_what_the_words_follow():
     assert confidences[sure].mean() == pytest.approx(right[sure].mean(), abs=0.02)
 
 
-def test_words_that_are_told_apart_without_fail_have_finite_weights():
+def test_separable_words_have_finite_weights():
     words = [JudgedWord((-0.1,), True)] * 60 + [JudgedWord((-40.0, -80.0), False)] * 60
     found = fit(words)
     assert np.isfinite([found.total, found.mean, found.bias]).all()
@@ -49,20 +49,20 @@ def test_words_that_are_told_apart_without_fail_have_finite_weights():
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "said"),
+    ("right", "wrong", "message"),
     [
-        (49, 50, "99 words recognised, 49 of them right; a calibration needs 100, right ones and"),
+        (49, 50, "99 words recognised, 49 of them right"),
         (0, 200, "200 words recognised, 0 of them right"),
         (200, 0, "200 words recognised, 200 of them right"),
         (0, 0, "0 words recognised"),
     ],
 )
-def test_words_that_say_nothing_are_refused(right, wrong, said):
-    with pytest.raises(MlmaError, match=said):
+def test_too_few_or_one_sided_words_are_an_error(right, wrong, message):
+    with pytest.raises(MlmaError, match=message):
         fit([JudgedWord((-0.1,), True)] * right + [JudgedWord((-2.0,), False)] * wrong)
 
 
-def test_a_word_is_right_if_scoring_says_so(experiment):
+def test_words_are_judged_by_the_alignment_of_scoring(experiment):
     acoustic = espnet_mlma.load(experiment, device="cpu").acoustic
     ids = [acoustic.tokens.index(c) for c in ("a", "<space>", "b", "c", "<space>", "a")]
     frames = tuple(range(6))
@@ -73,18 +73,18 @@ def test_a_word_is_right_if_scoring_says_so(experiment):
     judged = judged_words(transcript, "j bc a", acoustic)
     assert [word.is_right for word in judged] == [False, True, True]
     assert [word.scores for word in judged] == [(-0.1,), (-0.2, -0.3), (-0.4,)]
-    # A word too many is wrong, and the ones around it are not.
+    # Only the inserted word is wrong.
     judged = judged_words(transcript, "a a", acoustic)
     assert [word.is_right for word in judged] == [True, False, True]
     assert [word.is_right for word in judged_words(transcript, "", acoustic)] == [False] * 3
 
 
-def test_the_part_that_is_recognised_is_spread_over_the_set():
+def test_a_subsample_is_spread_over_the_set():
     lengths = {f"u{i:03}": 16000 for i in range(100)}
-    assert evenly(lengths, 100) == lengths
-    assert list(evenly(lengths, 99)) == list(lengths)[::2]
-    assert list(evenly(lengths, 10)) == list(lengths)[::10]
-    assert evenly({}, 10) == {}
+    assert subsample(lengths, 100) == lengths
+    assert list(subsample(lengths, 99)) == list(lengths)[::2]
+    assert list(subsample(lengths, 10)) == list(lengths)[::10]
+    assert subsample({}, 10) == {}
 
 
 @pytest.fixture(scope="module")
@@ -95,20 +95,20 @@ def trained(experiment, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def valid_set(trained) -> Path:
-    """Noise, said to be what the model hears in it but for every other word."""
+    """Noise whose text is what the model recognises, with every other word replaced."""
     recogniser = espnet_mlma.load(trained, device="cpu")
     folder = trained.parents[1] / "dev"
     folder.mkdir()
-    tables: dict[str, list] = {"wav.scp": [], "utt2num_samples": [], "text": []}
+    columns: dict[str, list] = {"wav.scp": [], "utt2num_samples": [], "text": []}
     for i in range(16):
         samples = babble(64000, seed=i)
         soundfile.write(folder / f"u{i}.wav", samples, 16000, subtype="FLOAT")
         words = recogniser.transcribe_batch([samples])[0].text.split()
         text = " ".join("x" if n % 2 else word for n, word in enumerate(words))
-        for name, value in zip(tables, (folder / f"u{i}.wav", len(samples), text), strict=True):
-            tables[name].append((f"u{i}", value))
-    for name, rows in tables.items():
-        datadir.write(folder / name, rows)
+        for name, value in zip(columns, (folder / f"u{i}.wav", len(samples), text), strict=True):
+            columns[name].append((f"u{i}", value))
+    for name, rows in columns.items():
+        tables.write(folder / name, rows)
     return folder
 
 
@@ -173,7 +173,7 @@ def test_another_checkpoint_has_none(calibrated, valid_set, tmp_path, monkeypatc
     assert espnet_mlma.load(calibrated, tmp_path / "same.pth", device="cpu").calibration is not None
 
 
-def test_a_calibration_of_another_checkpoint_is_made_anew(calibrated, valid_set, monkeypatch):
+def test_a_calibration_of_another_checkpoint_is_replaced(calibrated, valid_set, monkeypatch):
     file = calibrated / "calibration.yaml"
     text = file.read_text()
     file.write_text("total: 1.0\nmean: 1.0\nbias: 1.0\ncheckpoint: another\n")
@@ -206,17 +206,17 @@ def test_too_little_audio_writes_nothing(trained, valid_set, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("table", "rows", "said"),
+    ("table", "rows", "message"),
     [
-        ("text", [("u0", "a b")], r"text: nothing about u1; run stage 4 again"),
+        ("text", [("u0", "a b")], r"text: u1 is missing; run stage 4 again"),
         ("utt2num_samples", [("u0", "long")], r"utt2num_samples: no number of samples of u0"),
     ],
 )
-def test_tables_that_do_not_go_together_are_named(
-    trained, valid_set, tmp_path, monkeypatch, table, rows, said
+def test_mismatched_tables_are_named(
+    trained, valid_set, tmp_path, monkeypatch, table, rows, message
 ):
     (trained / "calibration.yaml").unlink(missing_ok=True)
     folder = Path(shutil.copytree(valid_set, tmp_path / "dev"))
-    datadir.write(folder / table, rows)
-    with pytest.raises(MlmaError, match=said):
+    tables.write(folder / table, rows)
+    with pytest.raises(MlmaError, match=message):
         run(monkeypatch, trained, folder)
