@@ -1,15 +1,13 @@
-"""Train and score small models that differ in one thing, and say by how much.
+"""Train and score small models that differ in one thing; print the differences.
 
     python benchmarks/ablation.py --db_root CORPORA [--rows NAME ...] [--jobs 2] [--json FILE]
 
-The rows are those of ablation.yaml. Each is trained and decoded by the recipe on the data of stages
-1 to 4, which are made if they are not there, and lies below exp/ablation of the recipe; what is
-done stays done, and a run that was stopped goes on when it is given again. One table is of the test
-sets that were chosen to judge by, the other of those whose speakers training has not heard; a third
-compares the `pairs` of the grid. Rates are those of all their utterances together, mean of the
-seeds; intervals are those of resampled speakers, of the difference to the twin likewise. The
-language is guessed from the text, where no token says it. The validation CER is that of the best
-epoch, before averaging. What the file of --json holds of runs elsewhere stays in the table.
+ablation.yaml defines the rows. The recipe trains and decodes each below exp/ablation, on the data
+of stages 1 to 4, which run if needed. Re-running skips finished rows and resumes stopped ones. One
+table is of the `test_sets` of the grid, one of its unseen speakers; a third compares its `pairs`.
+Rates are of all utterances together, mean of the seeds. Intervals are bootstraps over speakers. The
+language is guessed from the text if no token gives it. The validation CER is that of the best
+epoch, before averaging. Results of other machines in the --json file stay in the table.
 """
 
 from __future__ import annotations
@@ -30,28 +28,28 @@ from ablation_results import (
     PAIRS_HEADER,
     Seed,
     collect,
+    merge_lines,
     pairs_table,
     plot,
     read_results,
     save_seeds,
     table,
-    with_kept,
 )
 from common import ROOT, arguments, machine, report
 
 from espnet_mlma.errors import run_cli
 
-VARIANTS = "conmamba_"  # encoders of variants.py; they recognise as conmamba does
+VARIANTS = "conmamba_"  # encoders of variants.py, decoded as conmamba
 
 
 def run(recipe: Recipe, row: Row, seed: int, first: Future | None) -> None:
-    """Train, decode and score one row with one seed, as far as that is not done.
+    """Train, decode and score one row with one seed; skip finished steps.
 
     Args:
         recipe: on the grid's mixture.
-        row: one of the grid.
+        row: of the grid.
         seed: of its training.
-        first: what `row.first` asks for, under way or done.
+        first: initial training, running or done; None: the row needs none.
 
     Raises:
         RecipeError: the recipe failed.
@@ -72,7 +70,7 @@ def run(recipe: Recipe, row: Row, seed: int, first: Future | None) -> None:
 
 
 def fit(recipe: Recipe, row: Row, seed: int, folder: Path, more: Iterable[object] = ()) -> None:
-    """Train a row's model into `folder`, or go on with it."""
+    """Train a row's model in `folder`, or resume its training."""
     (RECIPE / folder).mkdir(parents=True, exist_ok=True)
     config = RECIPE / folder / "ablation.yaml"
     config.write_text(yaml.safe_dump(dict(row.config)), encoding="utf-8")
@@ -88,7 +86,7 @@ def _options(row: Row, folder: Path) -> list[object]:
 
 
 def prepare(grid: dict, rows: Iterable[Row], db_root: Path, threads: int) -> None:
-    """Stages 1 to 4 once a mixture, and 5 to 10 for each way of cutting texts into tokens.
+    """Run stages 1 to 4 for each mixture, and 5 to 10 for each kind of tokens.
 
     Raises:
         RecipeError: one failed.
@@ -108,19 +106,19 @@ def prepare(grid: dict, rows: Iterable[Row], db_root: Path, threads: int) -> Non
 
 
 class RecipeError(Exception):
-    """A stage failed; names the log."""
+    """Failure of a stage, with the path of its log."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """run.sh on a mixture."""
+    """Run run.sh on a mixture."""
 
     mixture: str
     db_root: Path
     threads: int
 
     def __call__(self, stages: Sequence[int], options: Iterable[object], folder: Path) -> None:
-        """Run the stages from the first to the last; what they print goes to run.log of a folder.
+        """Run a range of stages; their output goes to run.log of a folder.
 
         Raises:
             RecipeError: one failed.
@@ -140,17 +138,17 @@ class Recipe:
 
 
 def _decode_as_conmamba(config: Path) -> None:
-    """Put `conmamba` for a variant of it: alone an utterance has no padding to leak."""
+    """Replace a variant by `conmamba`: a single utterance has no padding, so both are equal."""
     written = yaml.safe_load(config.read_text(encoding="utf-8"))
     if str(written["encoder"]).startswith(VARIANTS):
         config.write_text(yaml.safe_dump(written | {"encoder": "conmamba"}), encoding="utf-8")
 
 
 def train(grid: dict, rows: Sequence[Row], db_root: Path, jobs: int, threads: int) -> None:
-    """Bring rows to their ends, first seeds first; what fails is named, the rest goes on.
+    """Train all rows, first seeds first; print failures and continue.
 
     Raises:
-        SystemExit: 1 where a row failed.
+        SystemExit: 1 if a row failed.
     """
     try:
         prepare(grid, rows, db_root, threads)
@@ -183,8 +181,8 @@ def train(grid: dict, rows: Sequence[Row], db_root: Path, jobs: int, threads: in
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A table that was printed: its lines, and by row the seeds that it is of."""
+class PrintedTable:
+    """A printed table: its lines, and its results by row."""
 
     lines: list[list[object]]
     scores: dict[str, list[Seed]]
@@ -192,53 +190,53 @@ class Shown:
 
 def show(
     grid: dict, rows: Sequence[Row], corpora: Sequence[str], args: argparse.Namespace
-) -> Shown:
-    """Score what is done on the test sets of some corpora, print the table and write it.
+) -> PrintedTable:
+    """Score finished rows on the test sets of corpora; print and write the table.
 
     Args:
-        grid, rows: of `read_grid`.
-        corpora: whose test sets count.
-        args: with --json, which keeps tables and errors by speaker of earlier runs as well.
+        grid, rows: see `read_grid`.
+        corpora: their test sets count.
+        args: with --json, a file that may have results of earlier runs.
 
     Raises:
-        SystemExit: 1 where no row is done, or the JSON file is of other test sets.
+        SystemExit: 1 if no row is finished, or the JSON file has other test sets.
     """
     title = f"Ablation, {grid['mixture']}, {' and '.join(corpora)} test sets"
     known = read_results(args.json, title)
     seeds = collect(corpora, rows, known.seeds)
     if not seeds:
-        raise SystemExit(f"error: no row is done below {RECIPE / EXPERIMENTS}; give --db_root")
+        raise SystemExit(f"error: {RECIPE / EXPERIMENTS}: no row is finished; train with --db_root")
     if len({tuple(seed.sizes["CER"]) for seed in seeds.values()}) > 1:
-        raise SystemExit(f"error: {args.json} is of other test sets; give another --json")
+        raise SystemExit(f"error: {args.json}: has other test sets; give another --json")
     scores: dict[str, list[Seed]] = {}
     for (name, _), seed in seeds.items():
         scores.setdefault(name, []).append(seed)
-    found = with_kept(table(rows, scores), known.lines)
+    found = merge_lines(table(rows, scores), known.lines)
     lines = [found[row.name] for row in rows if row.name in found]
     report(title, HEADER, lines, args)
     if args.json is not None:
         save_seeds(args.json, title, seeds)
-    return Shown(lines, scores)
+    return PrintedTable(lines, scores)
 
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     own = Path(__file__).with_suffix(".yaml")
     parser.add_argument("--grid", type=Path, default=own, help="the rows (default: ablation.yaml)")
-    parser.add_argument("--db_root", type=Path, help="the corpora; without it only the table")
-    parser.add_argument("--rows", nargs="*", metavar="NAME", help="all without it")
-    parser.add_argument("--jobs", type=int, default=1, help="rows trained side by side")
-    parser.add_argument("--threads", type=int, default=2, help="of the processor, shared by jobs")
+    parser.add_argument("--db_root", type=Path, help="corpora; without it, only print the tables")
+    parser.add_argument("--rows", nargs="*", metavar="NAME", help="(default: all)")
+    parser.add_argument("--jobs", type=int, default=1, help="rows trained in parallel")
+    parser.add_argument("--threads", type=int, default=2, help="threads, shared by the jobs")
     parser.add_argument("--plot", type=Path, help="write a plot here, such as ablation.svg")
     args = parser.parse_args()
     if not args.grid.is_file():
-        parser.error(f"{args.grid}: no such file; --grid is one as ablation.yaml")
+        parser.error(f"{args.grid}: no such file; give a file like ablation.yaml")
     grid, rows = read_grid(args.grid)
     unknown = set(args.rows or ()) - {row.name for row in rows}
     if unknown:
-        parser.error(f"{args.grid} has no row {unknown.pop()!r}")
+        parser.error(f"{args.grid}: row {unknown.pop()!r} does not exist")
     if args.jobs < 1:
-        parser.error(f"--jobs {args.jobs}: 1 or more")
+        parser.error(f"--jobs {args.jobs}: give 1 or more")
     if args.db_root is not None:
         wanted = [row for row in rows if not args.rows or row.name in args.rows]
         train(grid, wanted, args.db_root.absolute(), args.jobs, args.threads)

@@ -1,4 +1,4 @@
-"""The grid of ablation.py: which models there are, and in what they differ."""
+"""The grid of ablation.py: rows with their training configurations."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ MODEL = "valid.cer_ctc.ave"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the grid.
+    """A row of the grid.
 
     Attributes:
         name: unique.
-        updates: of the parameters.
+        updates: number of parameter updates.
         seeds: one training each.
-        config: the training configuration.
+        config: training configuration.
         recipe: options of run.sh.
-        twin: the row to compare with; None: none.
-        first: a mixture, and the row whose encoder is this one's start once it is trained on that
-            mixture; one training with that row's first seed for all that start from it.
+        twin: name of the row to compare with; None: none.
+        first: a mixture and a row. That row is trained on the mixture with its first seed, and its
+            encoder initialises this row's; rows with the same start share the training.
     """
 
     name: str
@@ -41,29 +41,28 @@ class Row:
     first: tuple[str, Row] | None = None
 
     def folder(self, seed: int) -> Path:
-        """Of the experiment, below the recipe."""
+        """Return the experiment's folder, relative to the recipe."""
         letters = "".join(c if c.isalnum() else "_" for c in self.name.lower())
         return EXPERIMENTS / f"{letters}_seed{seed}"
 
     def is_done(self, seed: int) -> bool:
-        """Whether it is trained, decoded and scored."""
+        """Return whether a seed is trained, decoded and scored."""
         return (RECIPE / self.folder(seed) / "done").exists()
 
     def start(self) -> Path:
-        """Of the training before this one, below the recipe."""
+        """Return the folder of the initial training, relative to the recipe."""
         mixture, row = self.first
         folder = row.folder(row.seeds[0])
         return folder.with_name(f"{folder.name}_{mixture}")
 
 
 def read_grid(path: Path) -> tuple[dict, list[Row]]:
-    """The grid's own settings, and its rows with their whole configurations.
+    """Read the settings of a grid, and its rows with complete configurations.
 
     Raises:
-        MlmaError: a row names a budget, or as its twin or start a row, that is not there; or
-            a pair does.
+        MlmaError: a row or a pair names a budget or a row that does not exist.
     """
-    grid = read_yaml(path, "give one as ablation.yaml")
+    grid = read_yaml(path, "give a file like ablation.yaml")
     base = read_yaml(ROOT / grid["base"], "it is the `base` of the grid")
     rows: dict[str, Row] = {}
     given_rows = grid.pop("rows")
@@ -72,7 +71,9 @@ def read_grid(path: Path) -> tuple[dict, list[Row]]:
         wanted += [(given["first"]["row"], rows)] if given.get("first") else []
         for value, known in wanted:
             if value is not None and value not in known:
-                raise MlmaError(f"{path}: {name}: there is no {value!r}; give one that is there")
+                raise MlmaError(
+                    f"{path}: {name}: {value!r} does not exist; use one of {' '.join(known)}"
+                )
         updates = grid["budgets"][given["budget"]]
         config = _sized(_merged(base, given.get("config", {})), updates)
         recipe, seeds = tuple(given.get("recipe", "").split()), tuple(given["seeds"])
@@ -80,12 +81,12 @@ def read_grid(path: Path) -> tuple[dict, list[Row]]:
         rows[name] = Row(name, updates, seeds, config, recipe, given.get("twin"), first)
     unknown = [name for pair in grid.get("pairs", ()) for name in pair if name not in rows]
     if unknown:
-        raise MlmaError(f"{path}: pairs: there is no row {unknown[0]!r}; give one that is there")
+        raise MlmaError(f"{path}: pairs: row {unknown[0]!r} does not exist; use a row of the grid")
     return grid, list(rows.values())
 
 
 def _start(first: Mapping, rows: Mapping[str, Row]) -> tuple[str, Row]:
-    """What a row's `first` asks for; a row with changes has a name of its own."""
+    """Return the mixture and row of `first`; a changed row has its own name."""
     row = rows[first["row"]]
     if "config" in first:
         row = replace(row, name=first["name"], config=_merged(row.config, first["config"]))
@@ -93,7 +94,7 @@ def _start(first: Mapping, rows: Mapping[str, Row]) -> tuple[str, Row]:
 
 
 def _merged(base: Mapping, changes: Mapping) -> dict:
-    """`base` with some of its values changed, inner tables likewise."""
+    """Return `base` with changed values, also in nested tables."""
     base = dict(base)
     encoder = str(changes.get("encoder", "conmamba"))
     if not encoder.startswith("conmamba"):
@@ -105,7 +106,7 @@ def _merged(base: Mapping, changes: Mapping) -> dict:
 
 
 def _sized(config: dict, updates: int) -> dict:
-    """A configuration of so many updates, with its schedule."""
+    """Return a configuration with this number of updates and its schedule."""
     schedule = config["scheduler_conf"] | {"max_steps": updates}
     steps = {"max_epoch": EPOCHS, "num_iters_per_epoch": updates // EPOCHS}
     return config | steps | {"scheduler_conf": schedule}

@@ -1,4 +1,4 @@
-"""What came out of ablation.py's trainings: errors by speaker, their table and their plot."""
+"""Results of ablation.py: errors by speaker, tables and plot."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ HEADER = ("row", "updates", "seeds", "WER (%)", "CER (%)", "each seed's", "twin"
 TWIN = HEADER.index("twin")
 HEADER += ("CER less its (95 %)", "relative (%)", "validation CER (%)", "language right (%)")
 PAIRS_HEADER = ("row", "other", "test sets", "seeds", "CER less the other's (95 %)", "relative (%)")
-MARKS = (("#0072B2", "o"), ("#D55E00", "s"))  # told apart without their colours too
+MARKS = (("#0072B2", "o"), ("#D55E00", "s"))  # distinct without colours too
 
 
 @dataclass(frozen=True)
 class Seed:
-    """What one training of a row got wrong on the test sets.
+    """Errors of one training of a row on the test sets.
 
     Attributes:
-        errors: by unit, `WER` or `CER`, of each speaker in the order of their names, (speakers,).
+        errors: by unit (`WER` or `CER`), of speakers sorted by name, (speakers,).
         sizes: by unit, reference words or characters, (speakers,).
-        language: share of the utterances taken for their language.
+        language: fraction of utterances whose language was recognised.
         validation: lowest CER of an epoch on the validation sets, in per cent.
-        commit: what it was trained with.
+        commit: of the code that trained it.
     """
 
     errors: Mapping[str, np.ndarray]
@@ -48,7 +48,7 @@ class Seed:
 
 
 def score(corpora: Sequence[str], row: Row, seed: int) -> Seed:
-    """Of a training that is done, on the test sets of these corpora."""
+    """Score a finished training on the test sets of corpora."""
     folder = RECIPE / row.folder(seed)
     utterances = list(_utterances(corpora, folder / DECODING))
     _, speaker = np.unique([u.speaker for u in utterances], return_inverse=True)
@@ -73,7 +73,7 @@ def _utterances(corpora: Sequence[str], decoded: Path) -> Iterator[ScoredUtteran
 
 
 def _validation(experiment: Path) -> float:
-    """The lowest CER of an epoch on the validation sets, in per cent; nan without a log."""
+    """Return the lowest validation CER of an epoch in per cent; NaN without a log."""
     epochs = read_epochs(experiment).values()
     return min((100 * epoch["valid"]["cer_ctc"] for epoch in epochs), default=math.nan)
 
@@ -81,12 +81,15 @@ def _validation(experiment: Path) -> float:
 def collect(
     corpora: Sequence[str], rows: Sequence[Row], known: Mapping[tuple[str, int], Seed]
 ) -> dict[tuple[str, int], Seed]:
-    """All that is done here or `known` from elsewhere, by row and seed in the order of the grid.
+    """Score finished trainings; add known results of others.
 
     Args:
-        corpora: whose test sets count.
+        corpora: their test sets count.
         rows: of the grid.
-        known: scored on the same sets.
+        known: results on the same sets, by row and seed.
+
+    Returns:
+        Results by row and seed, in the order of the grid.
     """
     seeds = {}
     for row in rows:
@@ -99,20 +102,20 @@ def collect(
 
 
 def rates(seeds: Sequence[Seed], unit: str) -> list[float]:
-    """Per cent, of each seed."""
+    """Return the error rate of each seed in per cent."""
     return [100 * seed.errors[unit].sum() / seed.sizes[unit].sum() for seed in seeds]
 
 
 def against(seeds: Sequence[Seed], twins: Sequence[Seed], unit: str) -> Bootstrap:
-    """The rate less that of the twin; the mean of the seeds."""
+    """Compare the error rate, mean of the seeds, with that of the twin."""
     first, second = (sum(seed.errors[unit] for seed in of) for of in (seeds, twins))
     ours, theirs, sizes = len(seeds), len(twins), seeds[0].sizes[unit]
-    # Whole numbers: both sides as often as the other one has seeds.
+    # Counts stay integers: each side is scaled by the number of the other's seeds.
     return bootstrap(first * theirs, second * ours, sizes * ours * theirs, range(len(sizes)))
 
 
 def table(rows: Sequence[Row], scores: Mapping[str, Sequence[Seed]]) -> list[list[object]]:
-    """A line for each row that is done."""
+    """Return a line for each row with results."""
     lines = []
     for row in (row for row in rows if row.name in scores):
         seeds, twins = scores[row.name], scores.get(row.twin)
@@ -130,7 +133,7 @@ def table(rows: Sequence[Row], scores: Mapping[str, Sequence[Seed]]) -> list[lis
 
 
 def _difference(seeds: Sequence[Seed], others: Sequence[Seed]) -> tuple[str, str]:
-    """CER less that of others, in points with its interval and in per cent of theirs."""
+    """Format the difference of CERs in points with its interval, and in per cent of the other."""
     gain = against(seeds, others, "CER")
     relative = 100 * gain.difference / np.mean(rates(others, "CER"))
     interval = f"{gain.difference:+.1f}"
@@ -142,11 +145,11 @@ def _difference(seeds: Sequence[Seed], others: Sequence[Seed]) -> tuple[str, str
 def pairs_table(
     pairs: Iterable[Sequence[str]], scores: Mapping[str, Mapping[str, Sequence[Seed]]]
 ) -> list[list[object]]:
-    """A line for each two rows and choice of test sets, of those that are done.
+    """Return a line for each pair of rows with results and each choice of test sets.
 
     Args:
         pairs: names of two rows.
-        scores: by choice of test sets, and row.
+        scores: by choice of test sets and row.
     """
     return [
         [name, other, sets, f"{len(of[name])}, {len(of[other])}", *_difference(of[name], of[other])]
@@ -156,15 +159,17 @@ def pairs_table(
     ]
 
 
-def with_kept(
+def merge_lines(
     lines: Sequence[list[object]], kept: Mapping[str, list[object]]
 ) -> dict[str, list[object]]:
-    """Lines of the table by row, with those of which no more than the line is left.
+    """Merge lines of the table with earlier ones whose results are not here any more.
 
     Args:
         lines: of `table`.
-        kept: earlier ones. A difference to the twin stays as long as both have the figures that it
-            is of, be they trained anew or not.
+        kept: earlier lines. A difference to the twin stays if the figures of both are unchanged.
+
+    Returns:
+        Lines by row.
     """
     found = {line[0]: line for line in lines}
     changed = {name for name in found.keys() & kept if found[name][:TWIN] != kept[name][:TWIN]}
@@ -178,15 +183,15 @@ def with_kept(
 
 
 def plot(tables: Mapping[str, Sequence[Sequence[object]]], file: Path) -> None:
-    """CER of each row less that of its twin, with the interval.
+    """Plot the CER of each row minus that of its twin, with intervals.
 
     Args:
-        tables: lines of each table by what it is called, at most as many as `MARKS`.
-        file: the picture.
+        tables: lines by title, at most as many as `MARKS`.
+        file: of the plot.
     """
     import matplotlib.pyplot as plt
 
-    plt.rcParams["svg.hashsalt"] = "ablation"  # a plot of the same figures is the same file
+    plt.rcParams["svg.hashsalt"] = "ablation"  # equal figures give equal files
     pairs = {line[0]: line[TWIN] for lines in tables.values() for line in lines if line[TWIN]}
     places = {name: place for place, name in enumerate(reversed(pairs))}
     figure, axes = plt.subplots(figsize=(8, 1 + 0.5 * len(pairs)), layout="constrained")
@@ -199,7 +204,7 @@ def plot(tables: Mapping[str, Sequence[Sequence[object]]], file: Path) -> None:
             place = places[line[0]] - 0.25 * number
             axes.plot(interval, [place] * len(interval), color=color, linewidth=2)
             axes.plot(difference, place, mark, color=color, markersize=5)
-    # Linear up to 10 points: one row that learns nothing must not press the others into a line.
+    # Linear up to 10 points, so that one failed row does not compress the others.
     axes.set_xscale("symlog", linthresh=10, linscale=3)
     axes.set_xticks([-50, -10, -5, -2, 0, 2, 5, 10, 50])
     axes.set_xticks([], minor=True)
@@ -216,36 +221,36 @@ def plot(tables: Mapping[str, Sequence[Sequence[object]]], file: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Results:
-    """What a JSON file holds of earlier runs, of other machines too.
+class EarlierResults:
+    """Results of earlier runs in a JSON file, of other machines too.
 
     Attributes:
         seeds: by row and seed.
-        lines: of the table, by row; also of rows of which only the line is left.
+        lines: of the table by row, also of rows without seeds.
     """
 
     seeds: Mapping[tuple[str, int], Seed]
     lines: Mapping[str, list[object]]
 
 
-def read_results(file: Path | None, title: str) -> Results:
-    """As `save_seeds` and `report` wrote it; empty without a file."""
+def read_results(file: Path | None, title: str) -> EarlierResults:
+    """Read a file written by `save_seeds` and `report`; empty without a file."""
     if file is None or not file.exists():
-        return Results({}, {})
+        return EarlierResults({}, {})
     try:
         known = json.loads(file.read_text())
     except ValueError as error:
-        raise MlmaError(f"{file}: no JSON ({error}); give another --json") from None
+        raise MlmaError(f"{file}: not JSON ({error}); give another --json") from None
     lines = {line[0]: line for line in known[title]["rows"]} if title in known else {}
     if title + BY_SPEAKER not in known:
-        return Results({}, lines)
+        return EarlierResults({}, lines)
     (*_, words, letters), *rows = known[title + BY_SPEAKER]["rows"]
     sizes = _counts(words, letters)
     seeds = {
         (name, seed): Seed(_counts(words, letters), sizes, language, validation, commit)
         for name, seed, commit, validation, language, words, letters in rows
     }
-    return Results(seeds, lines)
+    return EarlierResults(seeds, lines)
 
 
 def _counts(*texts: str) -> dict[str, np.ndarray]:
@@ -253,7 +258,7 @@ def _counts(*texts: str) -> dict[str, np.ndarray]:
 
 
 def save_seeds(file: Path, title: str, seeds: Mapping[tuple[str, int], Seed]) -> None:
-    """Errors by speaker, from which the table can be made again and later rows be compared."""
+    """Write errors by speaker, to rebuild the table and compare later rows."""
 
     def counts(of: Mapping[str, np.ndarray]) -> list[str]:
         return [" ".join(map(str, of[unit])) for unit in UNITS]

@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing side by side, the machine, tables and JSON."""
+"""Shared parts of the benchmarks: timing, machine, tables and JSON."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ ROOT = Path(__file__).parent.parent
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """A parser with what every benchmark takes."""
+    """Make a parser with the options of all benchmarks."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     return parser
 
 
 def timed_arguments(description: str) -> argparse.ArgumentParser:
-    """The same with what those that time PyTorch on a CPU take; see `prepare`."""
+    """Make a parser with the options of benchmarks that time PyTorch on a CPU; see `prepare`."""
     parser = arguments(description)
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and OpenMP")
     parser.add_argument(
-        "--give-back", action="store_true", help="let malloc give freed memory back to the system"
+        "--give-back", action="store_true", help="let malloc return freed memory to the system"
     )
     return parser
 
 
 def model_arguments(description: str) -> argparse.ArgumentParser:
-    """The same with a trained model and what to recognise with it."""
+    """Make a parser with the options of benchmarks of a trained model."""
     parser = timed_arguments(description)
     parser.add_argument("--model", help="experiment folder of a trained model")
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="formatted test sets")
@@ -48,7 +48,7 @@ def model_arguments(description: str) -> argparse.ArgumentParser:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Set threads, and have freed memory kept, for all peers alike."""
+    """Set threads and malloc, alike for all peers."""
     torch.set_num_threads(args.threads)
     if not args.give_back:
         keep_freed_memory()
@@ -57,12 +57,15 @@ def prepare(args: argparse.Namespace) -> None:
 def time_together(
     runs: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1
 ) -> dict[str, float]:
-    """Median seconds of each, taken in turn so that the machine's noise falls on all alike.
+    """Time functions in turn, so that noise of the machine affects all alike.
 
     Args:
-        runs: what to time, by name.
-        repeats: how often each is timed.
-        warm_up: how often each is run before.
+        runs: functions by name.
+        repeats: timed runs of each.
+        warm_up: runs of each before.
+
+    Returns:
+        Median seconds by name.
     """
     for run in runs.values():
         for _ in range(warm_up):
@@ -77,8 +80,8 @@ def time_together(
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """How far the process's resident memory rises above where it stands, while `run` runs."""
-    # What earlier runs freed must not hide what this one takes.
+    """Measure how far resident memory rises while `run` runs."""
+    # Memory freed by earlier runs must not hide the rise.
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the present
     before = _status("VmRSS")
@@ -94,7 +97,7 @@ def _status(field: str) -> int:
 
 
 def machine() -> dict[str, str]:
-    """Processor, GPU if there is one, versions, commit."""
+    """Describe processor, GPU if there is one, versions and commit."""
     found = {
         "cpu": _processor(Path("/proc/cpuinfo").read_text()),
         "torch": torch.__version__,
@@ -108,7 +111,7 @@ def machine() -> dict[str, str]:
 
 
 def _processor(cpuinfo: str) -> str:
-    """How many of what: names of virtual machines hide the generation, family and model tell it."""
+    """Describe the processor; family and model identify generations that virtual machines hide."""
     fields = [line.partition(":") for line in cpuinfo.splitlines()]
     values = {key.strip(): value.strip() for key, _, value in reversed(fields)}
     name = f"{os.cpu_count()} x {values.get('model name', platform.machine())}"
@@ -131,7 +134,7 @@ def _commit() -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; all but the first column to the right."""
+    """Format a Markdown table; all columns but the first are right-aligned."""
     lines = ["| " + " | ".join(header) + " |", "|:--|" + "--:|" * (len(header) - 1)]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 
@@ -139,12 +142,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def report(
     title: str, header: Sequence[str], rows: Sequence[Sequence[object]], args: argparse.Namespace
 ) -> None:
-    """Print a table with the machine it was measured on, and write both as JSON.
+    """Print a table and its machine, and write both as JSON.
 
     Args:
-        title: a line above the table.
+        title: line above the table, and its key in the JSON file.
         header, rows: the table.
-        args: what the benchmark was called with; tables of one JSON file are told apart by title.
+        args: arguments of the benchmark.
     """
     about = machine()
     if hasattr(args, "threads"):
@@ -164,9 +167,9 @@ def save(
     rows: Sequence[Sequence[object]],
     about: Mapping[str, str],
 ) -> None:
-    """Put a table, and what `machine` said, into a JSON file in place of the one of its title.
+    """Write a table and its machine to a JSON file, in place of the table with the same title.
 
-    One of the same figures stays, with what was said of the machine then.
+    If the figures are equal, the earlier entry stays, with its machine.
     """
     known = json.loads(file.read_text()) if file.exists() else {}
     figures = {"header": list(header), "rows": [list(r) for r in rows]}
@@ -177,12 +180,12 @@ def save(
 
 
 def peak_of_process() -> int:
-    """Most bytes that this process has had in memory."""
-    return _status("VmHWM")  # getrusage's peak is at first that of the process it was forked from
+    """Return the peak memory of this process in bytes."""
+    return _status("VmHWM")  # getrusage's peak starts at that of the parent process
 
 
 def in_own_process(script: str, args: argparse.Namespace, *options: object) -> dict:
-    """Run a benchmark script again with these options and read the JSON of its last line."""
+    """Run a benchmark script in a new process and return the JSON of its last line."""
     command = [sys.executable, script, "--threads", args.threads, *options]
     command += ["--give-back"] if args.give_back else []
     done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True)
@@ -190,5 +193,5 @@ def in_own_process(script: str, args: argparse.Namespace, *options: object) -> d
 
 
 def milliseconds(seconds: float) -> str:
-    """As text with three significant digits."""
+    """Format seconds in ms with three significant digits."""
     return f"{1e3 * seconds:.3g}" if seconds < 1 else f"{1e3 * seconds:.0f}"

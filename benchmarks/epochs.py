@@ -1,4 +1,4 @@
-"""How long the epochs of trained experiments took, from ESPnet's own logs.
+"""Duration of epochs of trained experiments, from ESPnet's logs.
 
 python benchmarks/epochs.py NAME=EXPERIMENT [NAME=EXPERIMENT ...] [--json FILE]
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common import arguments, report
 
-# `train_time` is the mean of a step, without waiting for data.
+# `train_time` is the mean time of a step without waiting for data.
 _RESULT = re.compile(
     r" (\d+)epoch results: \[train\] iter_time=([\d.]+),.*? train_time=([\d.]+), .*?"
     r"total_count=(\d+), \[valid\]"

@@ -3,8 +3,8 @@
     apt-get install gnome-user-docs
     python benchmarks/free_text.py --out DIR [--sentences 1000]
 
-Writes DIR/<lang>.txt. The manual is CC BY-SA 3.0 (https://help.gnome.org) and is the same in each
-language, sentence for sentence, as far as it is translated.
+Writes DIR/<lang>.txt. The manual is CC BY-SA 3.0 (https://help.gnome.org). All languages have the
+same sentences, except those not translated yet.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MALLARD = "{http://projectmallard.org/1.0/}"
 
 
 def paragraphs(folder: Path) -> Iterator[str]:
-    """The paragraphs of all pages, without their mark-up."""
+    """Yield the paragraphs of all pages without mark-up."""
     for page in sorted(folder.glob("*.page")):
         for paragraph in ElementTree.parse(page).iter(f"{MALLARD}p"):
             yield " ".join("".join(paragraph.itertext()).split())
@@ -33,13 +33,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--manual", type=Path, default=Path("/usr/share/help"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sentences", type=int, default=1000, help="most of each language")
+    parser.add_argument("--sentences", type=int, default=1000, help="maximum of each language")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for lang in LANGUAGES:
         folder = args.manual / ("C" if lang == "en" else lang) / "gnome-help"
         if not folder.is_dir():
-            parser.error(f"no {folder}; apt-get install gnome-user-docs")
+            parser.error(f"{folder}: no such folder; apt-get install gnome-user-docs")
         found, dropped = sentences("\n".join(paragraphs(folder)), lang)
         chosen = np.random.default_rng(1).permutation(len(found))[: args.sentences]
         text = "\n".join(found[i] for i in sorted(chosen))

@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# ESPnet's asr.sh calls this at the end of stage 13; ours has scored by then and does not.
-# Scores every decoding of an experiment by utterance id: local/score.sh EXPERIMENT
+# Score every decoding of an experiment by utterance id: local/score.sh EXPERIMENT
+# ESPnet's asr.sh calls this at the end of stage 13. Our asr.sh does not: its stage 13 scores itself.
 set -euo pipefail
 
 # shellcheck source=/dev/null
 . ./path.sh
 
 experiment=${*: -1}
-of_config() { sed -n "s/^$1: *\(.*\)/\1/p" "${experiment}/config.yaml" | head -n 1; }
+of_config() {
+    python3 -c 'import sys, yaml; print(yaml.safe_load(open(sys.argv[1]))[sys.argv[2]])' \
+        "${experiment}/config.yaml" "$1"
+}
 
 token_type=$(of_config token_type)
-# The references of stage 1: ESPnet copies no utt2category to dump.
+# References of stage 1, because ESPnet does not copy utt2category to dump.
 options=(--dump data --token_type "${token_type}")
 [ "${token_type}" = char ] || options+=(--bpemodel "$(of_config bpemodel)")
 

@@ -1,4 +1,4 @@
-"""The grid of benchmarks/ablation.py: what is compared is alike in all but what is named."""
+"""The grid of benchmarks/ablation.py: rows differ from their twins only in what they name."""
 
 import sys
 from argparse import Namespace
@@ -17,15 +17,15 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from ablation_grid import Row, read_grid  # noqa: E402
 from ablation_results import (  # noqa: E402
-    Results,
+    EarlierResults,
     Seed,
     collect,
+    merge_lines,
     pairs_table,
     plot,
     read_results,
     save_seeds,
     table,
-    with_kept,
 )
 from variants import VARIANTS, LeakingConMamba, XavierConMamba  # noqa: E402
 
@@ -53,7 +53,7 @@ def build(row: Row) -> torch.nn.Module:
 def test_every_row_builds_with_as_many_parameters_and_trains(row):
     model = build(row).train()
     encoder = sum(p.numel() for p in model.encoder.parameters())
-    # Separate directions have projections of their own; that is what they are about.
+    # Separate directions have their own projections.
     assert 2.3e6 < encoder < (3.2e6 if row.name == "separate directions" else 2.5e6)
     assert row.config["scheduler_conf"]["max_steps"] == row.updates
     assert row.config["max_epoch"] * row.config["num_iters_per_epoch"] == row.updates
@@ -118,7 +118,7 @@ def test_a_difference_of_few_speakers_has_no_interval(tmp_path):
 
 def test_seeds_of_an_earlier_run_are_read_as_they_were_saved(tmp_path):
     file = tmp_path / "results.json"
-    assert read_results(file, "T") == Results({}, {})
+    assert read_results(file, "T") == EarlierResults({}, {})
     scores = {"a": seeds_of([8, 0, 3], [4, 5, 6]), "b": seeds_of([12, 20, 1])}
     seeds = {(name, i + 1): seed for name, of in scores.items() for i, seed in enumerate(of)}
     save_seeds(file, "T", seeds)
@@ -136,14 +136,14 @@ def test_a_kept_difference_is_to_the_twin_as_it_was():
     (first,), (second,) = (table([ROW_A], {"a": seeds_of([n] * 25)}) for n in (8, 4))
     both = table([ROW_A, ROW_B], {"a": seeds_of([8] * 25), "b": seeds_of([12] * 25)})
     kept = {line[0]: line for line in both}
-    assert with_kept([], kept) == with_kept([first], kept) == kept
-    found = with_kept([second], kept)
+    assert merge_lines([], kept) == merge_lines([first], kept) == kept
+    found = merge_lines([second], kept)
     assert found["a"] == second
     assert found["b"] == [*kept["b"][:6], "", "", "", *kept["b"][9:]]
     # Nor is it lost when the row alone comes out again as it was.
     (alone,) = table([ROW_B], {"b": seeds_of([12] * 25)})
     assert alone[6:9] == ["", "", ""]
-    assert with_kept([alone], kept) == kept
+    assert merge_lines([alone], kept) == kept
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_row_that_names_what_is_not_there_is_shown(tmp_path, row, missing):
     grid["rows"] = {"a": {"budget": "short", "seeds": [1]} | row}
     path = tmp_path / "grid.yaml"
     path.write_text(yaml.safe_dump(grid))
-    with pytest.raises(MlmaError, match=f"grid.yaml: a: there is no {missing}"):
+    with pytest.raises(MlmaError, match=f"grid.yaml: a: {missing} does not exist"):
         read_grid(path)
 
 
@@ -168,7 +168,7 @@ def test_pairs_are_of_rows_that_are_there(tmp_path):
     grid = {"base": "conf/train_asr_conmamba_small.yaml", "budgets": {"short": 10}}
     grid |= {"rows": {"a": row}, "pairs": [["a", "b"]]}
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
-    with pytest.raises(MlmaError, match="grid.yaml: pairs: there is no row 'b'"):
+    with pytest.raises(MlmaError, match="grid.yaml: pairs: row 'b' does not exist"):
         read_grid(tmp_path / "grid.yaml")
 
 
