@@ -136,114 +136,80 @@ def load_published(path: Path = FILE) -> Published:
     caveats, sources = contents["caveats"], contents["sources"]
     if SECOND_HAND not in caveats:
         raise MlmaError(f"{path}: caveats: {SECOND_HAND} is missing; add its text")
-    checker = Checker(path, caveats, sources)
-    systems = {key: checker.system(key, entry) for key, entry in contents["systems"].items()}
-    figures = [
-        figure
-        for number, entry in enumerate(contents["figures"], 1)
-        for figure in checker.figures(number, entry, systems)
-    ]
+    entries = _Entries(path, caveats, sources)
+    systems = {key: entries.system(key, entry) for key, entry in contents["systems"].items()}
+    numbered = enumerate(contents["figures"], 1)
+    figures = (one for number, entry in numbered for one in entries.figures(number, entry, systems))
     return Published(caveats, sources, systems, tuple(figures))
 
 
 @dataclass(frozen=True)
-class Checker:
+class _Entries:
     """Check the entries of a file and turn them into systems and figures."""
 
     path: Path
-    known_caveats: Mapping[str, str]
-    known_sources: Mapping[str, str]
-
-    def fail(self, entry: str, what: str) -> MlmaError:
-        """Make the error of an entry."""
-        return MlmaError(f"{self.path}: {entry}: {what}")
+    caveats: Mapping[str, str]
+    sources: Mapping[str, str]
 
     def system(self, key: str, entry: dict[str, Any]) -> QuotedSystem:
-        """Read a system.
-
-        Raises:
-            MlmaError: a key is unknown, or numbers have no source.
-        """
         where = f"systems: {key}"
         self._check_keys(where, entry, _SYSTEM, required={"name"})
-        if {"parameters", "training_hours"} & entry.keys() or "source" in entry:
+        numbers = [name for name in ("parameters", "training_hours") if name in entry]
+        if numbers or "source" in entry:
             self._check_source(where, entry)
-        for name in ("parameters", "training_hours"):
-            if name in entry:
-                self._check_number(where, name, entry[name])
+        for name in numbers:
+            self._check_number(where, name, entry[name])
         caveats = {
-            corpus: self._caveats(where, keys) for corpus, keys in entry.get("caveats", {}).items()
+            place: self._known_caveats(where, keys)
+            for place, keys in entry.get("caveats", {}).items()
         }
-        return QuotedSystem(
-            key,
-            entry["name"],
-            entry.get("parameters"),
-            entry.get("training_hours"),
-            entry.get("source"),
-            caveats,
-            tuple(entry.get("models", ())),
-        )
+        known = {name: entry.get(name) for name in ("parameters", "training_hours", "source")}
+        models = tuple(entry.get("models", ()))
+        return QuotedSystem(key, entry["name"], **known, caveats=caveats, models=models)
 
     def figures(
         self, number: int, entry: dict[str, Any], systems: Mapping[str, QuotedSystem]
     ) -> Iterator[Figure]:
-        """Yield the figures of an entry.
-
-        Args:
-            number: of the entry, from 1.
-            entry: contents of the entry.
-            systems: of the file.
-
-        Raises:
-            MlmaError: a key is unknown, the source is missing, or a value is no number.
-        """
         where = f"figures, entry {number} ({entry.get('system', 'no system')})"
         self._check_source(where, entry)
         self._check_keys(where, entry, _FIGURES, required={"system", "metric", "values"})
-        if entry["system"] not in systems:
-            raise self.fail(where, "not in systems; add it there")
-        if entry["metric"] not in METRICS:
-            raise self.fail(
-                where, f"unknown metric {entry['metric']!r}; use one of {' '.join(METRICS)}"
-            )
+        system, source, metric = (entry[name] for name in ("system", "source", "metric"))
+        self._check(system in systems, where, "not in systems; add it there")
+        names = " ".join(METRICS)
+        self._check(metric in METRICS, where, f"unknown metric {metric!r}; use one of {names}")
         second_hand = entry.get("second_hand", False)
-        own = self._caveats(where, entry.get("caveats", ()))
+        own = self._known_caveats(where, entry.get("caveats", ()))
         own += (SECOND_HAND,) if second_hand else ()
         for lang, values in entry["values"].items():
             for corpus, value in values.items():
                 self._check_number(where, f"{lang} {corpus}", value)
-                yield Figure(
-                    entry["system"],
-                    entry["source"],
-                    entry["metric"],
-                    lang,
-                    corpus,
-                    float(value),
-                    second_hand,
-                    caveats_on(systems[entry["system"]].caveats, lang, corpus) + own,
-                )
+                caveats = caveats_on(systems[system].caveats, lang, corpus) + own
+                about = system, source, metric, lang, corpus
+                yield Figure(*about, float(value), second_hand, caveats)
 
-    def _check_keys(self, where: str, entry: dict[str, Any], known: set[str], required: set[str]):
-        unknown = sorted(entry.keys() - known)
-        if unknown:
-            raise self.fail(where, f"unknown key {unknown[0]!r}; use {' '.join(sorted(known))}")
-        missing = sorted(required - entry.keys())
-        if missing:
-            raise self.fail(where, f"{missing[0]} is missing; add it")
+    def _check(self, is_right: bool, where: str, problem: str) -> None:
+        if not is_right:
+            raise MlmaError(f"{self.path}: {where}: {problem}")
+
+    def _check_keys(
+        self, where: str, entry: dict[str, Any], known: set[str], required: set[str]
+    ) -> None:
+        for key in sorted(entry.keys() - known):
+            self._check(False, where, f"unknown key {key!r}; use {' '.join(sorted(known))}")
+        for key in sorted(required - entry.keys()):
+            self._check(False, where, f"{key} is missing; add it")
 
     def _check_source(self, where: str, entry: dict[str, Any]) -> None:
         source = entry.get("source")
-        if source is None:
-            raise self.fail(where, "numbers without a source; give a key of sources")
-        if source not in self.known_sources:
-            raise self.fail(where, f"source {source!r} is not in sources; add it there")
+        self._check(source is not None, where, "numbers without a source; give a key of sources")
+        known = source in self.sources
+        self._check(known, where, f"source {source!r} is not in sources; add it there")
 
     def _check_number(self, where: str, name: str, value: Any) -> None:
-        if not is_positive(value):
-            raise self.fail(where, f"{name}: {value!r} is not a number above 0")
+        self._check(is_positive(value), where, f"{name}: {value!r} is not a number above 0")
 
-    def _caveats(self, where: str, keys: Collection[str]) -> tuple[str, ...]:
-        unknown = next((key for key in keys if key not in self.known_caveats), None)
-        if unknown is not None:
-            raise self.fail(where, f"caveat {unknown!r} is not in caveats; add its text there")
+    def _known_caveats(self, where: str, keys: Collection[str]) -> tuple[str, ...]:
+        for key in keys:
+            problem = f"caveat {key!r} is not in caveats; add its text there"
+            self._check(key in self.caveats, where, problem)
         return tuple(keys)
