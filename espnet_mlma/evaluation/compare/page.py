@@ -9,12 +9,11 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from espnet_mlma.evaluation import svg
 from espnet_mlma.evaluation.compare.comparison import Comparison, SystemPair
 from espnet_mlma.evaluation.compare.published import ALL
 from espnet_mlma.evaluation.compare.rows import SystemRow
 from espnet_mlma.evaluation.compare.table import Grid, Notes, grids, head, in_order, introduction
-from espnet_mlma.evaluation.pages import render_page
+from espnet_mlma.pages import render_page, svg
 
 
 def render(comparison: Comparison) -> str:

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from espnet_mlma.data.corpora.fleurs import TAG as FLEURS
-from espnet_mlma.evaluation import svg
 from espnet_mlma.evaluation.compare.table import CORPORA
-from espnet_mlma.evaluation.pages import render_page
 from espnet_mlma.evaluation.report.clips import Clip, read_clips
 from espnet_mlma.evaluation.report.confusions import Confusions, Matrix
 from espnet_mlma.evaluation.report.data import ScoredDecoding
@@ -30,6 +28,7 @@ from espnet_mlma.evaluation.report.groups import (
 from espnet_mlma.evaluation.report.training import Curve, Epochs, curves
 from espnet_mlma.evaluation.score.align import Alignment, Errors
 from espnet_mlma.evaluation.score.utterances import ScoredUtterance
+from espnet_mlma.pages import render_page, svg
 from espnet_mlma.text import LANGUAGES
 from espnet_mlma.version import __version__
 

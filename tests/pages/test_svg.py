@@ -3,8 +3,8 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from espnet_mlma.evaluation import svg
-from espnet_mlma.evaluation.svg import Axis, ticks
+from espnet_mlma.pages import svg
+from espnet_mlma.pages.svg import Axis, ticks
 
 
 @pytest.mark.parametrize("high", [1e-4, 0.052, 0.3, 1, 7, 97.375, 100, 119.7, 2e6])
