@@ -7,6 +7,7 @@ import os
 import select
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 _closed: set[int] = set()  # of the descriptors 0, 1, 2, those closed when the program started
 
@@ -52,7 +53,7 @@ class _Unfailing(io.TextIOWrapper):
             super().flush()
 
 
-def _unfailing(stream: io.TextIOWrapper | None) -> _Unfailing:
+def _unfailing(stream: TextIO | None) -> _Unfailing:
     """Make a stream to the standard error's file, or to the null device."""
     # A new file object, because others may still write to the old stream.
     raw = io.FileIO(os.devnull if stream is None else 2, "w", closefd=stream is None)

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from typing import Any
 
 from espnet_mlma.errors import MlmaError
 
@@ -19,7 +20,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
-def pool(nj: int, does: str, **options: object) -> Iterator[ProcessPoolExecutor]:
+def pool(nj: int, does: str, **options: Any) -> Iterator[ProcessPoolExecutor]:
     """Start a pool of new processes that end with this one.
 
     Args:
@@ -50,7 +51,9 @@ def end_with_parent() -> None:
     kill_with_parent()
 
     def watch() -> None:
-        parent_process().join()  # returns at once if it has ended already
+        parent = parent_process()
+        if parent is not None:
+            parent.join()  # returns at once if it has ended already
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,9 +37,7 @@ class AcousticModel:
     # utterances. None: audio is encoded in windows only.
     utterance_seconds: float | None = 12.0
 
-    def __init__(
-        self, model: torch.nn.Module, token_list: Sequence[str], token_type: str, device: str
-    ):
+    def __init__(self, model: Any, token_list: Sequence[str], token_type: str, device: str):
         if getattr(model, "ctc", None) is None:
             raise MlmaError("the model has no CTC head; train with ctc_weight above 0")
         if token_type not in ("char", "bpe"):

@@ -59,7 +59,7 @@ class SpeechToTextModel(AcousticModel):
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: Any,
         config: dict[str, Any],
         device: str,
         language: str | None = None,
@@ -160,7 +160,7 @@ class SpeechToTextModel(AcousticModel):
 
 
 def acoustic_model(
-    model: torch.nn.Module,
+    model: Any,
     config: dict[str, Any],
     device: str,
     language: str | None = None,

@@ -80,7 +80,7 @@ class Recogniser:
         )
 
     @property
-    def model(self) -> torch.nn.Module:
+    def model(self) -> Any:
         """ESPnet's model."""
         return self.acoustic.model
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 from torch import Tensor
@@ -18,7 +20,7 @@ class FeatureStream:
             normalisation `global_mvn` or none.
     """
 
-    def __init__(self, model: torch.nn.Module):
+    def __init__(self, model: Any):
         frontend = model.frontend
         self._model = model
         self._hop = frontend.hop_length
@@ -74,7 +76,7 @@ class WindowStream:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: Any,
         stride: int,
         chunk: int,
         right_context: int,

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.loading import configuration, hub, tensors
 from espnet_mlma.loading.configuration import Task, task_of
@@ -33,7 +31,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 _HUB_FILES = ("*.yaml", "*.pth", "*.npz", "*.model")
 
 
-def build(path: Path, model_file: Path | None = None) -> tuple[torch.nn.Module, dict[str, Any]]:
+def build(path: Path, model_file: Path | None = None) -> tuple[Any, dict[str, Any]]:
     """Load a model in evaluation mode on the CPU, and its configuration.
 
     Args:
@@ -154,7 +152,7 @@ def _averaged(folder: Path) -> Path:
     raise MlmaError(f"{folder}: none of {', '.join(AVERAGES)}; train first, or name a checkpoint")
 
 
-def from_files(config: Path, model_file: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+def from_files(config: Path, model_file: Path) -> tuple[Any, dict[str, Any]]:
     """Load a model from the files that `located` found.
 
     Returns:
@@ -186,7 +184,7 @@ def from_files(config: Path, model_file: Path) -> tuple[torch.nn.Module, dict[st
     return model.eval(), arguments
 
 
-def _task_class(task: Task):
+def _task_class(task: Task | None) -> Any:
     if task == "asr":
         from espnet2.tasks.asr import ASRTask
 

@@ -6,7 +6,7 @@ import os
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from zipfile import ZipFile, is_zipfile
 
 import numpy as np
@@ -180,7 +180,7 @@ def pieces_of(config: dict[str, Any]) -> Callable[[str], list[str]] | None:
     from sentencepiece import SentencePieceProcessor
 
     try:
-        processor = SentencePieceProcessor(model_proto=Path(file).read_bytes())
+        processor = cast(Any, SentencePieceProcessor)(model_proto=Path(file).read_bytes())
         pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
     except (OSError, RuntimeError):
         pieces = []

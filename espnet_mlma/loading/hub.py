@@ -24,7 +24,7 @@ def snapshot(hub_id: str, patterns: Sequence[str], kind: str, remedy: str) -> Pa
         MlmaError: there is no such repository, or the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
     repository, _, revision = hub_id.partition("@")
     try:

@@ -166,7 +166,7 @@ class _StandIn(list):
         """Ignore the object's attributes."""
 
 
-def _stand_ins(file: Path) -> list[tuple[Any, str]]:
+def _stand_ins(file: Path) -> list[Any]:
     """Return replacements for the names in a file that PyTorch does not know."""
     if zipfile.is_zipfile(file):
         with open(file, "rb") as stream:
@@ -174,7 +174,7 @@ def _stand_ins(file: Path) -> list[tuple[Any, str]]:
     else:
         with open(file, "rb") as stream:
             ops = [op for _ in range(_LEGACY_PICKLES) for op in pickletools.genops(stream)]
-        names = {_modern(argument) for op, argument, _ in ops if op.name == "GLOBAL"}
+        names = {_modern(str(argument)) for op, argument, _ in ops if op.name == "GLOBAL"}
     others = [(_StandIn, name) for name in names - {"collections.defaultdict"}]
     return [(_new_dict, "collections.defaultdict"), *others]
 
