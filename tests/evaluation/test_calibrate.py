@@ -22,7 +22,7 @@ CONF = Path(__file__).parents[2] / "conf" / "decode_ctc_best_path.yaml"
 
 
 def words_that_follow(truth: Calibration, number: int) -> list[JudgedWord]:
-    """Words that are right as often as a calibration says."""
+    """Draw words that are right with the probability of a calibration."""
     rng = np.random.default_rng(0)
     scores = [tuple(-rng.exponential(0.3, rng.integers(1, 9))) for _ in range(number)]
     return [JudgedWord(of, rng.random() < truth.confidence(of)) for of in scores]
@@ -89,7 +89,7 @@ def test_a_subsample_is_spread_over_the_set():
 
 @pytest.fixture(scope="module")
 def trained(experiment, tmp_path_factory) -> Path:
-    """An experiment of its own."""
+    """Copy the experiment."""
     return Path(shutil.copytree(experiment, tmp_path_factory.mktemp("recipe") / "exp" / "asr"))
 
 

@@ -250,7 +250,7 @@ def _by_name(folders: Sequence[Path]) -> dict[str, Path]:
     for folder in folders:
         name = folder.resolve().name
         if name in sets:
-            raise MlmaError(f"{folder}: {sets[name]} has the same name; measure one by itself")
+            raise MlmaError(f"{folder}: {sets[name]} has the same name; measure one separately")
         sets[name] = folder
     return sets
 
@@ -271,11 +271,11 @@ def check_place(out: Path, sets: Collection[str]) -> None:
         raise MlmaError(f"{nearest}: a file; give another --out")
     data = next((out / name for name in sets if (out / name / "wav.scp").exists()), None)
     if data:
-        raise MlmaError(f"{data}: a data folder, which would be replaced; give another --out")
+        raise MlmaError(f"{data}: a data folder, would be replaced; give another --out")
     other = min({text.parent.name for text in out.glob("*/text")} - set(sets), default=None)
     if other:
         raise MlmaError(
-            f"{out}: has {other} of an earlier run, whose figures would be lost; add {other} to "
+            f"{out}: has {other} of an earlier run, its figures would be lost; add {other} to "
             "--data, or give another --out"
         )
 

@@ -21,7 +21,7 @@ METRICS = {
     "rtfx": "seconds of audio per second",
     "relative_speed": "speed, Whisper large-v3 = 1",
 }
-SECOND_HAND = "second-hand"  # the caveat that `second_hand: true` stands for
+SECOND_HAND = "second-hand"  # caveat of `second_hand: true`
 ALL, ANY = "all", "any"  # sum over languages or corpora; corpus does not apply
 
 _SYSTEM = {"name", "parameters", "training_hours", "source", "caveats", "models"}

@@ -41,7 +41,7 @@ def data(tmp_path_factory) -> Path:
         for number, seconds in enumerate(durations):
             key, file = f"{language}_s-{number}", folder / f"{number}.wav"
             soundfile.write(file, noise(seconds), RATE, subtype="FLOAT")
-            # As stage 3 writes it: seen from the recipe's folder, wherever the program is started.
+            # Relative to the recipe's folder, as stage 3 writes it.
             values = {
                 "wav.scp": file.relative_to(root.parents[1]),
                 "utt2num_samples": round(seconds * RATE),
@@ -56,7 +56,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def start(monkeypatch, data: Path, model: Path | str, out: Path, *more: str) -> dict:
-    """Run the program in this process; what measured.json has in `out`."""
+    """Run the program in this process; return the contents of measured.json."""
     sets = [str(data / name) for name in SETS]
     options = ["--model", f"{out.name}={model}", "--data", *sets, "--out", str(out.parent)]
     options += ["--device", "cpu"]
@@ -66,13 +66,13 @@ def start(monkeypatch, data: Path, model: Path | str, out: Path, *more: str) -> 
 
 
 def column(out: Path, file: str) -> dict[str, str]:
-    """What the decode folders have in a file of each utterance."""
+    """Read a file of all decoded sets."""
     lines = [line for name in SETS for line in (out / name / file).read_text().splitlines()]
     return {key: value for key, _, value in (line.partition(" ") for line in lines)}
 
 
 def scored(data: Path, out: Path) -> str:
-    """RESULTS.md of decode folders."""
+    """Score decoded sets; return RESULTS.md."""
     options = ["--dump", data, "--decode_dir", out, "--sets", " ".join(SETS)]
     command = [sys.executable, "-m", "espnet_mlma.evaluation.score", *map(str, options)]
     subprocess.run([*command, "--token_type", "char"], check=True, capture_output=True)
@@ -101,7 +101,7 @@ def test_from_a_model_to_scores(monkeypatch, request, data, tmp_path, model):
 
 @pytest.mark.parametrize("asked", [None, "de"])
 def test_a_set_is_decoded_in_its_language(monkeypatch, data, tmp_path, s2t_experiment, asked):
-    """And an utterance of 31 s is heard by windows, as transcribe hears it."""
+    """An utterance of 31 s is decoded by windows, as `transcribe` does."""
     start(monkeypatch, data, s2t_experiment, tmp_path, *(("--language", asked) if asked else ()))
     texts, scores = column(tmp_path, "text"), column(tmp_path, "score")
     for language, durations in SETS.values():
@@ -132,7 +132,7 @@ def test_short_utterances_count_as_windows(s2t_experiment, monkeypatch):
 
 
 def test_models_of_one_run_are_compared(data, tmp_path, experiment, s2t_experiment):
-    """Each in a process of its own; what the table says of them is of one run."""
+    """Each model has its own process; the table treats them as one run."""
     out = tmp_path / "decoded"
     models = [f"small={experiment}", str(s2t_experiment)]
     options = ["--model", *models, "--data", data / "test_it", "--out", out, "--device", "cpu"]
@@ -157,7 +157,7 @@ def test_wrong_models_and_figures_are_errors(monkeypatch, capsys, data, tmp_path
         start(monkeypatch, data, "x", tmp_path / "a", "--training_hours", "1", "2")
     assert "give one for each model" in capsys.readouterr().err
     for option in ("--usd_per_hour", "--training_hours", "--batch_seconds"):
-        with pytest.raises(SystemExit):  # and not after all is decoded
+        with pytest.raises(SystemExit):  # before decoding
             start(monkeypatch, data, "x", tmp_path / "a", option, "0")
         assert f"{option}: 0 is not a number above 0" in capsys.readouterr().err
 
@@ -202,7 +202,7 @@ def test_a_run_that_fails_leaves_no_old_figures(monkeypatch, data, tmp_path, exp
     with pytest.raises(MlmaError, match="gone.wav"):
         start(monkeypatch, data, experiment, out, "--data", *all_sets)
     assert not (out / "measured.json").exists()
-    assert not list(out.glob("*/text"))  # nor texts of a model beside those of another
+    assert not list(out.glob("*/text"))  # no texts of two models
 
 
 def test_an_output_folder_in_use_is_an_error_before_decoding(
@@ -213,7 +213,7 @@ def test_an_output_folder_in_use_is_an_error_before_decoding(
     with pytest.raises(MlmaError, match="a: has test_it of an earlier run.*give another --out"):
         start(monkeypatch, data, experiment, tmp_path / "a", "--data", str(data / "test_en"))
     assert (tmp_path / "a" / "measured.json").read_bytes() == before
-    with pytest.raises(MlmaError, match="raw/test_it: a data folder, which would be replaced"):
+    with pytest.raises(MlmaError, match="raw/test_it: a data folder"):
         start(monkeypatch, data, experiment, data)
     assert (data / "test_it" / "wav.scp").is_file()
     (tmp_path / "b").write_text("a file")
@@ -222,7 +222,7 @@ def test_an_output_folder_in_use_is_an_error_before_decoding(
 
 
 def test_missing_weights_are_one_line(monkeypatch, capsys, data, tmp_path):
-    """As OWSM-CTC's, where there is no network."""
+    """For example of OWSM-CTC without network."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(SystemExit) as end:

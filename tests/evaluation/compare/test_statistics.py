@@ -26,7 +26,7 @@ def test_equal_differences_of_all_speakers_are_certain():
     assert not same.is_most
 
 
-def test_the_least_that_p_can_be_is_printed_as_a_bound():
+def test_a_bound_of_p_is_printed_as_a_bound():
     bound, plain, tiny = (
         Bootstrap(1.0, 0.5, 2.0, p, is_most)
         for p, is_most in ((0.013, True), (0.013, False), (1e-5, True))
@@ -37,7 +37,7 @@ def test_the_least_that_p_can_be_is_printed_as_a_bound():
         assert [cell.text for cell in row].count(text) == 2
 
 
-def test_the_interval_is_that_of_the_normal_distribution_for_many_speakers():
+def test_the_interval_of_many_speakers_is_normal():
     rng = np.random.default_rng(1)
     tokens = rng.integers(5, 30, 2000)
     first, second = rng.binomial(tokens, 0.2), rng.binomial(tokens, 0.19)
@@ -51,23 +51,23 @@ def test_the_interval_is_that_of_the_normal_distribution_for_many_speakers():
     assert found.p == pytest.approx(p, abs=0.05)
 
 
-def test_the_draw_is_of_speakers_and_the_same_each_time():
+def test_speakers_are_resampled_with_a_fixed_seed():
     first, second = [9, 0, 0, 1, 2, 3], [0, 1, 0, 0, 2, 0]
     tokens, spoken = [10, 20, 30, 40, 20, 10], speakers(6)
     found = bootstrap(first, second, tokens, spoken)
     assert found == bootstrap(first, second, tokens, spoken)
     assert found != bootstrap(first, second, tokens, spoken, seed=1)
-    # A speaker's utterances are drawn together, in whatever order they come.
+    # All utterances of a speaker are drawn together, in any order.
     apart = [4, 0, 5, 0, 1, 2, 3], [0, 1, 0, 0, 0, 2, 0], [5, 20, 5, 30, 40, 20, 10]
     assert bootstrap(*apart, "abacdef") == bootstrap(first, second, tokens, "abcdef")
-    # Exchanging the systems turns the interval round.
+    # Swapping the systems mirrors the interval.
     turned = bootstrap(second, first, tokens, spoken)
     assert (turned.low, turned.high, turned.p) == pytest.approx((-found.high, -found.low, found.p))
 
 
 @pytest.mark.parametrize("count", [6, 8, 12, 40])
-def test_few_speakers_are_no_more_certain_for_saying_much(count):
-    """Systems that are alike but for what each speaker does to them: 5 % of the tests find more."""
+def test_few_speakers_with_many_words_do_not_look_certain(count):
+    """Equal systems with random effects of speakers differ significantly in 5 % of the tests."""
     rng = np.random.default_rng(1)
     surest = outside = 0
     for _ in range(300):
@@ -97,7 +97,7 @@ def words(text: str, other: str) -> tuple[int, ...]:
     return slots(align(text.split(), other.split()))
 
 
-def test_slots_say_where_the_errors_are():
+def test_slots_locate_errors():
     #                              a      b      c
     assert words("a b c", "a b c") == (0, 0, 0, 0, 0, 0, 0)
     assert words("a b c", "x a y c z") == (1, 0, 0, 1, 0, 0, 1)
@@ -108,16 +108,16 @@ def test_two_words_right_in_both_systems_separate_segments():
     spoken = "a b c d e f g h"
     first, second = words(spoken, "x b c d e f g x"), words(spoken, "a b c d e f g h")
     assert segments(first, second) == [(1, 0), (1, 0)]
-    # One word right in between does not, nor two of which one system has one wrong.
+    # One right word does not, nor two of which one system has one wrong.
     assert segments(words(spoken, "x b x d e f g h"), second) == [(2, 0)]
     assert segments(words(spoken, "x b c x e f g h"), words(spoken, "a x c d e f g h")) == [(2, 1)]
-    # Nor do two with an insertion between them.
+    # Two words with an insertion between them do not.
     assert segments(words(spoken, "x b i c x e f g h"), second) == [(3, 0)]
     assert segments(words(spoken, f"{spoken} i"), second) == [(1, 0)]
     assert segments(second, second) == []
 
 
-def test_the_test_of_equal_or_alike_systems():
+def test_mapsswe_of_equal_and_constantly_different_systems():
     right, wrong = words("a b c", "a b c"), words("a b c", "x b c")
     assert mapsswe([(right, right)] * 3) == (mapsswe([]))
     assert mapsswe([(wrong, wrong)] * 3).p == 1
@@ -142,7 +142,7 @@ def corrupted(text: list[str], vocabulary: list[str], rate: float, rng: random.R
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_nists_program_finds_the_same(tmp_path, seed):
+def test_mapsswe_is_that_of_nists_program(tmp_path, seed):
     sclite = find_sclite()
     if sclite is None or not (sclite.parent / "sc_stats").is_file():
         pytest.skip("NIST's sclite and sc_stats are not installed")

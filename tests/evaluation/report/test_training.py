@@ -7,7 +7,7 @@ HEAD = "[host] 2026-01-01 00:00:00,000 (trainer:392) INFO: "
 
 
 def epoch(number: int, train: float, valid: float, more: str = "") -> str:
-    """A line as ESPnet's trainer writes it."""
+    """Format a line of ESPnet's trainer."""
     return (
         f"{HEAD}{number}epoch results: [train] iter_time=0.003, loss_ctc={train:.3f}, {more}"
         f"loss={train:.3f}, loss_scale=1.000, optim0_lr0=3.826e-04, "
@@ -28,7 +28,7 @@ def test_losses_and_error_rates_are_read(tmp_path):
     assert rate.epochs == [1, 2]
 
 
-def test_an_epoch_that_only_validation_has_is_one(tmp_path):
+def test_an_epoch_of_validation_only_counts(tmp_path):
     line = epoch(1, 9, 8).replace("loss=9.000", "loss=nan")
     (tmp_path / "train.log").write_text(line + epoch(2, 7, 6))
     loss = curves(read_epochs(tmp_path))[0]

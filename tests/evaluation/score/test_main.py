@@ -51,7 +51,7 @@ CHAR = ("--token_type", "char")
 
 
 def rows(results: Path) -> dict[str, str]:
-    """What RESULTS.md says after the first three cells of a row, by those."""
+    """Read RESULTS.md: the cells of each row by its first three."""
     lines = [line for line in results.read_text(encoding="utf-8").splitlines() if line[0:1] == "|"]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
     return {" ".join(row[:3]).strip(): " ".join(row[3:]) for row in cells}
@@ -81,7 +81,7 @@ def test_results_have_a_row_per_language_and_corpus_and_the_averages(work):
     assert "`decode_ctc_best_path`, model: `valid.cer_ctc.ave`" in text
 
 
-def test_languages_are_counted_where_decoding_wrote_them(work):
+def test_right_languages_are_counted_if_decoding_wrote_them(work):
     decoded = work / "exp" / "asr_x" / TAG
     results = work / "exp" / "asr_x" / "RESULTS.md"
     run(work)

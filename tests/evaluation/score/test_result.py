@@ -71,13 +71,13 @@ def test_both_scorers_count_the_same(tmp_path, sclite, count, longest):
 
 
 def summary(result: Path) -> list[list[str]]:
-    """The numbers of the Sum/Avg and Sum lines."""
+    """Read the numbers of the Sum/Avg and Sum lines."""
     lines = re.findall(r"^ *\| Sum(?:/Avg)? .*", result.read_text(encoding="utf-8"), re.M)
     assert len(lines) == 2
     return [re.findall(r"[\d.]+", line) for line in lines]
 
 
-def test_own_report_has_the_lines_that_are_grepped_for(tmp_path):
+def test_own_report_has_the_lines_that_scripts_grep(tmp_path):
     utterances = [
         line("mini_de_a-1", "mini_de_a", "schöne straße", "schöne strasse hier"),
         line("mini_de_b-1", "mini_de_b", "ja", ""),
@@ -103,7 +103,7 @@ def test_own_report_has_the_lines_that_are_grepped_for(tmp_path):
     ]
 
 
-def test_words_that_capitals_make_longer_stay_in_their_columns():
+def test_words_longer_in_capitals_keep_their_columns():
     text = report_text([line("a-1", "a", "groß ist", "nein ist")], {"a-1": Errors(1, 1)})
     assert "REF:  GROSS ist\nHYP:  NEIN  ist\nEval: S" in text
 
@@ -146,7 +146,7 @@ def test_a_failing_scorer_is_an_error_and_leaves_the_old_result(tmp_path, script
     assert (folder / "result.txt").read_bytes() == before
 
 
-def test_sclite_is_looked_for_on_path_first_then_under_sctk_root(tmp_path, monkeypatch):
+def test_sclite_is_found_on_path_then_under_sctk_root(tmp_path, monkeypatch):
     on_path = program(tmp_path / "path" / "sclite", "true")
     in_bin = program(tmp_path / "root" / "bin" / "sclite", "true")
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
