@@ -64,7 +64,7 @@ def test_every_row_builds_with_as_many_parameters_and_trains(row):
     assert loss.isfinite()
 
 
-def test_twins_are_rows_with_as_many_updates():
+def test_twins_have_equal_updates():
     rows = {row.name: row for row in ROWS}
     assert len({str(row.folder(1)) for row in ROWS}) == len(ROWS)
     for row in ROWS:
@@ -72,7 +72,7 @@ def test_twins_are_rows_with_as_many_updates():
             assert rows[row.twin].updates == row.updates
 
 
-def test_variants_do_what_they_are_called():
+def test_variants_do_what_their_names_say():
     sizes = {"input_size": 80, "output_size": 16, "num_blocks": 2, "linear_units": 32}
     features, lengths = torch.randn(2, 80, 80), torch.tensor([80, 40])
     torch.manual_seed(0)
@@ -116,7 +116,7 @@ def test_a_difference_of_few_speakers_has_no_interval(tmp_path):
     assert all(f"<!-- {text} -->" in drawn for text in ("less a", "cv", "ls"))
 
 
-def test_seeds_of_an_earlier_run_are_read_as_they_were_saved(tmp_path):
+def test_seeds_of_an_earlier_run_are_read_as_saved(tmp_path):
     file = tmp_path / "results.json"
     assert read_results(file, "T") == EarlierResults({}, {})
     scores = {"a": seeds_of([8, 0, 3], [4, 5, 6]), "b": seeds_of([12, 20, 1])}
@@ -132,7 +132,7 @@ def test_seeds_of_an_earlier_run_are_read_as_they_were_saved(tmp_path):
     assert list(collect([], [ROW_B], read)) == [("b", 1)]
 
 
-def test_a_kept_difference_is_to_the_twin_as_it_was():
+def test_a_kept_difference_needs_an_unchanged_twin():
     (first,), (second,) = (table([ROW_A], {"a": seeds_of([n] * 25)}) for n in (8, 4))
     both = table([ROW_A, ROW_B], {"a": seeds_of([8] * 25), "b": seeds_of([12] * 25)})
     kept = {line[0]: line for line in both}
@@ -140,7 +140,7 @@ def test_a_kept_difference_is_to_the_twin_as_it_was():
     found = merge_lines([second], kept)
     assert found["a"] == second
     assert found["b"] == [*kept["b"][:6], "", "", "", *kept["b"][9:]]
-    # Nor is it lost when the row alone comes out again as it was.
+    # It is also kept if only the row is scored again with equal figures.
     (alone,) = table([ROW_B], {"b": seeds_of([12] * 25)})
     assert alone[6:9] == ["", "", ""]
     assert merge_lines([alone], kept) == kept
@@ -154,7 +154,7 @@ def test_a_kept_difference_is_to_the_twin_as_it_was():
         ({"first": {"mixture": "mini", "row": "nobody"}}, "'nobody'"),
     ],
 )
-def test_a_row_that_names_what_is_not_there_is_shown(tmp_path, row, missing):
+def test_unknown_names_in_a_row_are_errors(tmp_path, row, missing):
     grid = {"base": "conf/train_asr_conmamba_small.yaml", "budgets": {"short": 10}}
     grid["rows"] = {"a": {"budget": "short", "seeds": [1]} | row}
     path = tmp_path / "grid.yaml"
@@ -163,7 +163,7 @@ def test_a_row_that_names_what_is_not_there_is_shown(tmp_path, row, missing):
         read_grid(path)
 
 
-def test_pairs_are_of_rows_that_are_there(tmp_path):
+def test_unknown_rows_in_a_pair_are_errors(tmp_path):
     row = {"budget": "short", "seeds": [1]}
     grid = {"base": "conf/train_asr_conmamba_small.yaml", "budgets": {"short": 10}}
     grid |= {"rows": {"a": row}, "pairs": [["a", "b"]]}
@@ -172,14 +172,14 @@ def test_pairs_are_of_rows_that_are_there(tmp_path):
         read_grid(tmp_path / "grid.yaml")
 
 
-def test_pairs_are_compared_where_both_rows_are_done():
+def test_pairs_are_compared_if_both_rows_are_finished():
     few, many = seeds_of([4] * 25), seeds_of([8] * 25, [8] * 25)
     scores = {"near": {"a": few, "b": many}, "far": {"a": few}}
     lines = pairs_table([("a", "b"), ("b", "c")], scores)
     assert lines == [["a", "b", "near", "1, 2", "-20.0 (-20.0 to -20.0)", "-50.0"]]
 
 
-def test_a_start_may_differ_from_its_row_and_then_lies_elsewhere(tmp_path):
+def test_a_changed_initial_row_has_its_own_folder(tmp_path):
     start = {"mixture": "mini", "row": "a"}
     other = start | {"name": "c", "config": {"optim_conf": {"lr": 0.5}}}
     row = {"budget": "short", "seeds": [1]}
@@ -194,7 +194,7 @@ def test_a_start_may_differ_from_its_row_and_then_lies_elsewhere(tmp_path):
     assert config | {"optim_conf": 0} == plain.config | {"optim_conf": 0}
 
 
-def test_results_that_are_no_json_are_named(tmp_path):
+def test_bad_json_is_named(tmp_path):
     (tmp_path / "found.json").write_text("{")
-    with pytest.raises(MlmaError, match="found.json: no JSON"):
+    with pytest.raises(MlmaError, match="found.json: not JSON"):
         read_results(tmp_path / "found.json", "T")
