@@ -24,7 +24,7 @@ MEASURED = {
     "machine": "two cores",
     "usd_per_machine_hour": 0.5,
 }
-# id, language, corpus, reference, and what the systems `good` and `bad` heard (None: nothing).
+# id, language, corpus, reference, and hypotheses of the systems `good` and `bad` (None: missing).
 UTTERANCES = {
     "test_cv_it": [
         ("cv_it_1-a", "it", "cv", "l'uomo va a casa", "l'uomo va a casa", "l uomo va casa"),
@@ -58,8 +58,8 @@ def recipe(tmp_path) -> Path:
             write_table(data / table, [(row[0], row[column]) for row in utterances])
         write_table(data / "utt2spk", [(row[0], row[0].partition("-")[0]) for row in utterances])
         for column, system in ((4, "good"), (5, "bad")):
-            heard = [(row[0], row[column]) for row in utterances if row[column] is not None]
-            write_table(tmp_path / "exp" / system / TAG / name / "text", heard)
+            hypotheses = [(row[0], row[column]) for row in utterances if row[column] is not None]
+            write_table(tmp_path / "exp" / system / TAG / name / "text", hypotheses)
             write_decoding(tmp_path, system, name)
     for table, value in (("utt2category", "cv"), ("utt2lang", "it")):
         write_table(tmp_path / "dump" / "raw" / "train" / table, [("u1", value), ("u2", value)])
@@ -141,8 +141,8 @@ def test_json_has_no_number_that_json_does_not_know(mlma, recipe):
     for table, value in about.items():
         write_table(data / table, [(id_, value) for id_ in ids])
     for system, text in (("good", "a fox"), ("bad", "a box")):
-        heard = recipe / "exp" / system / TAG / "test_fl_en" / "text"
-        write_table(heard, [(id_, text) for id_ in ids])
+        file = recipe / "exp" / system / TAG / "test_fl_en" / "text"
+        write_table(file, [(id_, text) for id_ in ids])
 
     def refuse(name):
         raise AssertionError(name)

@@ -143,14 +143,14 @@ def test_utterances_without_audio_are_counted_by_reason(mlma, recipe):
     assert "2 without audio: its audio cannot be read" in text
 
 
-@pytest.mark.parametrize(("megabytes", "heard"), [(0, 0), (0.005, 1), (0.1, 3)])
-def test_audio_stays_below_the_limit(mlma, recipe, megabytes, heard):
+@pytest.mark.parametrize(("megabytes", "clips"), [(0, 0), (0.005, 1), (0.1, 3)])
+def test_audio_stays_below_the_limit(mlma, recipe, megabytes, clips):
     options = ("-o", recipe / "page.html", "--audio-mb", megabytes)
     code, out, _ = mlma("report", recipe / "exp" / "asr_x", *options)
     assert code == 0
-    assert (recipe / "page.html").read_text(encoding="utf-8").count("<audio") == heard
-    silent = f"  {3 - heard} without audio: the page has no more room for audio; see --audio-mb\n"
-    assert (silent in out) == (heard < 3)
+    assert (recipe / "page.html").read_text(encoding="utf-8").count("<audio") == clips
+    silent = f"  {3 - clips} without audio: the page has no more room for audio; see --audio-mb\n"
+    assert (silent in out) == (clips < 3)
 
 
 def test_its_place_is_the_decoding_and_twice_gives_the_same(mlma, recipe, monkeypatch):
