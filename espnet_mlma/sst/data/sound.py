@@ -1,4 +1,4 @@
-"""Spans of sound files laid down where they belong."""
+"""Mix spans of sound files into one signal."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.data.records import Part
 from espnet_mlma.sst.grid import SAMPLE_RATE
 
-# What a file may lack of a part, or a part go beyond its end: an MP3's padding.
+# Tolerance for MP3 padding: a file may be this much shorter or longer than its span.
 _MISSING_SAMPLES = SAMPLE_RATE // 10
 
 
-def laid_down(parts: Iterable[Part], samples: int) -> np.ndarray:
-    """The sound of some parts, zeros where there is none.
+def mix_at_offsets(parts: Iterable[Part], samples: int) -> np.ndarray:
+    """Add spans of sound files at their offsets; the rest is silence.
 
     Args:
-        parts: what is heard when.
-        samples: length of it all.
+        parts: spans with their offsets in the result.
+        samples: length of the result.
 
     Returns:
         (samples,) float32 at 16 kHz.
 
     Raises:
-        MlmaError: a file is missing, damaged or too short, or a part goes beyond the end.
+        MlmaError: a file is missing, damaged or too short, or a span exceeds the result.
     """
-    found = np.zeros(samples, np.float32)
+    mixture = np.zeros(samples, np.float32)
     for part in parts:
         piece = read_audio(part.audio, part.start, part.end)
         wanted, at = (part.end - part.start) * SAMPLE_RATE, round(part.at * SAMPLE_RATE)
@@ -40,6 +40,6 @@ def laid_down(parts: Iterable[Part], samples: int) -> np.ndarray:
                 f"{part.audio} at {part.at} s goes beyond its {samples / SAMPLE_RATE:.2f} s; "
                 "run the stage before again"
             )
-        place = found[at:]
+        place = mixture[at:]
         place[: len(piece)] += piece[: len(place)]
-    return found
+    return mixture

@@ -1,11 +1,11 @@
-"""Talks to test a translator on, as sound files with the places of their sentences.
+"""Write test talks for the translator: sound files and the times of their sentences.
 
-Recordings that hold several sentences are talks as they are; utterances that are recordings of
-their own are joined in a random order with random silences before each.
+A recording with several sentences is one talk. Recordings of a single utterance are joined in
+random order, with a random silence before each.
 
     python -m espnet_mlma.sst talks --sentences translated.jsonl --out talks --seconds 60
 
-The folder gets `<talk>.flac`, and `sentences.jsonl`, the references of `score`.
+The folder holds `<talk>.flac` and `sentences.jsonl`, the references for `score`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from espnet_mlma.files import replace_folder
 from espnet_mlma.sst.data.records import Part, Sentence, line_of
 from espnet_mlma.sst.data.segments import SILENCE, by_recording, parse_span
 from espnet_mlma.sst.data.shards import dropped_line, read_sentences
-from espnet_mlma.sst.data.sound import laid_down
+from espnet_mlma.sst.data.sound import mix_at_offsets
 from espnet_mlma.sst.grid import SAMPLE_RATE
 
 
@@ -37,13 +37,13 @@ def talks(
     silence: tuple[float, float] = SILENCE,
     seconds: float = 60.0,
 ) -> Iterator[list[Sentence]]:
-    """The sentences of each talk, in order, each with its place in the talk.
+    """Group sentences into talks, each sentence with its time in the talk.
 
     Args:
-        sentences: those dropped, or of no length, are left out.
-        rng: of order and silences.
+        sentences: dropped and empty ones are skipped.
+        rng: draws the order and the silences.
         silence: shortest and longest before a joined utterance, seconds.
-        seconds: a talk of joined utterances ends after the one that makes it so long.
+        seconds: a talk of joined utterances ends once it is at least this long.
     """
     recordings, singles = by_recording(s for s in sentences if _reason_to_drop(s) is None)
     yield from recordings.values()
@@ -66,15 +66,18 @@ def _reason_to_drop(sentence: Sentence) -> str | None:
     return sentence.dropped or (None if sentence.end > sentence.start else "no_sound")
 
 
-def sound_of(talk: Sequence[Sentence]) -> np.ndarray:
-    """The sound of a talk, (samples,) at 16 kHz; silence where no sentence is.
+def mix_talk(talk: Sequence[Sentence]) -> np.ndarray:
+    """Mix the sentences of a talk into one signal, with silence between them.
+
+    Returns:
+        (samples,) float32 at 16 kHz.
 
     Raises:
-        MlmaError: as of `laid_down`.
+        MlmaError: see `mix_at_offsets`.
     """
     spans = ((s.audio, s.offset, s.offset + s.end - s.start, s.start) for s in talk)
     samples = round(max(sentence.end for sentence in talk) * SAMPLE_RATE)
-    return laid_down((Part(*span) for span in spans), samples)
+    return mix_at_offsets((Part(*span) for span in spans), samples)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,21 +96,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the talks and say how many.
+    """Write the talks and print their number.
 
     Raises:
-        MlmaError: there is no sentence of use, a file cannot be read, or the folder not written.
+        MlmaError: all sentences are dropped, a file cannot be read, or the folder cannot be
+            written.
     """
     refuse_to_replace(args.out, args.sentences)
     rng = random.Random(args.seed)
     sentences = list(chain.from_iterable(map(read_sentences, args.sentences)))
     found = list(talks(sentences, rng, args.silence, args.seconds))
     if not found:
-        raise MlmaError(f"{args.sentences[0]}: no sentence of use in it; see what was dropped")
+        raise MlmaError(
+            f"{args.sentences[0]}: all sentences are dropped; see the report of the stage before"
+        )
 
     def fill(folder: Path) -> None:
         for talk in found:
-            samples = sound_of(talk)
+            samples = mix_talk(talk)
             try:
                 soundfile.write(folder / f"{talk[0].recording}.flac", samples, SAMPLE_RATE)
             except soundfile.SoundFileError as error:  # a full disk is one

@@ -23,7 +23,7 @@ from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.config import DialogueConfig, TrainingConfig
 from espnet_mlma.sst.data.records import Segment
 from espnet_mlma.sst.data.shards import read_segments
-from espnet_mlma.sst.data.sound import laid_down
+from espnet_mlma.sst.data.sound import mix_at_offsets
 from espnet_mlma.sst.data.trajectory import merge
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_VECTORS
 from espnet_mlma.sst.llm.dialogue import NO_TARGET, Dialogue, Example
@@ -86,10 +86,10 @@ def sound_of(segment: Segment, multiplier: int = 1) -> np.ndarray:
         (samples,) float32 at 16 kHz.
 
     Raises:
-        MlmaError: as of `laid_down`; it names the segment.
+        MlmaError: as of `mix_at_offsets`; it names the segment.
     """
     try:
-        heard = laid_down(segment.parts, segment.chunks * CHUNK_SAMPLES)
+        heard = mix_at_offsets(segment.parts, segment.chunks * CHUNK_SAMPLES)
     except MlmaError as error:
         raise MlmaError(f"segment '{segment.id}': {error}") from None
     return np.pad(heard, (0, segment.chunks_at(multiplier) * CHUNK_SAMPLES - len(heard)))

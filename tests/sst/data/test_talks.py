@@ -1,4 +1,4 @@
-"""Talks are made of their sentences, each where its record says."""
+"""Tests of test talks: each sentence is at the time its record gives."""
 
 import random
 
@@ -8,14 +8,14 @@ import soundfile
 
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.data.records import Sentence, line_of
-from espnet_mlma.sst.data.talks import sound_of, talks
+from espnet_mlma.sst.data.talks import mix_talk, talks
 from espnet_mlma.sst.grid import SAMPLE_RATE
 from espnet_mlma.sst.score.references import read_sentences
 
 
 @pytest.fixture
 def make_sentence(tmp_path):
-    """Of a file of its own, in which all samples are its number's tenth."""
+    """Make a sentence with a file of its own, all samples of which are number / 10."""
 
     def make(number: int, seconds: float = 2.0, **fields) -> Sentence:
         file = tmp_path / f"{number}.wav"
@@ -41,7 +41,7 @@ def test_joined_talks_hold_each_sentence_once_with_pauses_in_the_range(make_sent
         for sentence in talk:
             assert 0.5 <= sentence.start - before <= 1.0
             before = sentence.end
-        samples = sound_of(talk)
+        samples = mix_talk(talk)
         assert len(samples) == round(before * SAMPLE_RATE)
         for sentence in talk:
             first, last = (round(t * SAMPLE_RATE) for t in (sentence.start, sentence.end))
@@ -58,7 +58,7 @@ def test_recordings_are_talks_as_they_are_and_what_was_dropped_is_silent(make_se
     ]
     (talk,) = talks(recorded, random.Random(0))
     assert talk == [recorded[0], recorded[2]]
-    samples = sound_of(talk)
+    samples = mix_talk(talk)
     assert len(samples) == 6 * SAMPLE_RATE
     np.testing.assert_allclose(samples[:: 2 * SAMPLE_RATE], [0.1, 0, 0.3], atol=1e-6)
 
@@ -80,5 +80,5 @@ def test_the_command_writes_talks_and_their_references(
     assert {f.stem for f in out.glob("*.flac")} == {r.talk for r in references}
     assert sorted(r.text for r in references) == ["número 1", "número 2", "número 3"]
     source.write_text(line_of(make_sentence(1, dropped="digits")))
-    with pytest.raises(MlmaError, match="no sentence of use"):
+    with pytest.raises(MlmaError, match="s.jsonl: all sentences are dropped"):
         main()
