@@ -1,4 +1,4 @@
-"""Packages that only some of this room needs, imported where they are used."""
+"""Import optional packages where they are used."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def require(name: str, package: str | None = None) -> ModuleType:
     """Import an optional module.
 
     Args:
-        name: of the module.
-        package: what to install for it; None: the extra of this room.
+        name: module name.
+        package: package to install for it; None: the extra `sst`.
 
     Raises:
-        MlmaError: it is not installed; the message says how to install it.
+        MlmaError: the module is not installed; the message says how to install it.
     """
     try:
         return import_module(name)

@@ -1,4 +1,4 @@
-"""The grid that speech is cut by: 0.96 s are a chunk of 48 encoder frames and 12 LLM vectors."""
+"""Define the chunk: 0.96 s of speech, 48 encoder frames, 12 LLM vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a language of the translator is called, and how its text is cut into words."""
+"""Name the translator's languages and split their text into words."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.extras import require
 from espnet_mlma.text.language import LANGUAGE_TABLE, NAMES
 
-# A run of letters and digits that are not Chinese, such as a name, stays one word among characters.
+# In Chinese text a run of other letters and digits, such as a name, stays one word.
 _CHARACTERS = re.compile(r"\s+|[^\W\u2e80-\U0010ffff]+(?:[.'’-][^\W\u2e80-\U0010ffff]+)*|.")
 _OPENING, _CLOSING = {"Ps", "Pi"}, {"Pe", "Pf", "Po", "Pd"}
 
 
 def name_of(language: str) -> str:
-    """The English name of a language, ISO 639-1.
+    """Return the English name of a language (ISO 639-1).
 
     Raises:
-        MlmaError: it is none of those that are known here.
+        MlmaError: the language is unknown.
     """
     if language not in NAMES:
         raise MlmaError(f"no language '{language}'; there are {' '.join(NAMES)}")
@@ -31,19 +31,19 @@ def _has_spaces(language: str) -> bool:
 
 
 def separator(language: str) -> str:
-    """What stands between two sentences."""
+    """Return the text between two sentences: a space, or nothing in Chinese."""
     return " " if _has_spaces(language) else ""
 
 
 def pieces(text: str, language: str) -> tuple[str, ...]:
-    """Words of a text, each with the space before it and the punctuation that touches it.
+    """Split a text into words, each with its leading space and adjacent punctuation.
 
-    Joined they are the text with runs of spaces made one. Chinese is cut by rjieba where that is
-    installed, else into characters.
+    The joined pieces equal the text with single spaces. Chinese is segmented by rjieba if it is
+    installed, otherwise into characters.
 
     Args:
         text: a translation.
-        language: of the text, ISO 639-1.
+        language: language of the text, ISO 639-1.
     """
     text = " ".join(text.split())
     if _has_spaces(language):
@@ -56,15 +56,15 @@ def pieces(text: str, language: str) -> tuple[str, ...]:
 
 
 def _with_punctuation(tokens: list[str]) -> list[str]:
-    """Tokens with closing marks joined to what is before them, spaces and opening ones to the next.
+    """Join closing marks to the token before, spaces and opening marks to the token after.
 
-    A mark alone has nothing to be aligned to, and would be said late.
+    A mark on its own cannot be aligned to a source word and would be emitted late.
     """
     found: list[str] = []
     before = ""
     for token in tokens:
         kinds = {unicodedata.category(character) for character in token.strip()}
-        if kinds <= _OPENING:  # spaces alone too
+        if kinds <= _OPENING:  # also spaces alone
             before += token
         elif kinds <= _CLOSING and found and not before.strip():
             found[-1] += before + token

@@ -1,6 +1,6 @@
-"""What is said after each chunk: the words of a translation whose source words have been heard.
+"""Assign the words of a translation to chunks: a word follows once its source words were heard.
 
-All times are counted in samples, so that a word that ends where a chunk does is in that chunk.
+Times are compared in samples, so a word that ends on a chunk boundary belongs to that chunk.
 
 Source: Ouyang et al., CMU's IWSLT 2025 simultaneous speech translation system, section 3.2.
 """
@@ -14,33 +14,33 @@ from espnet_mlma.sst.grid import CHUNK_SAMPLES, SAMPLE_RATE
 
 
 def chunks_up_to(seconds: float) -> int:
-    """Chunks that hold so much audio, the last one perhaps in part."""
+    """Return the number of chunks that cover so much audio, rounded up."""
     return -(-round(seconds * SAMPLE_RATE) // CHUNK_SAMPLES)
 
 
 def chunk_at(seconds: float) -> int:
-    """The chunk that a moment is in, from 0; a moment between two is in the later one."""
+    """Return the index of the chunk at a time; a boundary belongs to the later chunk."""
     return round(seconds * SAMPLE_RATE) // CHUNK_SAMPLES
 
 
 def turn_after(seconds: float) -> int:
-    """The first turn, from 0, before which all that ends at `seconds` was heard."""
+    """Return the index of the first turn after all audio up to `seconds` was heard."""
     return max(0, chunks_up_to(seconds) - 1)
 
 
 def boundaries(ends: Sequence[float], pieces: int, pairs: Iterable[tuple[int, int]]) -> list[float]:
-    """When each piece of a translation may be said: m_i of the paper, which never falls.
+    """Return the earliest time of each piece of a translation (m_i in the paper).
 
-    A piece waits for the last of the words that it stands for, one without any for the next piece
-    that has one, and the last piece of all for the last word.
+    A piece waits for the last source word that it is aligned to. An unaligned piece waits for the
+    next aligned piece, and the last piece waits for the last source word.
 
     Args:
-        ends: of each source word, seconds.
-        pieces: of the translation.
-        pairs: indices of a word and a piece.
+        ends: end of each source word, seconds.
+        pieces: number of pieces of the translation.
+        pairs: aligned indices (word, piece).
 
     Returns:
-        A time in seconds for each piece.
+        One time in seconds for each piece; the times never decrease.
     """
     last_word: dict[int, int] = {pieces - 1: len(ends) - 1}
     for word, piece in pairs:
@@ -55,12 +55,12 @@ def boundaries(ends: Sequence[float], pieces: int, pairs: Iterable[tuple[int, in
 
 
 def turns(timed: Iterable[tuple[str, float]], first: int, chunks: int) -> list[str]:
-    """Timed pieces of text as one text for each of some chunks.
+    """Collect timed pieces of text into one text per chunk.
 
     Args:
-        timed: text and the earliest time it may be said, seconds; the times never fall.
+        timed: pieces with their earliest times in seconds, which never decrease.
         first: index of the first chunk.
-        chunks: how many; what is later than they are is left out.
+        chunks: number of chunks; later pieces are left out.
     """
     texts = [""] * chunks
     for text, seconds in timed:
@@ -71,8 +71,8 @@ def turns(timed: Iterable[tuple[str, float]], first: int, chunks: int) -> list[s
 
 
 def merge(turns: Sequence[str], multiplier: int) -> list[str]:
-    """The turns of a larger latency multiplier: what is said after every `multiplier` chunks.
+    """Merge turns for a larger latency multiplier: one turn per `multiplier` chunks.
 
-    The last one may be of fewer chunks; its audio is padded with silence.
+    The last turn may cover fewer chunks; its audio is padded with silence.
     """
     return ["".join(group) for group in batched(turns, multiplier)]
