@@ -1,4 +1,7 @@
-"""Praat's TextGrid files, long or short, as the Montreal Forced Aligner writes them."""
+"""Read Praat's TextGrid files, long or short, as the Montreal Forced Aligner writes them.
+
+praatio is not used here: it reads many truncated files without an error, and words get lost.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 
 from espnet_mlma.errors import MlmaError
 
-# Numbers, strings and flags stand free; names of fields and what is in brackets do not count.
+# Values are quoted strings and free-standing numbers; field names and bracketed indices are not.
 _VALUE = re.compile(r'"((?:[^"]|"")*)"|(?<![^\s])(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?![^\s])')
 _SILENCES = {"", "sil", "sp", "<eps>", "<silence>"}
 
@@ -15,14 +18,14 @@ Interval = tuple[str, float, float]
 
 
 def read_words(path: Path, tier: str = "words") -> list[Interval]:
-    """The words of a TextGrid with start and end in seconds, without silences.
+    """Read the words of a TextGrid with start and end in seconds, without silences.
 
     Args:
-        path: the file, in UTF-8 or UTF-16.
-        tier: its name, or what it ends in, as in `speaker - words`.
+        path: file in UTF-8 or UTF-16.
+        tier: name of the tier, or the last word of its name, as in `speaker - words`.
 
     Raises:
-        MlmaError: the file cannot be read, is damaged, or has no such tier.
+        MlmaError: the file cannot be read, is damaged, or does not have exactly one such tier.
     """
     tiers = read_tiers(path)
     names = [name for name in tiers if name == tier or name.endswith(f" {tier}")]
@@ -32,12 +35,12 @@ def read_words(path: Path, tier: str = "words") -> list[Interval]:
 
 
 def read_tiers(path: Path) -> dict[str, list[Interval]]:
-    """The interval tiers of a TextGrid by name; see `read_words`."""
+    """Read the interval tiers of a TextGrid by name; see `read_words`."""
     values = _values(path)
     tiers: dict[str, list[Interval]] = {}
     try:
         if next(values) != "ooTextFile" or next(values) != "TextGrid":
-            raise ValueError("no head of a TextGrid")
+            raise ValueError("no TextGrid header")
         _, _, count = [float(next(values)) for _ in range(3)]
         for _ in range(int(count)):
             kind, name, _, _, size = [next(values) for _ in range(5)]
@@ -48,7 +51,7 @@ def read_tiers(path: Path) -> dict[str, list[Interval]]:
                     next(values)
     except (StopIteration, ValueError) as error:
         reason = str(error) or "ends too early"
-        raise MlmaError(f"{path}: not a whole TextGrid ({reason}); write it again") from None
+        raise MlmaError(f"{path}: not a whole TextGrid ({reason}); export it again") from None
     return tiers
 
 

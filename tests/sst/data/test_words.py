@@ -133,7 +133,7 @@ def test_the_stage_counts_and_goes_on(experiment, audio, tmp_path, capsys):
     assert [s.id for s in found] == [s.id for s in rows]
 
 
-def test_a_recogniser_trained_anew_times_them_anew(experiment, audio, tmp_path):
+def test_a_retrained_recogniser_aligns_again(experiment, audio, tmp_path):
     folder = shutil.copytree(experiment, tmp_path / "asr")
     args = of_model(folder, [sentence(audio)], tmp_path)
     words.run(args)
@@ -174,6 +174,14 @@ def test_a_textgrid_that_is_damaged_or_lacks_the_tier(tmp_path):
         path.write_text(content, encoding="utf-8")
         with pytest.raises(MlmaError, match=said):
             read_words(path)
+
+
+@pytest.mark.parametrize("characters", [150, 250, 340, 440, 530])
+def test_a_truncated_textgrid_is_refused(tmp_path, characters):
+    path = tmp_path / "a.TextGrid"
+    path.write_text(LONG[:characters], encoding="utf-8")
+    with pytest.raises(MlmaError, match="not a whole TextGrid"):
+        read_words(path)
 
 
 def test_what_we_write_we_read(recogniser, audio, tmp_path):
