@@ -1,8 +1,8 @@
-"""A stage of data synthesis: sentences in, the same sentences knowing more out.
+"""Run one stage of data synthesis: read sentences, add fields, write them back.
 
-What is done is kept line by line in a journal beside the shard, so that a stage that was stopped,
-by Ctrl-C or by a server that died, goes on with the same command and asks for nothing twice. Once
-all sentences are done the shard is written whole, in the order of the input.
+Finished sentences are appended to a journal beside the shard. A stage that was interrupted resumes
+with the same command and repeats no request. Once all sentences are done, the shard is written in
+one step, in the order of the input.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.data.records import Sentence, line_of, sentence_of
 from espnet_mlma.sst.data.shards import Report, Shard, digest, finished, read_sentences, write_shard
 
-# Gets the sentences to do and all of the shard's; yields each of the former as it is done.
+# Takes the unfinished sentences and all sentences of the shard; yields each one as it is done.
 Work = Callable[[Sequence[Sentence], Sequence[Sentence]], Iterator[Sentence]]
 
 
@@ -34,11 +34,11 @@ class Job:
     """One stage on one shard.
 
     Attributes:
-        stage: name.
-        source: sentences, a file or its shards.
-        out: where the result goes; a shard's name is put in.
-        shard: which part of the recordings.
-        options: all that the result depends on beside the source.
+        stage: name of the stage.
+        source: file of sentences, or its shards.
+        out: output path; the shard's name is inserted.
+        shard: part of the recordings to process.
+        options: everything but the source that the result depends on.
     """
 
     stage: str
@@ -51,51 +51,53 @@ class Job:
     def from_arguments(
         cls, stage: str, args: argparse.Namespace, options: Mapping[str, object]
     ) -> Job:
-        """Of what `add_arguments` adds; a shard of the stage before with the same recordings, if
-        that is there, is all that is read."""
+        """Create a job from the options of `add_arguments`.
+
+        If the stage before wrote a shard with the same recordings, only that shard is read.
+        """
         same = args.shard.file(args.sentences)
         source = same if same.exists() else args.sentences
         return cls(stage, source, args.out, args.shard, options)
 
     @property
     def file(self) -> Path:
-        """The shard that it writes."""
+        """Return the path of the shard to write."""
         return self.shard.file(self.out)
 
     def key(self) -> str:
-        """Digest of what the result depends on."""
+        """Return a digest of everything that the result depends on."""
         parts = [self.stage, digest(self.source), str(self.shard), dict(self.options)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What all stages but the first take."""
+    """Add the options shared by all stages but the first."""
     parser.add_argument(
-        "--sentences", type=Path, required=True, help="of the stage before: a file or its shards"
+        "--sentences", type=Path, required=True, help="of the stage before, or its shards"
     )
-    parser.add_argument("--out", type=Path, required=True, help="file of JSON lines to write")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines file to write")
     parser.add_argument(
         "--shard",
         type=Shard.parse,
         default=Shard(),
         metavar="I/N",
-        help="only the recordings of this part of the work, counted from 1 (default: 1/1)",
+        help="process only part I of N of the recordings, from 1 (default: 1/1)",
     )
 
 
 def run_stage(job: Job, work: Work) -> Report:
-    """Do what is left of a job.
+    """Process the unfinished sentences of a job and write its shard.
 
     Args:
-        job: what to do.
-        work: does it; not called if nothing is left. It may raise an MlmaError half-way.
+        job: stage, input and output.
+        work: processes sentences; not called if all are done. It may raise MlmaError part-way.
 
     Returns:
-        What became of the shard, also if it was whole before.
+        Report on the shard, also if it was finished before.
 
     Raises:
-        MlmaError: of `work`, with how much is kept; the source is damaged; another process is at
-            the same shard; it cannot be written.
+        MlmaError: `work` failed (the message counts the sentences kept), the source is damaged,
+            another process writes the same shard, or the shard cannot be written.
     """
     key = job.key()
     if done_before := finished(job.file, key):
@@ -117,27 +119,27 @@ def _work_off(job: Job, journal: Journal, results: Iterator[Sentence], count: in
             journal.add(sentence)
     except MlmaError as error:
         raise MlmaError(
-            f"{error} (the {len(journal.done)} sentences done are kept in {journal.path}; the same "
-            "command goes on from there)"
+            f"{error} ({len(journal.done)} finished sentences are in {journal.path}; run the same "
+            "command to resume)"
         ) from None
 
 
 def write_sentences(path: Path, stage: str, key: str, sentences: Sequence[Sentence]) -> Report:
-    """Write a shard of sentences, those of no use among them, and count them by reason."""
+    """Write a shard of all sentences, and count the dropped ones by reason."""
     dropped = Counter(sentence.dropped for sentence in sentences if sentence.dropped)
     seconds = sum(s.end - s.start for s in sentences if not s.dropped)
     return write_shard(path, sentences, stage, key, dict(dropped), seconds)
 
 
 class Journal:
-    """The sentences that are done, as lines in a file; its writer has claimed the shard.
+    """Keep finished sentences as lines of a file; the caller must have claimed the shard.
 
     Args:
-        shard: the file that the sentences are for.
-        key: of the job; a journal of another job is begun anew.
+        shard: file that the sentences will be written to.
+        key: key of the job; the journal of another job is discarded.
 
     Raises:
-        MlmaError: it cannot be written.
+        MlmaError: the journal cannot be written.
     """
 
     def __init__(self, shard: Path, key: str):
@@ -147,7 +149,7 @@ class Journal:
         self._file: IO[str]
 
     def __enter__(self) -> Journal:
-        # Written anew, so that a line that a kill left half-written is not continued.
+        # Rewrite the file: a killed process may have left half a line at its end.
         self.done = {sentence.id: sentence for sentence in self._kept()}
         head = json.dumps({"key": self._key}) + "\n"
         files.write(self.path, head + "".join(map(line_of, self.done.values())))
@@ -159,7 +161,7 @@ class Journal:
             return
         head, *lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
         if head != json.dumps({"key": self._key}):
-            print(f"{self.path}: of other input or options, begun anew", file=sys.stderr)
+            print(f"{self.path}: journal of other input or options; starting over", file=sys.stderr)
             return
         broken = 0
         for line in filter(None, lines):
@@ -168,18 +170,18 @@ class Journal:
             except (AttributeError, TypeError, ValueError):
                 broken += 1
         if broken:
-            print(f"{self.path}: {broken} broken lines, done again", file=sys.stderr)
+            print(f"{self.path}: {broken} broken lines, processed again", file=sys.stderr)
 
     def add(self, sentence: Sentence) -> None:
-        """Note a sentence that is done."""
+        """Append a finished sentence."""
         try:
             self._file.write(line_of(sentence))
         except OSError as error:
-            raise MlmaError(f"cannot write {self.path}: {error.strerror}; make room") from None
+            raise MlmaError(f"cannot write {self.path}: {error.strerror}; free space") from None
         self.done[sentence.id] = sentence
 
     def discard(self) -> None:
-        """Delete it: the shard is written."""
+        """Delete the journal once the shard is written."""
         self.path.unlink(missing_ok=True)
 
     def __exit__(self, *_) -> None:

@@ -160,9 +160,9 @@ def test_a_server_that_dies_half_way_costs_nothing(tmp_path, forty, serve):
     dying = serve(lives=17)
     with pytest.raises(MlmaError, match="no answer .* 3 times") as caught:
         run(tmp_path, "--server", dying.url, "--retries", 2, "--at_once", 4, "--model", "qwen")
-    assert "the 17 sentences done are kept" in str(caught.value)
+    assert "17 finished sentences" in str(caught.value)
     assert not (tmp_path / "de.jsonl").exists()
-    # It comes back elsewhere, and the same command goes on.
+    # The server restarts elsewhere; the same command resumes.
     second = serve()
     found = run(tmp_path, "--server", second.url, "--retries", 2, "--at_once", 4, "--model", "qwen")
     assert [s.id for s in found] == [s.id for s in forty]
@@ -186,7 +186,7 @@ def test_a_kill_in_the_middle_of_a_line_costs_that_line(tmp_path, forty, serve, 
     found = run(tmp_path, "--server", server.url, "--model", "m", "--at_once", 1)
     assert [s.id for s in found] == [s.id for s in forty]
     assert server.answered == 31
-    assert "1 broken lines, done again" in capsys.readouterr().err
+    assert "1 broken lines" in capsys.readouterr().err
 
 
 def test_other_options_begin_anew(tmp_path, forty, serve):
