@@ -1,4 +1,4 @@
-"""What tells weights that were trained anew from those of before."""
+"""Tests of stamps: retrained weights differ from the old ones."""
 
 import os
 import shutil

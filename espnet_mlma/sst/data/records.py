@@ -1,4 +1,4 @@
-"""Sentences and segments, and each as a line of JSON."""
+"""Define sentences and segments, and their form as lines of JSON."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _DECIMALS = 4  # of seconds: a tenth of a millisecond, two samples
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """An utterance in its recording, and what the stages found out about it.
+    """Hold an utterance in its recording, with the results of the stages.
 
     Attributes:
-        id: of the utterance.
-        recording: id of the recording; that of the utterance if it is a recording of its own.
+        id: id of the utterance.
+        recording: id of the recording; equals `id` if the recording has one utterance only.
         audio: path of the sound file.
-        offset: where in the file the sentence begins, seconds.
+        offset: start of the sentence in the file, seconds.
         start, end: in the recording, seconds.
         speaker: id of the speaker.
-        text: what is said.
+        text: transcript.
         target: language of the translation, ISO 639-1.
         translation: the text in that language.
         words: each word said, and its start and end in the recording, seconds.
         score: mean log-probability of the symbols of the text, natural logarithm.
         pieces: words of the translation; joined they are the translation.
-        pairs: indices of a word and of a piece that means it.
-        dropped: why it is of no use for training.
+        pairs: aligned indices (word, piece).
+        dropped: why it is not used for training; None: it is used.
     """
 
     id: str
@@ -58,7 +58,7 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A span of a sound file, `start` to `end` seconds, heard `at` seconds of a segment."""
+    """Place a span of a sound file, `start` to `end` seconds, at `at` seconds of a segment."""
 
     audio: str
     start: float
@@ -72,15 +72,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Speech of up to 30 chunks, and what is said after each.
+    """Hold speech of up to 30 chunks and the translation emitted after each.
 
     Attributes:
-        id: of the segment.
-        parts: what is heard; silence elsewhere.
-        chunks: length, of 0.96 s each.
-        turns: the text said after each chunk, with the spaces that belong to it.
+        id: id of the segment.
+        parts: spans of sound; silence elsewhere.
+        chunks: length in chunks of 0.96 s.
+        turns: translation emitted after each chunk, including its spaces.
         source, target: languages, ISO 639-1.
-        heard: the words said in it, as the source has them; None: not known.
+        heard: source words within the segment; None: unknown.
     """
 
     id: str
@@ -97,7 +97,7 @@ class Segment:
             raise ValueError(f"{len(self.turns)} turns for {self.chunks} chunks")
 
     def chunks_at(self, multiplier: int) -> int:
-        """Its length once its last turn is filled up with silence, in whole turns."""
+        """Return the length in chunks, rounded up to whole turns of `multiplier` chunks."""
         return -(-self.chunks // multiplier) * multiplier
 
 
@@ -109,7 +109,7 @@ def _check_text(record: object, names: Iterable[str]) -> None:
 
 
 def sentence_of(fields: dict) -> Sentence:
-    """A sentence from its JSON object; raises TypeError or ValueError where it is none."""
+    """Build a sentence from its JSON object; raise TypeError or ValueError if invalid."""
     for name in ("words", "pairs"):
         if fields.get(name) is not None:
             fields[name] = tuple(tuple(item) for item in fields[name])
@@ -119,14 +119,14 @@ def sentence_of(fields: dict) -> Sentence:
 
 
 def segment_of(fields: dict) -> Segment:
-    """A segment from its JSON object; raises TypeError, KeyError or ValueError where it is none."""
+    """Build a segment from its JSON object; raise TypeError, KeyError or ValueError if invalid."""
     fields["parts"] = tuple(Part(**part) for part in fields["parts"])
     fields["turns"] = tuple(fields["turns"])
     return Segment(**fields)
 
 
 def line_of(record: Sentence | Segment) -> str:
-    """A record as one line of JSON, without what is not known yet."""
+    """Render a record as one line of JSON, without fields that are None."""
     fields = {name: value for name, value in asdict(record).items() if value is not None}
     return json.dumps(_rounded(fields), ensure_ascii=False) + "\n"
 

@@ -34,7 +34,7 @@ SOURCE = "en"
 CHUNKS = 30
 SILENCE = (0.2, 2.0)
 _SHORTEST_PART = 1e-3  # seconds
-# Another number where the same sentences give other records, so that old files are made anew.
+# Increase when the same sentences give different records, so that old files are rebuilt.
 _FORMAT = 2
 
 

@@ -107,7 +107,7 @@ class EncoderStream:
     """Encoder and adapter for one stream: samples in as they are heard, vectors out in blocks.
 
     The multiplier is the latency: a block of so many chunks is waited for, and its frames see each
-    other. It may be set anew at any time, for all blocks that are not out yet.
+    other. It may be changed at any time and then applies to all blocks not yet returned.
 
     Args:
         encoder: in evaluation mode.
