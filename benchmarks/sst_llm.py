@@ -14,7 +14,7 @@ from statistics import median
 import torch
 from common import milliseconds, prepare, report, time_together, timed_arguments
 
-from espnet_mlma.sst.config import Decoding
+from espnet_mlma.sst.config import TurnDecoding
 from espnet_mlma.sst.grid import CHUNK_SECONDS, CHUNK_VECTORS
 from espnet_mlma.sst.llm.cache import SlidingCache, rotate
 from espnet_mlma.sst.llm.dialogue import Dialogue
@@ -79,14 +79,14 @@ def turns(llm: LanguageModel, args) -> None:
     rows = []
     for beams in (1, 4):
         for multiplier in (1, 2, 3):
-            decoding = Decoding(beams=beams, max_tokens=args.max_tokens)
+            decoding = TurnDecoding(beams=beams, max_tokens=args.max_tokens)
             rows.append(talk_row(llm, dialogue, args, decoding, multiplier))
     header = ["beams, multiplier", "p50 (ms)", "p95 (ms)", "longest (ms)", "tokens a turn"]
     header += ["a token of text (ms)", "of real time", "cache (MiB)"]
     report(f"{args.turns} turns, after the cache is full", header, rows, args)
 
 
-def talk_row(llm, dialogue, args, decoding: Decoding, multiplier: int) -> list[object]:
+def talk_row(llm, dialogue, args, decoding: TurnDecoding, multiplier: int) -> list[object]:
     torch.manual_seed(0)
     conversation = Conversation(llm, dialogue, decoding)
     is_full = False

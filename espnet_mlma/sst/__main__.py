@@ -24,7 +24,7 @@ COMMANDS = {
         "find which word each word of a translation stands for",
     ),
     "build": ("espnet_mlma.sst.data.segments", "cut recordings into segments with their turns"),
-    "train": ("espnet_mlma.sst.train.trainer", "train encoder and adapter, or LoRA"),
+    "train": ("espnet_mlma.sst.train.stages", "train encoder and adapter, or LoRA"),
     "talks": ("espnet_mlma.sst.data.talks", "write talks to test on, with their references"),
     "stream": ("espnet_mlma.sst.stream.files", "translate talks as they are heard"),
     "score": ("espnet_mlma.sst.score.table", "BLEU and StreamLAAL of translated talks"),

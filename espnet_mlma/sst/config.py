@@ -1,7 +1,10 @@
-"""What a translator is made of and how it is trained, from one YAML file.
+"""Read a translator's configuration from one YAML file and check it.
 
-Training writes it again beside the weights, with the encoder's sizes in it: that folder is all that
-inference needs but the language model.
+Training writes the configuration beside the weights, with the encoder's sizes. Inference needs that
+folder and the language model, nothing else.
+
+We parse YAML ourselves instead of using OmegaConf: errors name the file and the key, unknown keys
+suggest the nearest known one, and `Literal` types are checked.
 """
 
 from __future__ import annotations
@@ -24,13 +27,13 @@ from espnet_mlma.sst.languages import name_of
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The speech encoder.
+    """Configure the speech encoder.
 
     Attributes:
-        kind: `wav2vec2`, the paper's, or `conmamba`, ours.
-        weights: a wav2vec 2.0 as of `weights.load_wav2vec2`, or a recogniser as of
-            `conmamba.load_conmamba`; None: random weights.
-        options: of `Wav2Vec2Config` or `ConMambaConfig`; a recogniser brings its own.
+        kind: `wav2vec2` as in the paper, or `conmamba`.
+        weights: a wav2vec 2.0 (see `load_wav2vec2`) or a recogniser (see `load_conmamba`); None:
+            random weights.
+        options: fields of `Wav2Vec2Config` or `ConMambaConfig`; empty for a trained recogniser.
     """
 
     kind: Literal["wav2vec2", "conmamba"]
@@ -40,12 +43,13 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class LlmConfig:
-    """The language model.
+    """Configure the language model.
 
     Attributes:
-        name, random: as of `llm.load`.
-        dtype: of its weights, which are not trained.
-        gradient_checkpointing: recompute each layer in the backward pass.
+        name: folder or name of the model, see `llm.model.load`.
+        random: sizes of a randomly initialised model, see `llm.model.load`.
+        dtype: type of the frozen weights.
+        gradient_checkpointing: recompute each layer in the backward pass to save memory.
     """
 
     name: str
@@ -56,12 +60,13 @@ class LlmConfig:
 
 @dataclass(frozen=True)
 class DialogueConfig:
-    """What is translated.
+    """Configure languages and prompt.
 
     Attributes:
-        source, target: languages, ISO 639-1.
-        names_latency: the prompt names the latency multiplier, as InfiniSST's does; the one of
-            CMU's IWSLT 2025 system does not.
+        source: language of the speech, ISO 639-1.
+        target: language of the translation, ISO 639-1.
+        names_latency: state the latency multiplier in the prompt, as InfiniSST does; CMU's IWSLT
+            2025 system does not.
     """
 
     source: str = "en"
@@ -75,7 +80,7 @@ class DialogueConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Adapters of stage 2, at all linear layers."""
+    """Configure stage 2's LoRA, which is added to all linear layers."""
 
     rank: int = 32
     alpha: float = 16.0
@@ -89,23 +94,22 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What both stages of training have in common.
+    """Configure what all stages of training share.
 
     Attributes:
-        batch_tokens: most tokens in a batch with its padding; speech vectors are tokens too.
-        batch_segments: most segments in a batch; each is up to 28.8 s of audio.
-        batches_per_update: over all processes together, so that their number changes nothing.
-        largest_multiplier: multipliers are drawn from 1 to this, all alike.
-        multiplier_per: `segment`, as the paper says: each segment has its own, and those of one
-            multiplier make batches; `batch`, as the public code has it: segments that make a batch
-            get one.
-        warmup_updates: while the learning rate rises from 0; then it falls as a cosine to 0.
-        clip_norm: of the gradient.
-        precision: of what is not sensitive to it; parameters that are trained are float32.
-        seed: of weights, order, multipliers and dropout.
-        read_ahead: batches whose audio is read before they are needed, each by a thread.
-        log_updates: updates from line to line.
-        save_updates: updates from checkpoint to checkpoint; one is at the end of an epoch too.
+        batch_tokens: maximum tokens of a batch, padding and speech vectors included.
+        batch_segments: maximum segments of a batch; each has up to 28.8 s of audio.
+        batches_per_update: batches per update over all processes.
+        largest_multiplier: latency multipliers are drawn uniformly from 1 to this.
+        multiplier_per: `segment`, as in the paper: draw one per segment, then batch segments with
+            equal multipliers; `batch`, as in the public code: draw one per batch.
+        warmup_updates: updates of linear warm-up from 0; then a cosine down to 0.
+        clip_norm: maximum norm of the gradient.
+        precision: autocast type; trained parameters are always float32.
+        seed: seed of weights, order, multipliers and dropout.
+        read_ahead: batches whose audio is read ahead, each by one thread.
+        log_updates: updates between two log lines.
+        save_updates: updates between two checkpoints; each epoch ends with one too.
     """
 
     batch_tokens: int = 1800
@@ -130,7 +134,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """What a stage of training has for itself: the highest learning rate, and how long."""
+    """Configure one stage of training: peak learning rate and number of epochs."""
 
     learning_rate: float
     epochs: int = 1
@@ -140,22 +144,23 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """How the text of a turn is searched for, and what is remembered; the defaults are the paper's.
+class TurnDecoding:
+    """Configure beam search and memory of a turn; the defaults are the paper's.
 
     Attributes:
-        beams: hypotheses followed at once; 1 takes the best token each time.
-        repetition_penalty: factor on log-probabilities of tokens that are in what the turn was fed
-            or in its text so far, at any number of beams, as transformers' beam search has it.
-        penalize_eos: also of the token that ends a turn, which is always in what the turn was fed,
-            so that turns become longer; as in InfiniSST. False exempts it.
-        no_repeat_ngram: tokens in a row that are not said again within a turn, nor in it after
-            they were among the last `lookback`; 0: no ban.
-        lookback: tokens of earlier turns, as far back as they are looked at for this.
-        tokens_per_chunk: most tokens of a turn, for each chunk of speech in it.
+        beams: beam width; 1 is greedy search.
+        repetition_penalty: factor on log-probabilities of tokens that occur in the turn's input or
+            output, as in transformers' beam search.
+        penalize_eos: apply the penalty to the end-of-turn token too, as InfiniSST does. That token
+            is always in the input, so turns become longer.
+        no_repeat_ngram: n-grams of this length may not repeat within a turn or occur again after
+            they were in `lookback`; 0: no ban.
+        lookback: number of tokens of earlier turns in which n-grams are searched.
+        tokens_per_chunk: maximum tokens of a turn per chunk of speech.
         length_penalty: a hypothesis's log-probability is divided by its length to this power.
-        max_tokens: most of the language model's memory.
-        keep_tokens: how many it forgets down to, see `cache.SlidingCache`; None: `max_tokens`.
+        max_tokens: maximum tokens in the language model's cache.
+        keep_tokens: tokens kept when the cache is full, see `cache.SlidingCache`; None:
+            `max_tokens`.
 
     Source: CMU's IWSLT 2025 Simultaneous Speech Translation System.
     """
@@ -177,14 +182,18 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Config:
-    """All of it; the defaults are the paper's.
+    """Configure a translator and its training; the defaults are the paper's.
 
     Attributes:
-        encoder, llm, dialogue, lora, training: as their classes say.
-        stage0: before the paper's two, `hearing.Hearing`; None: there is none, as in the paper.
-        stage1: encoder and adapter.
-        stage2: LoRA.
-        decoding: where a command does not say otherwise.
+        encoder: see `EncoderConfig`.
+        llm: see `LlmConfig`.
+        dialogue: see `DialogueConfig`.
+        lora: see `LoraConfig`.
+        training: see `TrainingConfig`.
+        stage0: CTC pretraining before the paper's two stages (`train/ctc.py`); None: skip it.
+        stage1: training of encoder and adapter.
+        stage2: training of LoRA.
+        decoding: defaults of the command line.
 
     Source: CMU's IWSLT 2025 Simultaneous Speech Translation System, section 4.1.
     """
@@ -197,56 +206,58 @@ class Config:
     stage0: StageConfig | None = None
     stage1: StageConfig = field(default_factory=lambda: StageConfig(2e-4))
     stage2: StageConfig = field(default_factory=lambda: StageConfig(1e-4))
-    decoding: Decoding = field(default_factory=Decoding)
+    decoding: TurnDecoding = field(default_factory=TurnDecoding)
 
     def stage(self, number: int) -> StageConfig:
-        """That of a stage.
+        """Return the configuration of a stage.
 
         Raises:
-            MlmaError: there is none.
+            MlmaError: the stage is not configured.
         """
         found = {0: self.stage0, 1: self.stage1, 2: self.stage2}[number]
         if found is None:
-            raise MlmaError(f"the configuration has no stage{number}; add it, or leave it out")
+            raise MlmaError(
+                f"the configuration has no stage{number}; add it, or skip that stage"
+            )
         return found
 
 
 def read(path: Path, changes: Sequence[str] = ()) -> Config:
-    """A configuration from a file.
+    """Read a configuration file and apply overrides.
 
     Args:
-        path: YAML.
-        changes: `key.key=value`, put in place of what the file says; values are YAML.
+        path: YAML file.
+        changes: overrides of the form `key.key=value`; values are YAML.
 
     Raises:
-        MlmaError: there is no such file, it is no YAML, a key is unknown or missing, or a value is
-            of another kind than its key's.
+        MlmaError: the file is missing or not YAML, a key is unknown or missing, or a value has the
+            wrong type.
     """
     values = read_yaml(path, "give one like conf/sst/*.yaml")
     try:
         for change in changes:
             _put(values, change)
     except yaml.YAMLError as error:
-        raise MlmaError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
+        raise MlmaError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     return make(Config, values, str(path))
 
 
 def write(config: Config) -> str:
-    """A configuration as YAML, all keys in it."""
+    """Return a configuration as YAML with all keys."""
     plain = json.loads(json.dumps(dataclasses.asdict(config)))  # lists for tuples
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
 def make[Made](kind: type[Made], values: Any, where: str) -> Made:
-    """A dataclass from a mapping whose keys and types are its own.
+    """Make a dataclass from a mapping, and check keys and types.
 
     Args:
         kind: the dataclass.
-        values: what YAML gave.
-        where: file and key, for errors.
+        values: mapping from YAML.
+        where: file and key, for error messages.
 
     Raises:
-        MlmaError: a key is unknown or missing, or a value is of another kind.
+        MlmaError: a key is unknown or missing, or a value has the wrong type.
     """
     made = fields_of(kind, values, where)
     missing = [
@@ -257,7 +268,7 @@ def make[Made](kind: type[Made], values: Any, where: str) -> Made:
         and f.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise MlmaError(f"{where}: lacks the key {missing[0]}")
+        raise MlmaError(f"{where}: missing key {missing[0]}; add it")
     try:
         return kind(**made)
     except (MlmaError, ValueError) as error:
@@ -265,24 +276,24 @@ def make[Made](kind: type[Made], values: Any, where: str) -> Made:
 
 
 def fields_of(kind: type, values: Any, where: str) -> dict[str, Any]:
-    """Fields of a dataclass from a mapping that may lack some; otherwise as of `make`."""
+    """Check a mapping like `make`, but allow missing keys; return the fields."""
     if not isinstance(values, Mapping):
-        raise MlmaError(f"{where}: is {values!r}; it must have keys")
+        raise MlmaError(f"{where}: is {values!r}; it must be a mapping")
     types_of = get_type_hints(kind)
     for key in values:
         if key not in types_of:
             near = difflib.get_close_matches(str(key), types_of, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(types_of)}"
+            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(types_of)}"
             raise MlmaError(f"{where}: unknown key {key}; {hint}")
     return {key: _value(types_of[key], value, f"{where}: {key}") for key, value in values.items()}
 
 
 def _value(wanted: Any, value: Any, where: str) -> Any:
-    """A value of YAML as the type that is wanted."""
+    """Return a YAML value as the wanted type, or raise MlmaError."""
     if dataclasses.is_dataclass(wanted):
         return make(wanted, value, where)
     origin, inner = get_origin(wanted), get_args(wanted)
-    if origin in (Union, types.UnionType):  # of a type and None
+    if origin in (Union, types.UnionType):  # an optional type
         return None if value is None else _value(inner[0], value, where)
     if origin is Literal:
         if value in inner:
@@ -292,7 +303,7 @@ def _value(wanted: Any, value: Any, where: str) -> Any:
         return tuple(_value(inner[0], item, where) for item in value)
     if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
-            return float(value)  # 2e-4 is text to YAML 1.1
+            return float(value)  # YAML 1.1 reads 2e-4 as a string
         except ValueError:
             pass
     plain = origin or wanted

@@ -1,4 +1,4 @@
-"""Encoder, adapter and language model as one: trained in two stages, and loaded again."""
+"""Build, save and load the translator: encoder, adapter and language model."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _LLM_PART = "_llm."
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Segments of one multiplier, padded at their ends.
+class SegmentBatch:
+    """Hold segments with one latency multiplier, padded at the end.
 
     Attributes:
-        speech: (segment, chunks * CHUNK_SAMPLES), whole blocks of the multiplier.
-        multiplier: chunks of a block and of a turn.
-        tokens: the dialogues, (segment, tokens); padding is neither speech nor a target.
+        speech: (segments, chunks * CHUNK_SAMPLES) at 16 kHz; chunks is a multiple of `multiplier`.
+        multiplier: chunks per turn.
+        tokens: dialogues, (segments, tokens); padding is neither speech nor a target.
     """
 
     speech: Tensor
@@ -54,26 +54,26 @@ class Batch:
 
     @property
     def targets(self) -> int:
-        """Tokens that are to be predicted."""
+        """Number of tokens to predict."""
         return int((self.tokens.labels != NO_TARGET).sum())
 
-    def to(self, device: torch.device) -> Batch:
-        """The batch on a device."""
+    def to(self, device: torch.device) -> SegmentBatch:
+        """Return the batch on a device."""
         tokens = (self.tokens.ids, self.tokens.is_speech, self.tokens.labels)
         moved = Example(*(tensor.to(device) for tensor in tokens))
-        return Batch(self.speech.to(device), self.multiplier, moved)
+        return SegmentBatch(self.speech.to(device), self.multiplier, moved)
 
 
 class SpeechTranslator(nn.Module):
-    """A language model that hears: encoder and adapter give it vectors in place of words.
+    """Translate speech with a language model that reads the adapter's vectors as embeddings.
 
     Args:
-        config: that it was built from.
-        encoder: of speech.
-        llm: that translates.
+        config: configuration it was built from.
+        encoder: speech encoder.
+        llm: language model.
 
     Attributes:
-        llm: with adapters in stage 2.
+        llm: language model, with LoRA in stage 2.
 
     Source: CMU's IWSLT 2025 Simultaneous Speech Translation System, section 3.
     """
@@ -84,10 +84,10 @@ class SpeechTranslator(nn.Module):
         self.encoder = encoder
         self.adapter = Adapter(encoder.output_size, llm.hidden_size, encoder.chunk_frames)
         self.llm = llm
-        self._llm = llm.model  # registered, so that it moves along
+        self._llm = llm.model  # registers it as a submodule
 
     def dialogue(self, multiplier: int) -> Dialogue:
-        """How turns of so many chunks are written."""
+        """Return the dialogue format for turns of `multiplier` chunks."""
         options = self.config.dialogue
         return Dialogue(
             self.llm.tokenizer,
@@ -96,12 +96,12 @@ class SpeechTranslator(nn.Module):
             multiplier if options.names_latency else None,
         )
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Cross-entropy of the answers, the sum over all targets, in nats; a scalar in float32."""
+    def forward(self, batch: SegmentBatch) -> Tensor:
+        """Return the cross-entropy summed over all targets, in nats; a float32 scalar."""
         vectors = self.adapter(self.encoder(batch.speech, batch.multiplier))
         heard = batch.tokens.is_speech.sum(1, keepdim=True)
         is_heard = torch.arange(vectors.size(1), device=vectors.device) < heard
-        # Padding comes after all that is real, which does not look ahead: no mask is needed.
+        # Padding is at the end and attention is causal, so no mask is needed.
         targets = batch.tokens.labels[:, 1:]
         places = (targets != NO_TARGET).any(0).nonzero().flatten()
         logits = self.llm.model(
@@ -117,9 +117,9 @@ class SpeechTranslator(nn.Module):
         )
 
     def prepare(self, stage: Stage) -> None:
-        """Let parameters be trained or not: encoder and adapter before stage 2, LoRA in stage 2.
+        """Freeze and unfreeze: train encoder and adapter before stage 2, LoRA in stage 2.
 
-        Where there are no adapters yet, stage 2 makes them.
+        Stage 2 adds LoRA if the model has none.
         """
         is_first = stage < 2
         if not is_first and not isinstance(self.llm.model, language_models.peft.PeftModel):
@@ -132,7 +132,7 @@ class SpeechTranslator(nn.Module):
             self.llm.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def train(self, mode: bool = True) -> SpeechTranslator:
-        """An encoder that is not trained has no dropout either."""
+        """Set training mode; frozen encoder and adapter stay without dropout."""
         super().train(mode)
         is_trained = any(parameter.requires_grad for parameter in self.adapter.parameters())
         for part in (self.encoder, self.adapter):
@@ -143,19 +143,19 @@ class SpeechTranslator(nn.Module):
         self.llm, self._llm = llm, llm.model
 
     def speech_state(self) -> dict[str, Tensor]:
-        """Parameters and buffers of encoder and adapter."""
+        """Return parameters and buffers of encoder and adapter."""
         return {n: t for n, t in self.state_dict().items() if n.startswith(_SPEECH_PARTS)}
 
     def load_speech(self, file: Path) -> None:
-        """Take over encoder and adapter from what `save_speech` wrote.
+        """Load encoder and adapter from the file that `save` wrote.
 
         Raises:
-            MlmaError: it is missing or damaged, or of another encoder or language model.
+            MlmaError: the file is missing, damaged, or of another encoder or language model.
         """
         try:
             state = safetensors.load_file(file)
-        except Exception as error:  # it has its own
-            raise MlmaError(f"{file}: cannot be read ({error}); stage 1 writes it") from None
+        except Exception as error:  # safetensors has its own error type
+            raise MlmaError(f"{file}: cannot be read ({error}); run stage 1 to write it") from None
         ours = self.speech_state()
         wrong = sorted(
             name
@@ -170,25 +170,25 @@ class SpeechTranslator(nn.Module):
         tensors.check_finite(state, file)
         self.load_state_dict(state, strict=False)
 
-    def load_adapters(self, folder: Path, trainable: bool) -> None:
-        """Give the language model what stage 2 trained; as of `llm.load_lora`."""
+    def load_lora(self, folder: Path, trainable: bool) -> None:
+        """Load LoRA that stage 2 trained; see `llm.model.load_lora`."""
         self._set_llm(language_models.load_lora(self.llm, folder, trainable))
 
 
 def build(config: Config, device: torch.device | str = "cpu") -> SpeechTranslator:
-    """The translator that a configuration describes, not trained yet, in evaluation mode.
+    """Build an untrained translator from a configuration, in evaluation mode.
 
     Args:
-        config: what it is made of.
-        device: where to put it.
+        config: configuration of the translator.
+        device: device to put it on.
 
     Raises:
-        MlmaError: weights are missing or do not fit, or options do not go together.
+        MlmaError: weights are missing or do not fit, or options contradict each other.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         encoder = build_encoder(config.encoder)
-        # Random weights that are not trained must be the same whenever it is built.
+        # Random frozen weights are not saved, so every build must give the same ones.
         torch.manual_seed(config.training.seed)
         llm = language_models.load(
             config.llm.name, device, getattr(torch, config.llm.dtype), config.llm.random
@@ -198,10 +198,10 @@ def build(config: Config, device: torch.device | str = "cpu") -> SpeechTranslato
 
 
 def build_encoder(config: EncoderConfig) -> ChunkEncoder:
-    """The encoder of a configuration.
+    """Build the speech encoder of a configuration.
 
     Raises:
-        MlmaError: as of `build`.
+        MlmaError: see `build`.
     """
     where = "encoder: options"
     if config.kind == "wav2vec2":
@@ -216,55 +216,55 @@ def build_encoder(config: EncoderConfig) -> ChunkEncoder:
     if config.weights is None:
         return ChunkConMamba(configuration.make(ConMambaConfig, config.options, where))
     if config.options:
-        raise MlmaError(f"{where}: the recogniser {config.weights} has its own; leave them out")
+        raise MlmaError(f"{where}: the recogniser {config.weights} has its own; remove them")
     return load_conmamba(Path(config.weights))
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> SpeechTranslator:
-    """The translator that training wrote, in evaluation mode; LoRA is added to the weights.
+    """Load a trained translator in evaluation mode, with LoRA merged into the weights.
 
     Args:
         folder: `--out` of stage 1 or 2.
-        device: where to put it.
+        device: device to put it on.
 
     Raises:
-        MlmaError: a file is missing or damaged, or the language model is not the one it was
-            trained with.
+        MlmaError: a file is missing or damaged, or the language model differs from the one in
+            training.
     """
-    return continued(read_config(folder), Path(folder), device)
+    return resumed(read_config(folder), Path(folder), device)
 
 
 def read_config(folder: Path) -> Config:
-    """What a translator that training wrote is made of.
+    """Read the configuration that training wrote.
 
     Raises:
-        MlmaError: the folder holds none, or a damaged one.
+        MlmaError: the folder has no configuration, or a damaged one.
     """
     file = Path(folder) / _CONFIG
     if not file.is_file():
-        raise MlmaError(f"{file}: no such file; give the folder that a stage of training wrote")
+        raise MlmaError(f"{file}: no such file; give the --out of a training stage")
     return configuration.read(file)
 
 
-def continued(
+def resumed(
     config: Config, folder: Path, device: torch.device | str = "cpu", trainable: bool = False
 ) -> SpeechTranslator:
-    """A translator with what earlier training wrote; its encoder is of the sizes found there.
+    """Build a translator and load the weights of an earlier stage; encoder sizes come from there.
 
     Args:
-        config: the rest of it.
-        folder: `--out` of that training.
-        device: where to put it.
-        trainable: keep LoRA, where there is some, apart from the weights.
+        config: configuration of everything but the encoder.
+        folder: `--out` of the earlier stage.
+        device: device to put it on.
+        trainable: keep LoRA separate from the weights; False: merge it.
 
     Raises:
-        MlmaError: as of `load`.
+        MlmaError: see `load`.
     """
     config = replace(config, encoder=read_config(folder).encoder)
     model = build(config, device)
     model.load_speech(folder / _SPEECH)
     if (folder / _LORA).is_dir():
-        model.load_adapters(folder / _LORA, trainable)
+        model.load_lora(folder / _LORA, trainable)
     return model.eval()
 
 
@@ -275,22 +275,22 @@ def save(
     folder: Path,
     init: Path | None = None,
 ) -> None:
-    """Write what a stage trained, and what it started from, so that the folder is a translator.
+    """Write a complete translator after a stage of training.
 
     Args:
-        model: that was trained.
-        stage: that trained it.
-        state: all parameters that were trained and all buffers, whole and on the CPU.
-        folder: to write into; its config.yaml comes last.
-        init: what stage 2 started from.
+        model: the trained model.
+        stage: the stage that trained it.
+        state: trained parameters and all buffers, unsharded and on the CPU.
+        folder: folder to write to; config.yaml is written last.
+        init: folder that stage 2 started from; its encoder and adapter are copied.
 
     Raises:
-        MlmaError: it cannot be written.
+        MlmaError: a file cannot be written.
     """
     speech = {name: t.contiguous() for name, t in state.items() if name.startswith(_SPEECH_PARTS)}
     with files.whole(folder / _SPEECH) as new:
         if stage < 2:
-            new.write_bytes(safetensors.save(speech))  # save_file lets nobody else read it
+            new.write_bytes(safetensors.save(speech))  # save_file makes the file private
         else:
             shutil.copyfile(init / _SPEECH, new)
     if stage == 2:

@@ -187,7 +187,7 @@ def test_each_stage_saves_what_it_trained(config, encoder, tmp_path):
     }
     torch.testing.assert_close(load(tmp_path / "one")(batch), after_one, rtol=0, atol=0)
 
-    model = models.continued(model.config, tmp_path / "one")
+    model = models.resumed(model.config, tmp_path / "one")
     model.prepare(2)
     save(model, 2, shake(model), tmp_path / "two", tmp_path / "one")
     after_two = model.eval()(batch)
@@ -196,7 +196,7 @@ def test_each_stage_saves_what_it_trained(config, encoder, tmp_path):
     assert size < 200_000
     # LoRA beside the weights and added to them are the same but for rounding.
     torch.testing.assert_close(load(tmp_path / "two")(batch), after_two, rtol=1e-4, atol=0)
-    further = models.continued(model.config, tmp_path / "two", trainable=True)
+    further = models.resumed(model.config, tmp_path / "two", trainable=True)
     torch.testing.assert_close(further(batch), after_two, rtol=0, atol=0)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst.config import Decoding
+from espnet_mlma.sst.config import TurnDecoding
 from espnet_mlma.sst.grid import CHUNK_VECTORS
 from espnet_mlma.sst.llm.cache import SlidingCache
 from espnet_mlma.sst.llm.dialogue import Dialogue
@@ -55,11 +55,11 @@ class Conversation:
         self,
         llm: LanguageModel,
         dialogue: Dialogue,
-        decoding: Decoding | None = None,
+        decoding: TurnDecoding | None = None,
     ):
         self.llm = llm
         self.dialogue = dialogue
-        self.decoding = decoding or Decoding()
+        self.decoding = decoding or TurnDecoding()
         llm.model.eval()
         self.cache = SlidingCache(
             llm.rotation,
@@ -137,7 +137,12 @@ class Hypothesis:
 
 
 def search(
-    tree: Tree, logits: Tensor, penalties: Penalties, decoding: Decoding, end_id: int, limit: int
+    tree: Tree,
+    logits: Tensor,
+    penalties: Penalties,
+    decoding: TurnDecoding,
+    end_id: int,
+    limit: int,
 ) -> Hypothesis:
     """The best text by beam search, as transformers does it without `early_stopping`.
 
@@ -205,7 +210,7 @@ class Penalties:
         end_id: what ends a turn.
     """
 
-    def __init__(self, decoding: Decoding, fed: list[int], recent: list[int], end_id: int):
+    def __init__(self, decoding: TurnDecoding, fed: list[int], recent: list[int], end_id: int):
         self._decoding = decoding
         self._fed = fed
         self._recent = recent

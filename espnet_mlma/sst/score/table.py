@@ -54,7 +54,7 @@ OmniSTEval cuts into sentences in its own way; its figures are these where the c
 
 
 @dataclass(frozen=True)
-class Score:
+class TranslationScore:
     """All figures by one convention.
 
     Attributes:
@@ -90,7 +90,7 @@ class Result:
     unit: str
     sentences: int
     real_time_factor: float
-    scores: dict[str, Score]
+    scores: dict[str, TranslationScore]
 
     def table(self) -> str:
         """The figures, how they were counted, and the paper's."""
@@ -161,7 +161,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Score a log, print the table, and write what was asked for.
+    """TranslationScore a log, print the table, and write what was asked for.
 
     Raises:
         MlmaError: a file is broken, or log and references are not of the same talks.
@@ -186,8 +186,8 @@ def score(
     unit: str,
     tokeniser: str,
     convention: Convention,
-) -> Score:
-    """Score talks.
+) -> TranslationScore:
+    """TranslationScore talks.
 
     Args:
         talks: those of the references, in any order.
@@ -223,7 +223,7 @@ def score(
     texts = [reference.text for reference in references]
     chance = quality([*hypotheses[-1:], *hypotheses[:-1]], texts, tokeniser).bleu
     scored = quality(hypotheses, texts, tokeniser)
-    return Score(scored, chance, latency, empty, tuple(hypotheses))
+    return TranslationScore(scored, chance, latency, empty, tuple(hypotheses))
 
 
 def cut(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from espnet_mlma.audio import as_samples
-from espnet_mlma.sst.config import Decoding
+from espnet_mlma.sst.config import TurnDecoding
 from espnet_mlma.sst.encoder.base import EncoderStream
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, SAMPLE_RATE
 from espnet_mlma.sst.languages import separator
@@ -42,7 +42,7 @@ class Translator:
         self,
         model: SpeechTranslator,
         multiplier: int = 2,
-        decoding: Decoding | None = None,
+        decoding: TurnDecoding | None = None,
     ):
         self.model = model
         self.multiplier = multiplier

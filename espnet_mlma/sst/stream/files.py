@@ -31,7 +31,7 @@ from espnet_mlma.sst.score.quality import unit_and_tokeniser
 from espnet_mlma.sst.stream.agent import Translator
 
 _LIVE_SECONDS = 0.1
-# Options that stand for fields of `Decoding`.
+# Options that stand for fields of `TurnDecoding`.
 _DECODING = {
     "beams": "hypotheses followed at once; 1 takes the best token each time",
     "no_repeat_ngram": "tokens in a row that are not said again soon; 0: they may be",

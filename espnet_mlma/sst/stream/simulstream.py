@@ -21,7 +21,7 @@ from torch import Tensor
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst import config as configuration
 from espnet_mlma.sst import model as models
-from espnet_mlma.sst.config import Decoding
+from espnet_mlma.sst.config import TurnDecoding
 from espnet_mlma.sst.extras import require
 from espnet_mlma.sst.grid import CHUNK_SECONDS
 from espnet_mlma.sst.score.logs import WORD, units
@@ -111,10 +111,10 @@ class TranslatorProcessor(StreamProcessor):
 
     Args:
         config: `checkpoint`, the folder of stage 1 or 2; `source` and `target`, its languages;
-            `multiplier`; if wanted `device`, and fields of `Decoding` in place of the model's.
+            `multiplier`; if wanted `device`, and fields of `TurnDecoding` in place of the model's.
 
     Raises:
-        MlmaError: the model is of other languages, or a field of `Decoding` is out of its range.
+        MlmaError: the model has other languages, or a decoding option is out of range.
     """
 
     _models: ClassVar[dict[tuple[str, str], models.SpeechTranslator]] = {}
@@ -135,10 +135,10 @@ class TranslatorProcessor(StreamProcessor):
                 f"{config.checkpoint}: translates {languages.source}-{languages.target}, and not "
                 f"{config.source}-{config.target}"
             )
-        names = [field.name for field in fields(Decoding)]
+        names = [field.name for field in fields(TurnDecoding)]
         given = {name: getattr(config, name) for name in names if hasattr(config, name)}
         decoding = configuration.make(
-            Decoding, asdict(model.config.decoding) | given, "speech processor"
+            TurnDecoding, asdict(model.config.decoding) | given, "speech processor"
         )
         super().__init__(config, Translator(model, config.multiplier, decoding))
 

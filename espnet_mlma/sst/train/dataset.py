@@ -1,6 +1,6 @@
-"""Segments as batches: audio laid down from its parts, turns merged by a latency multiplier.
+"""Batch segments: mix their audio, and merge turns by a latency multiplier.
 
-What is in an epoch's batches follows from the seed and the epoch's number alone.
+The batches of an epoch depend only on the seed and the epoch's number.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from espnet_mlma.sst.data.sound import mix_at_offsets
 from espnet_mlma.sst.data.trajectory import merge
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_VECTORS
 from espnet_mlma.sst.llm.dialogue import NO_TARGET, Dialogue, Example
-from espnet_mlma.sst.model import Batch
+from espnet_mlma.sst.model import SegmentBatch
 
-# Segments among which those of like length are put together.
+# Segments are sorted by length within pools of this size.
 _POOL = 512
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A batch to be.
+class PlannedBatch:
+    """Describe a batch that is not loaded yet.
 
     Attributes:
-        number: in its epoch.
-        multiplier: of its segments.
-        segments: their indices.
+        number: position in its epoch.
+        multiplier: latency multiplier of all its segments.
+        segments: indices of the segments.
     """
 
     number: int
@@ -49,44 +49,45 @@ class Planned:
 
 
 def read_all(paths: Sequence[Path], dialogue: DialogueConfig) -> list[Segment]:
-    """The segments of some files, each perhaps in shards.
+    """Read segments from files or sharded files.
 
     Args:
-        paths: as of `shards.read_segments`.
-        dialogue: names the languages that they must be of.
+        paths: see `shards.read_segments`.
+        dialogue: source and target language that every segment must have.
 
     Raises:
-        MlmaError: as of `shards.read`; an id is there twice, a segment is of other languages, or
-            there is none.
+        MlmaError: duplicate id, wrong language, no segments, or an error of `shards.read`.
     """
     found: dict[str, Segment] = {}
     for path in paths:
         for segment in read_segments(path):
             if segment.id in found:
-                raise MlmaError(f"{path}: segment '{segment.id}' is in another file too")
+                raise MlmaError(
+                    f"{path}: segment '{segment.id}' is in another file too; give each file once"
+                )
             if (segment.source, segment.target) != (dialogue.source, dialogue.target):
                 raise MlmaError(
-                    f"{path}: segment '{segment.id}' is {segment.source}-{segment.target}, the "
-                    f"configuration's dialogue {dialogue.source}-{dialogue.target}"
+                    f"{path}: segment '{segment.id}' is {segment.source}-{segment.target}; the "
+                    f"configuration's dialogue is {dialogue.source}-{dialogue.target}"
                 )
             found[segment.id] = segment
     if not found:
-        raise MlmaError(f"{paths[0]}: holds no segments; run the stage that writes it")
+        raise MlmaError(f"{paths[0]}: no segments; run the stage that writes it")
     return list(found.values())
 
 
 def sound_of(segment: Segment, multiplier: int = 1) -> np.ndarray:
-    """The audio of a segment: its parts where they belong, zeros elsewhere and at the end.
+    """Read the audio of a segment: its parts at their offsets, zeros elsewhere.
 
     Args:
-        segment: says where its parts are.
-        multiplier: the length is a multiple of so many chunks.
+        segment: names audio files and offsets.
+        multiplier: latency multiplier; the length is padded to a multiple of so many chunks.
 
     Returns:
         (samples,) float32 at 16 kHz.
 
     Raises:
-        MlmaError: as of `mix_at_offsets`; it names the segment.
+        MlmaError: the audio cannot be read; the message names the segment.
     """
     try:
         heard = mix_at_offsets(segment.parts, segment.chunks * CHUNK_SAMPLES)
@@ -95,15 +96,15 @@ def sound_of(segment: Segment, multiplier: int = 1) -> np.ndarray:
     return np.pad(heard, (0, segment.chunks_at(multiplier) * CHUNK_SAMPLES - len(heard)))
 
 
-# What is to be learnt from a segment at a multiplier.
+# Makes the training example of a segment at a latency multiplier.
 Examples = Callable[[Segment, int], Example]
 
 
 def dialogues(dialogue_of: Callable[[int], Dialogue]) -> Examples:
-    """Segments as dialogues whose turns are of as many chunks as the multiplier says.
+    """Return a function that turns segments into dialogues of `multiplier` chunks per turn.
 
     Args:
-        dialogue_of: how turns of a multiplier are written.
+        dialogue_of: maps a latency multiplier to the format of its dialogue.
     """
     dialogue_of = cache(dialogue_of)
 
@@ -115,12 +116,12 @@ def dialogues(dialogue_of: Callable[[int], Dialogue]) -> Examples:
 
 
 class Batches:
-    """The batches of a training set.
+    """Plan and load the batches of a training set.
 
     Args:
-        segments: all of it.
-        example: what is to be learnt from each, such as `dialogues(model.dialogue)`.
-        config: sizes, multipliers and seed.
+        segments: the training set.
+        example: makes a segment's training example, such as `dialogues(model.dialogue)`.
+        config: batch sizes, multipliers and seed.
     """
 
     def __init__(self, segments: Sequence[Segment], example: Examples, config: TrainingConfig):
@@ -128,11 +129,11 @@ class Batches:
         self.example = example
         self.config = config
 
-    def plan(self, epoch: int) -> list[Planned]:
-        """The batches of an epoch, each segment in one of them, in the order of training.
+    def plan(self, epoch: int) -> list[PlannedBatch]:
+        """Return the batches of an epoch in training order; each segment is in exactly one.
 
         Raises:
-            MlmaError: a segment has more tokens than a batch may have.
+            MlmaError: a segment has more tokens than `batch_tokens`.
         """
         rng = random.Random(f"{self.config.seed} {epoch}")
         order = list(range(len(self.segments)))
@@ -147,14 +148,14 @@ class Batches:
             filled = (self._filled(group, lambda m=m: m) for m, group in groups.items())
             found = list(chain.from_iterable(filled))
         rng.shuffle(found)
-        return [Planned(number, *batch) for number, batch in enumerate(found)]
+        return [PlannedBatch(number, *batch) for number, batch in enumerate(found)]
 
     def _filled(
         self, order: Sequence[int], draw: Callable[[], int]
     ) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """Multiplier and segments of batches, each with as many segments as fit."""
+        """Fill batches greedily; yield the multiplier and segment indices of each."""
         multiplier, longest, batch = 0, 0, []
-        for index in self._alike_together(order):
+        for index in self._sort_in_pools(order):
             if batch:
                 longest = max(longest, self._tokens(index, multiplier))
                 count = len(batch) + 1
@@ -168,14 +169,14 @@ class Batches:
             if longest > self.config.batch_tokens:
                 raise MlmaError(
                     f"segment '{self.segments[index].id}': {longest} tokens at multiplier "
-                    f"{multiplier}; batch_tokens is {self.config.batch_tokens}: raise it, or build "
+                    f"{multiplier}; batch_tokens is {self.config.batch_tokens}; raise it, or build "
                     "segments of fewer chunks"
                 )
         if batch:
             yield multiplier, tuple(batch)
 
-    def _alike_together(self, order: Sequence[int]) -> Iterator[int]:
-        """Segments of like length one after the other, but not always the same ones."""
+    def _sort_in_pools(self, order: Sequence[int]) -> Iterator[int]:
+        """Yield indices sorted by length within shuffled pools, so that batches differ by epoch."""
         for pool in batched(order, _POOL):
             yield from sorted(pool, key=self._length)
 
@@ -186,13 +187,13 @@ class Batches:
     def _tokens(self, index: int, multiplier: int) -> int:
         return len(self.example(self.segments[index], multiplier).ids)
 
-    def load(self, planned: Iterable[Planned]) -> Iterator[Batch]:
-        """Batches in order; audio is read by threads before it is needed.
+    def load(self, planned: Iterable[PlannedBatch]) -> Iterator[SegmentBatch]:
+        """Load batches in order; threads read audio ahead.
 
         Raises:
-            MlmaError: as of `sound_of`.
+            MlmaError: audio cannot be read; the message names the segment.
         """
-        waiting: deque[tuple[Planned, Future]] = deque()
+        waiting: deque[tuple[PlannedBatch, Future]] = deque()
         with ThreadPoolExecutor(self.config.read_ahead) as pool:
             try:
                 for batch in planned:
@@ -204,24 +205,24 @@ class Batches:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _sounds(self, planned: Planned) -> list[np.ndarray]:
+    def _sounds(self, planned: PlannedBatch) -> list[np.ndarray]:
         return [sound_of(self.segments[index], planned.multiplier) for index in planned.segments]
 
-    def _collated(self, planned: Planned, sounds: Future[list[np.ndarray]]) -> Batch:
-        # Not by the threads: a tokenizer is not made for several.
+    def _collated(self, planned: PlannedBatch, sounds: Future[list[np.ndarray]]) -> SegmentBatch:
+        # In the main thread: tokenizers are not thread-safe.
         examples = [
             self.example(self.segments[index], planned.multiplier) for index in planned.segments
         ]
         return collate(examples, [torch.from_numpy(s) for s in sounds.result()], planned.multiplier)
 
 
-def collate(examples: Sequence[Example], speech: Sequence[Tensor], multiplier: int) -> Batch:
-    """Segments as one batch.
+def collate(examples: Sequence[Example], speech: Sequence[Tensor], multiplier: int) -> SegmentBatch:
+    """Pad segments to one batch.
 
     Args:
-        examples: their dialogues.
-        speech: (samples,) of each, a multiple of `multiplier` chunks.
-        multiplier: of them all.
+        examples: training example of each segment.
+        speech: audio of each segment, (samples,) at 16 kHz, a multiple of `multiplier` chunks.
+        multiplier: latency multiplier of all segments.
     """
     pad = partial(pad_sequence, batch_first=True)
     tokens = Example(
@@ -229,4 +230,4 @@ def collate(examples: Sequence[Example], speech: Sequence[Tensor], multiplier: i
         pad([example.is_speech for example in examples]),
         pad([example.labels for example in examples], padding_value=NO_TARGET),
     )
-    return Batch(pad(list(speech)), multiplier, tokens)
+    return SegmentBatch(pad(list(speech)), multiplier, tokens)

@@ -1,4 +1,4 @@
-"""Training in one process or in several that torchrun started, on CPUs or GPUs."""
+"""Train in one process, or in several that torchrun started, on CPUs or GPUs."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from espnet_mlma.errors import MlmaError
 
-# Lists of layers of which each is gathered by itself: the language model's and the encoders'.
+# Module lists of encoders and language model; FSDP shards each of their layers separately.
 _LAYERS = ("layers", "blocks")
 
 
 @dataclass(frozen=True)
-class Group:
-    """The processes of a training.
+class ProcessGroup:
+    """Describe the processes of a training, and run collectives on them.
 
     Attributes:
-        rank: of this one.
-        size: how many they are.
-        device: of this one.
-        is_sharded: parameters, gradients and optimiser are shared out among them (FSDP2);
-            otherwise each has all (DDP).
+        rank: rank of this process, from 0.
+        size: number of processes.
+        device: device of this process.
+        is_sharded: shard parameters, gradients and optimiser (FSDP2); False: replicate (DDP).
     """
 
     rank: int
@@ -38,19 +38,19 @@ class Group:
 
     @property
     def is_first(self) -> bool:
-        """Whether this one writes and prints."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def total(self, value: float) -> float:
-        """The sum over all processes."""
+        """Return the sum of a value over all processes."""
         if self.size == 1:
             return value
         tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return tensor.item()
 
-    def of_first[T](self, value: T) -> T:
-        """The value that the first process gives."""
+    def from_first[T](self, value: T) -> T:
+        """Return the first process's value in every process."""
         if self.size == 1:
             return value
         values = [value]
@@ -58,12 +58,12 @@ class Group:
         return values[0]
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes have reached this call."""
         if self.size > 1:
             dist.barrier()
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model as it is to be called; gradients are means over the processes."""
+        """Wrap the model so that gradients are averaged over the processes."""
         if self.is_sharded:
             for name, module in list(model.named_modules()):
                 *_, parent, last = ("", *name.split("."))
@@ -75,8 +75,13 @@ class Group:
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=devices)
 
-    def gathering(self, model: nn.Module, is_last: bool) -> AbstractContextManager:
-        """Around forward and backward of a batch; gradients are gathered in an update's last."""
+    def gradient_sync(self, model: nn.Module, is_last: bool) -> AbstractContextManager:
+        """Return a context for forward and backward that synchronises gradients only if `is_last`.
+
+        Args:
+            model: wrapped by `wrap`.
+            is_last: whether this is the update's last batch.
+        """
         if isinstance(model, FSDPModule):
             model.set_requires_gradient_sync(is_last)
         elif isinstance(model, DistributedDataParallel) and not is_last:
@@ -85,21 +90,21 @@ class Group:
 
 
 @contextmanager
-def joined(device: str | None = None, is_sharded: bool = False) -> Iterator[Group]:
-    """Join the processes that torchrun started; without it this one is alone.
+def process_group(device: str | None = None, is_sharded: bool = False) -> Iterator[ProcessGroup]:
+    """Join the processes that torchrun started; without torchrun, use this process alone.
 
     Args:
-        device: cpu or cuda; None: a GPU where there is one.
-        is_sharded: as of `Group`.
+        device: cpu or cuda; None: cuda if available.
+        is_sharded: see `ProcessGroup`.
 
     Raises:
-        MlmaError: to be sharded it needs torchrun.
+        MlmaError: `is_sharded` without torchrun.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if "RANK" not in os.environ:
         if is_sharded:
-            raise MlmaError("--fsdp shares out among processes; start them with torchrun")
-        yield Group(0, 1, torch.device(kind))
+            raise MlmaError("--fsdp needs several processes; start the command with torchrun")
+        yield ProcessGroup(0, 1, torch.device(kind))
         return
     here = torch.device(kind)
     if kind == "cuda":
@@ -107,11 +112,11 @@ def joined(device: str | None = None, is_sharded: bool = False) -> Iterator[Grou
         torch.cuda.set_device(here)
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
-        yield Group(dist.get_rank(), dist.get_world_size(), here, is_sharded)
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), here, is_sharded)
     finally:
         dist.destroy_process_group()
 
 
-def whole(value: Tensor) -> Tensor:
-    """A tensor that may be shared out, as one."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
+def full_tensor(value: Tensor) -> Tensor:
+    """Return a tensor unsharded."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

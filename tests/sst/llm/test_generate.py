@@ -7,7 +7,7 @@ pytest.importorskip("transformers")
 
 from transformers import EncoderNoRepeatNGramLogitsProcessor
 
-from espnet_mlma.sst.config import Decoding
+from espnet_mlma.sst.config import TurnDecoding
 from espnet_mlma.sst.llm.cache import SlidingCache
 from espnet_mlma.sst.llm.dialogue import NO_TARGET, Dialogue, Tokens
 from espnet_mlma.sst.llm.generate import Conversation, Penalties, Tree, clean, search
@@ -36,7 +36,7 @@ def speech(turns: int, seed: int = 0, chunks: int = 1) -> list[torch.Tensor]:
     return list(0.5 * torch.randn(turns, 12 * chunks, HIDDEN, generator=generator))
 
 
-def searched(llm, prompt: list[int], recent: list[int], decoding: Decoding, limit: int):
+def searched(llm, prompt: list[int], recent: list[int], decoding: TurnDecoding, limit: int):
     """What follows a prompt of text, by our search."""
     cache = SlidingCache(llm.rotation, 1, 2)
     with torch.no_grad():
@@ -55,7 +55,7 @@ def searched(llm, prompt: list[int], recent: list[int], decoding: Decoding, limi
     ],
 )
 def test_search_is_that_of_transformers(llm, options):
-    decoding = Decoding(**options)
+    decoding = TurnDecoding(**options)
     size = decoding.no_repeat_ngram
     lengths = set()
     for seed in range(12):
@@ -86,7 +86,7 @@ def test_search_is_that_of_transformers(llm, options):
 
 def test_one_beam_takes_the_best_token_each_time(llm, dialogue):
     """Against a loop that knows no cache, no beams and none of our penalties."""
-    decoding = Decoding(beams=1, no_repeat_ngram=2, lookback=10)
+    decoding = TurnDecoding(beams=1, no_repeat_ngram=2, lookback=10)
     conversation = Conversation(llm, dialogue, decoding)
     fed, said, places = [], [], []
     for number, vectors in enumerate(speech(12)):
@@ -127,7 +127,7 @@ def test_one_beam_takes_the_best_token_each_time(llm, dialogue):
 @pytest.mark.parametrize("beams", [1, 4])
 def test_cache_holds_what_was_said_and_nothing_else(llm, dialogue, beams):
     """All of a turn but its end, also if it was stopped at its most tokens."""
-    conversation = Conversation(llm, dialogue, Decoding(beams=beams))
+    conversation = Conversation(llm, dialogue, TurnDecoding(beams=beams))
     turns = [conversation.turn(vectors) for vectors in speech(14)]
     assert {turn.is_complete for turn in turns} == {True, False}
     assert any(turn.is_complete and not turn.ids for turn in turns)
@@ -178,7 +178,7 @@ def test_turn_by_turn_is_one_pass_over_the_example(make_model, request, style):
 
 def test_after_forgetting_the_oldest_turn_left_follows_the_prompt(llm, dialogue):
     """Values of the first layer know nothing but their token, so they tell what is there."""
-    conversation = Conversation(llm, dialogue, Decoding(max_tokens=150))
+    conversation = Conversation(llm, dialogue, TurnDecoding(max_tokens=150))
     turns = [conversation.turn(vectors) for vectors in speech(20)]
     assert sum(turn.forgotten > 0 for turn in turns) > 5
     tail = dialogue.closing_ids
@@ -203,7 +203,7 @@ def test_after_forgetting_the_oldest_turn_left_follows_the_prompt(llm, dialogue)
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_a_talk_again_after_reset_is_the_same(llm, dialogue, beams):
-    decoding = Decoding(beams=beams, max_tokens=150, keep_tokens=100)
+    decoding = TurnDecoding(beams=beams, max_tokens=150, keep_tokens=100)
     conversation = Conversation(llm, dialogue, decoding)
     first = [conversation.turn(vectors) for vectors in speech(20)]
     assert any(turn.forgotten for turn in first)
@@ -213,7 +213,7 @@ def test_a_talk_again_after_reset_is_the_same(llm, dialogue, beams):
 
 
 def test_memory_of_a_talk_is_constant(llm, dialogue):
-    conversation = Conversation(llm, dialogue, Decoding(max_tokens=200))
+    conversation = Conversation(llm, dialogue, TurnDecoding(max_tokens=200))
     sizes = []
     for vectors in speech(40):
         conversation.turn(vectors)
@@ -232,7 +232,7 @@ def test_most_tokens_grow_with_the_speech(llm, dialogue):
 def test_penalties(llm):
     log_probs = torch.log_softmax(torch.randn(2, 10), -1)
     fed, texts = [1, 2, -1, -1, 3], [[4, 5, 4], [6]]
-    plain = Decoding(repetition_penalty=1.2, no_repeat_ngram=2)
+    plain = TurnDecoding(repetition_penalty=1.2, no_repeat_ngram=2)
     found = Penalties(plain, fed, [6, 7], END)(log_probs, texts)
     expected = log_probs.clone()
     expected[0, [1, 2, 3, 4, 5]] *= 1.2
@@ -240,7 +240,7 @@ def test_penalties(llm):
     expected[0, 5] = -torch.inf  # after 4, in this turn
     expected[1, 7] = -torch.inf  # after 6, in an earlier one
     assert found.equal(expected)
-    spared = Penalties(Decoding(no_repeat_ngram=2, penalize_eos=False), fed, [6, 7], END)
+    spared = Penalties(TurnDecoding(no_repeat_ngram=2, penalize_eos=False), fed, [6, 7], END)
     expected[:, END] = log_probs[:, END]
     assert spared(log_probs, texts).equal(expected)
 

@@ -22,7 +22,7 @@ pytest.importorskip("transformers")
 from espnet_mlma.sst import config as configuration  # noqa: E402
 from espnet_mlma.sst import model as models  # noqa: E402
 from espnet_mlma.sst.__main__ import main  # noqa: E402
-from espnet_mlma.sst.config import Decoding  # noqa: E402
+from espnet_mlma.sst.config import TurnDecoding  # noqa: E402
 from espnet_mlma.sst.llm.generate import Conversation  # noqa: E402
 from espnet_mlma.sst.score.logs import read_log  # noqa: E402
 from espnet_mlma.sst.stream.agent import Translator  # noqa: E402
@@ -35,7 +35,7 @@ SIZES = {
     "linear_units": 48,
     "window_chunks": 3,
 }
-QUICK = Decoding(beams=2)
+QUICK = TurnDecoding(beams=2)
 SECONDS = 9.3
 
 
@@ -141,7 +141,7 @@ def test_what_is_no_sound_is_refused(model):
 
 def test_an_hour_of_silence_is_a_talk_like_any(model, talk):
     """Turns end when they should, memory has its bound, and what comes after is heard."""
-    brief = Decoding(beams=1, tokens_per_chunk=1, max_tokens=600, keep_tokens=300)
+    brief = TurnDecoding(beams=1, tokens_per_chunk=1, max_tokens=600, keep_tokens=300)
     translator = Translator(model, 12, brief)
     silence = np.zeros(12 * CHUNK_SAMPLES, np.float32)
     turns = round(3600 / 12 / CHUNK_SECONDS)
@@ -251,7 +251,7 @@ def test_decoding_is_the_models_unless_an_option_says_otherwise(folder, tmp_path
         given = {"checkpoint": own, "source": "en", "target": "de", "multiplier": 2}
         return TranslatorProcessor(SimpleNamespace(**given | options)).stream
 
-    expected = Decoding(beams=3, max_tokens=200)
+    expected = TurnDecoding(beams=3, max_tokens=200)
     for listener in (Translator(models.load(own)), by_command(), by_server()):
         assert listener.conversation.decoding == expected
     for listener in (by_command("--beams", "1", "--exempt_eos"), by_server(beams=1)):

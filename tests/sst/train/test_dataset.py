@@ -196,7 +196,7 @@ def test_reading_segments(tmp_path):
     assert "'a' is in another file" in message(read_all, [one, one], dialogue)
     assert "'a' is en-de" in message(read_all, [one], DialogueConfig(target="zh"))
     two.write_text("")
-    assert "holds no segments" in message(read_all, [two], dialogue)
+    assert "no segments" in message(read_all, [two], dialogue)
 
 
 @pytest.mark.parametrize(

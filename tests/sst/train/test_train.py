@@ -30,10 +30,11 @@ from espnet_mlma.sst.config import (  # noqa: E402
 from espnet_mlma.sst.data.records import Part, Segment, line_of  # noqa: E402
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, SAMPLE_RATE  # noqa: E402
 from espnet_mlma.sst.model import build  # noqa: E402
-from espnet_mlma.sst.train.ctc import Hearing  # noqa: E402
+from espnet_mlma.sst.train.ctc import CtcPretraining  # noqa: E402
 from espnet_mlma.sst.train.dataset import Batches, dialogues, read_all, sound_of  # noqa: E402
-from espnet_mlma.sst.train.parallel import joined  # noqa: E402
-from espnet_mlma.sst.train.trainer import learning_rate, train  # noqa: E402
+from espnet_mlma.sst.train.parallel import process_group  # noqa: E402
+from espnet_mlma.sst.train.stages import train  # noqa: E402
+from espnet_mlma.sst.train.trainer import learning_rate  # noqa: E402
 
 TONES = {"Guten": 400, "Morgen": 700, "Damen": 1100, "Tag": 1600}
 STEPS = 4  # updates of a short training
@@ -41,7 +42,7 @@ STEPS = 4  # updates of a short training
 
 @pytest.fixture(scope="module")
 def config(llm_folder):
-    """A translator with dropout in all its parts."""
+    """Configuration of a translator with dropout in all its parts."""
     sizes = {"d_model": 32, "num_layers": 1, "num_heads": 2, "linear_units": 48, "dropout": 0.1}
     return Config(
         EncoderConfig("wav2vec2", options={"conv_channels": [8] * 7} | sizes),
@@ -64,7 +65,7 @@ def config(llm_folder):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A tone for each word; as many segments as make a last update of one batch."""
+    """Segments with a tone per word; the last update has one batch."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     lines = []
@@ -84,7 +85,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first_stage(config, data, tmp_path_factory):
-    """What stage 1 wrote."""
+    """Output folder of stage 1."""
     folder = tmp_path_factory.mktemp("one")
     train(config, 1, [data], folder)
     return folder
@@ -128,7 +129,7 @@ def test_learning_rate():
 
 
 def learn(model, batches, rate, updates):
-    """Everything in one batch, again and again."""
+    """Train on one batch that holds all data."""
     (batch,) = batches.load(batches.plan(0))
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
     for _ in range(updates):
@@ -140,7 +141,7 @@ def learn(model, batches, rate, updates):
 
 @pytest.fixture(scope="module")
 def by_heart(config, data, tmp_path_factory):
-    """A configuration that learns all data in one batch, and a model that has learnt to hear."""
+    """A configuration with all data in one batch, and a language model trained on its texts."""
     training = replace(
         config.training,
         largest_multiplier=1,
@@ -162,18 +163,18 @@ def by_heart(config, data, tmp_path_factory):
     return config, str(folder)
 
 
-def test_stage_0_gives_the_model_words_to_read(by_heart, data):
-    """What the adapter says is nearest to the embeddings of what is heard, in their order."""
+def test_stage_0_maps_speech_to_token_embeddings(by_heart, data):
+    """The nearest embeddings of the adapter's vectors are the transcript, in order."""
     config, name = by_heart
     model = build(replace(config, llm=replace(config.llm, name=name)))
     segments = read_all([data], config.dialogue)
-    hearing = Hearing(model, segments)
+    pretraining = CtcPretraining(model, segments)
     model.prepare(0)
-    learn(hearing, Batches(segments, hearing.example, config.training), 3e-3, 250)
+    learn(pretraining, Batches(segments, pretraining.example, config.training), 3e-3, 250)
     wrong, embeddings = 0, model.llm.embedding.weight
     spoken = [model.llm.tokenizer(" " + segment.heard).input_ids for segment in segments]
     ids = sorted(set(chain.from_iterable(spoken)))
-    places = torch.cat([hearing.blank, embeddings[ids]])
+    places = torch.cat([pretraining.blank, embeddings[ids]])
     for segment, expected in zip(segments, spoken, strict=True):
         sound = torch.from_numpy(sound_of(segment))[None]
         nearest = torch.cdist(model.adapter(model.encoder(sound, 1))[0], places).argmin(1)
@@ -182,8 +183,8 @@ def test_stage_0_gives_the_model_words_to_read(by_heart, data):
     assert wrong < 0.4 * sum(map(len, spoken))
 
 
-def test_stage_1_learns_to_speak_to_a_model(by_heart, data, tmp_path):
-    """A model that knows the texts, but not what this encoder says."""
+def test_stage_1_learns_with_a_trained_language_model(by_heart, data, tmp_path):
+    """The language model knows the texts but not this encoder's vectors."""
     config, hears = by_heart
     config = replace(config, llm=replace(config.llm, name=hears))
     config = replace(config, training=replace(config.training, seed=2))
@@ -193,7 +194,7 @@ def test_stage_1_learns_to_speak_to_a_model(by_heart, data, tmp_path):
     assert np.mean(found[-5:]) < 0.2 * found[0]
 
 
-def test_stage_2_learns_by_heart(by_heart, data, first_stage, tmp_path):
+def test_stage_2_overfits(by_heart, data, first_stage, tmp_path):
     train(by_heart[0], 2, [data], tmp_path, first_stage)
     found = [line["loss"] for line in losses(tmp_path)]
     assert np.mean(found[-5:]) < 0.2 * found[0]
@@ -201,7 +202,7 @@ def test_stage_2_learns_by_heart(by_heart, data, first_stage, tmp_path):
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
 def undisturbed(request, config, data, first_stage, tmp_path_factory):
-    """A stage, what it starts from, and what it writes."""
+    """An uninterrupted stage: its number, its init and its output folder."""
     folder = tmp_path_factory.mktemp("undisturbed")
     init = options(request.param, first_stage)
     train(config, request.param, [data], folder, init)
@@ -210,7 +211,7 @@ def undisturbed(request, config, data, first_stage, tmp_path_factory):
 
 
 class Stopped(BaseException):
-    """Like Ctrl-C, caught by nobody."""
+    """Interrupt a training like Ctrl-C."""
 
 
 def stop():
@@ -218,7 +219,7 @@ def stop():
 
 
 def step_until(update, stop):
-    """Adam's step, which stops the training in an update, counted from 0."""
+    """Return an `Adam.step` that calls `stop` at an update, counted from 0."""
     steps, step = [], torch.optim.Adam.step
 
     def stepping(optimiser):
@@ -231,10 +232,8 @@ def step_until(update, stop):
 
 
 @pytest.mark.parametrize("update", range(STEPS))
-def test_stopped_anywhere_it_goes_on_to_the_bit(
-    config, data, undisturbed, tmp_path, monkeypatch, update
-):
-    """Stopped before an update's step; checkpoints are at every second."""
+def test_resume_is_exact_to_the_bit(config, data, undisturbed, tmp_path, monkeypatch, update):
+    """Stop before an update's step; checkpoints are written every second update."""
     stage, init, whole = undisturbed
     with monkeypatch.context() as patched:
         patched.setattr(torch.optim.Adam, "step", step_until(update, stop))
@@ -250,12 +249,12 @@ def test_stopped_anywhere_it_goes_on_to_the_bit(
 
 
 def work(rank, port, is_sharded, folders, arguments):
-    """One of two processes."""
+    """Train in one of two processes."""
     os.chdir(folders[rank])
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    with joined("cpu", is_sharded) as group:
+    with process_group("cpu", is_sharded) as group:
         train(*arguments, group)
 
 
@@ -269,8 +268,8 @@ def train_with_two(is_sharded, *arguments, folders=(".", ".")):
 
 
 @pytest.mark.parametrize("is_sharded", [False, True], ids=["DDP", "FSDP"])
-def test_two_processes_are_one(config, data, undisturbed, tmp_path, is_sharded):
-    """Of three batches an update; the last has one, so that a process has none."""
+def test_two_processes_train_like_one(config, data, undisturbed, tmp_path, is_sharded):
+    """The last update has one batch for two processes, so that one of them only pads."""
     stage, init, alone = undisturbed
     train_with_two(is_sharded, config, stage, [data], tmp_path, init)
     one, two = losses(alone), losses(tmp_path)
@@ -286,7 +285,7 @@ def test_two_processes_are_one(config, data, undisturbed, tmp_path, is_sharded):
 
 
 @pytest.mark.parametrize("is_sharded", [False, True], ids=["DDP", "FSDP"])
-def test_one_process_goes_on_where_two_were_killed(
+def test_one_process_resumes_a_training_of_two(
     config, data, first_stage, tmp_path, monkeypatch, is_sharded
 ):
     def kill():
@@ -303,28 +302,28 @@ def test_one_process_goes_on_where_two_were_killed(
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
 
 
-def test_the_same_command_again(config, data, first_stage, capsys):
+def test_finished_stage_is_not_repeated(config, data, first_stage, capsys):
     files = {file: file.read_bytes() for file in first_stage.iterdir()}
     capsys.readouterr()
     train(config, 1, [data], first_stage)
-    assert "done before" in capsys.readouterr().out
+    assert "finished before" in capsys.readouterr().out
     assert {file: file.read_bytes() for file in first_stage.iterdir()} == files
     assert not (first_stage / "checkpoint.pt").exists()
     other = replace(config, stage1=StageConfig(1e-3))
     assert "holds another training" in message(other, 1, [data], first_stage)
-    # What changes nothing in what is learnt may change.
+    # Options without effect on the weights may change.
     quiet = replace(config, training=replace(config.training, log_updates=3, save_updates=9))
     train(quiet, 1, [data], first_stage)
-    assert "done before" in capsys.readouterr().out
+    assert "finished before" in capsys.readouterr().out
 
 
-def written_anew(file):
-    """Give a file another date, as a training does that is run again."""
+def touch(file):
+    """Give a file another date, as re-training does."""
     os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
 
 
 def recogniser(make_experiment, folder):
-    """One whose encoder hears no later than it is spoken, and its checkpoint."""
+    """Make a recogniser with a causal encoder; return its checkpoint."""
     from espnet2.tasks.asr import ASRTask
 
     made = make_experiment(
@@ -342,7 +341,7 @@ def recogniser(make_experiment, folder):
 
 
 def wav2vec2(make_experiment, folder):
-    """One of Hugging Face's, and its weights."""
+    """Make a Hugging Face wav2vec 2.0; return its weights file."""
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     sizes |= {"intermediate_size": 48, "conv_dim": [8] * 7, "conv_bias": True}
@@ -353,39 +352,39 @@ def wav2vec2(make_experiment, folder):
 
 
 @pytest.mark.parametrize(("kind", "make"), [("conmamba", recogniser), ("wav2vec2", wav2vec2)])
-def test_encoders_trained_anew_are_another_training(
+def test_changed_encoder_weights_are_another_training(
     config, data, make_experiment, tmp_path, capsys, kind, make
 ):
-    """Where they are loaded: a later stage goes on with the encoder of the one before."""
+    """Only in the stage that loads them: later stages use the trained encoder."""
     weights = make(make_experiment, tmp_path / "weights")
     config = replace(config, encoder=EncoderConfig(kind, str(weights.parent)))
     one, two = tmp_path / "one", tmp_path / "two"
     train(config, 1, [data], one)
     train(config, 2, [data], two, one)
     train(config, 1, [data], one)
-    written_anew(weights)
+    touch(weights)
     assert "holds another training" in message(config, 1, [data], one)
     capsys.readouterr()
     train(config, 2, [data], two, one)
-    assert "stage 2: done before" in capsys.readouterr().out
+    assert "stage 2: finished before" in capsys.readouterr().out
 
 
-def test_a_language_model_trained_anew_is_another_training(config, data, tmp_path):
+def test_changed_language_model_is_another_training(config, data, tmp_path):
     folder = shutil.copytree(config.llm.name, tmp_path / "llm")
     config = replace(config, llm=replace(config.llm, name=str(folder)))
     out = tmp_path / "out"
     train(config, 1, [data], out)
     train(config, 1, [data], out)
-    written_anew(folder / "model.safetensors")
+    touch(folder / "model.safetensors")
     assert "holds another training" in message(config, 1, [data], out)
 
 
-def test_each_machine_may_have_its_own_copy_of_the_language_model(config, data, tmp_path):
-    """At the same place of two disks, and not of the same date."""
+def test_copies_of_the_language_model_may_differ_in_date(config, data, tmp_path):
+    """The copies have the same path on two machines and different dates."""
     disks = [tmp_path / "first", tmp_path / "second"]
     for disk in disks:
         shutil.copytree(config.llm.name, disk / "llm")
-    written_anew(disks[1] / "llm" / "model.safetensors")
+    touch(disks[1] / "llm" / "model.safetensors")
     config = replace(config, llm=replace(config.llm, name="llm"))
     out = tmp_path / "out"
     train_with_two(False, config, 1, [data], out, None, folders=disks)
@@ -393,41 +392,43 @@ def test_each_machine_may_have_its_own_copy_of_the_language_model(config, data, 
     assert len(losses(out)) == STEPS
 
 
-def test_stage_0_needs_what_is_heard_and_a_configuration(config, data, tmp_path):
+def test_stage_0_needs_transcripts_and_a_configuration(config, data, tmp_path):
     deaf = tmp_path / "deaf.jsonl"
     segments = [replace(one, heard=None) for one in read_all([data], config.dialogue)]
     deaf.write_text("".join(map(line_of, segments)), encoding="utf-8")
-    assert "segment '0': does not say what is heard" in message(config, 0, [deaf], tmp_path / "a")
+    assert "segment '0': has no transcript" in message(config, 0, [deaf], tmp_path / "a")
     without = replace(config, stage0=None)
     assert "has no stage0" in message(without, 0, [data], tmp_path / "a")
 
 
-def test_stage_0_leaves_out_what_says_nothing(config, data, first_stage, tmp_path, capsys):
+def test_stage_0_skips_segments_without_words(config, data, first_stage, tmp_path, capsys):
     segments = read_all([data], config.dialogue)
     lines = [line_of(replace(one, heard="") if one.id == "0" else one) for one in segments]
     mixed, rest = tmp_path / "mixed.jsonl", tmp_path / "rest.jsonl"
     mixed.write_text("".join(lines), encoding="utf-8")
     rest.write_text("".join(lines[1:]), encoding="utf-8")
     train(config, 0, [mixed], tmp_path / "mixed")
-    assert "left out 1 segments" in capsys.readouterr().out
+    assert "skipped 1 segments" in capsys.readouterr().out
     train(config, 0, [rest], tmp_path / "rest")
     assert losses(tmp_path / "mixed") == losses(tmp_path / "rest")
 
 
-def test_what_a_stage_starts_from(config, data, first_stage, tmp_path):
+def test_stage_refuses_a_wrong_init(config, data, first_stage, tmp_path):
     assert "give its --out as --init" in message(config, 2, [data], tmp_path / "a")
     assert "no finished training" in message(config, 2, [data], tmp_path / "a", tmp_path)
     train(config, 2, [data], tmp_path / "two", first_stage)
-    assert "stage 1 does not follow" in message(config, 1, [data], tmp_path / "a", tmp_path / "two")
+    assert "stage 1 cannot start from it" in message(
+        config, 1, [data], tmp_path / "a", tmp_path / "two"
+    )
 
 
-def test_checkpoints_that_are_damaged_or_of_another_training(config, data, tmp_path, monkeypatch):
+def test_damaged_or_foreign_checkpoints_are_refused(config, data, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(torch.optim.Adam, "step", step_until(3, stop))
         with pytest.raises(Stopped):
             train(config, 1, [data], tmp_path)
     other = replace(config, training=replace(config.training, seed=2))
-    assert "of another configuration" in message(other, 1, [data], tmp_path)
+    assert "another configuration" in message(other, 1, [data], tmp_path)
     file = tmp_path / "checkpoint.pt"
     file.write_bytes(file.read_bytes()[:-1000])
     assert "checkpoint.pt: damaged" in message(config, 1, [data], tmp_path)
@@ -435,7 +436,7 @@ def test_checkpoints_that_are_damaged_or_of_another_training(config, data, tmp_p
         assert "trains in it already" in message(config, 1, [data], tmp_path)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_previous_one(
+def test_damaged_checkpoint_falls_back_to_the_previous_one(
     config, data, first_stage, tmp_path, monkeypatch, capsys
 ):
     often = replace(config, training=replace(config.training, save_updates=1))
@@ -446,13 +447,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_previous_one(
     file = tmp_path / "checkpoint.pt"
     file.write_bytes(file.read_bytes()[:-1000])
     train(config, 1, [data], tmp_path)
-    assert "goes on from the previous one" in capsys.readouterr().out
+    assert "resuming from the previous one" in capsys.readouterr().out
     assert losses(tmp_path) == losses(first_stage)
     expected, found = trained_weights(first_stage), trained_weights(tmp_path)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_audio_that_is_lost(config, data, tmp_path):
+def test_missing_audio_names_the_segment(config, data, tmp_path):
     lines = data.read_text().splitlines(True)
     file = tmp_path / "train.jsonl"
     lost = json.loads(lines[4])
@@ -461,7 +462,7 @@ def test_audio_that_is_lost(config, data, tmp_path):
     assert "segment '4': nowhere.wav: no such file" in message(config, 1, [file], tmp_path / "o")
 
 
-def test_audio_that_is_not_a_number(config, data, tmp_path):
+def test_audio_with_nan_names_the_segment(config, data, tmp_path):
     sound = tmp_path / "a.wav"
     soundfile.write(sound, np.full(3 * CHUNK_SAMPLES, np.nan), SAMPLE_RATE, "FLOAT")
     bad = json.loads(data.read_text().splitlines()[0]) | {"id": "bad"}
@@ -472,7 +473,7 @@ def test_audio_that_is_not_a_number(config, data, tmp_path):
     assert text.startswith(f"segment 'bad': {sound}: contains NaN or Inf")
 
 
-def test_a_gradient_that_is_no_number(config, data, tmp_path):
+def test_gradient_with_nan_names_the_segments(config, data, tmp_path):
     steep = replace(config, stage1=StageConfig(1e38))
     text = message(steep, 1, [data], tmp_path / "o")
     said = re.match(r"update [2-4]: the gradient is (?:nan|inf), .* its segments are (.*)", text)
