@@ -26,7 +26,7 @@ from scipy.stats import theilslopes
 from espnet_mlma.audio import read_audio
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_SECONDS
 from espnet_mlma.sst.stream.agent import Translator
-from espnet_mlma.sst.stream.files import add_translator_arguments, translator
+from espnet_mlma.sst.stream.files import add_translator_arguments, make_translator
 
 MINUTES = (1, 5, 10, 30, 55)
 PARTS = ("encoder", "LLM", "both")
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=60)
     args = parser.parse_args()
     prepare(args)
-    listener = translator(args)
+    listener = make_translator(args)
     seconds = args.multiplier * CHUNK_SECONDS
     talk = read_audio(args.talk)
     block = args.multiplier * CHUNK_SAMPLES

@@ -1,4 +1,4 @@
-"""python -m espnet_mlma.sst COMMAND ...: simultaneous translation from corpus to scores."""
+"""Run a command of simultaneous translation, from corpora to scores."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from importlib import import_module
 from espnet_mlma.arguments import ArgumentParser, check_outputs
 from espnet_mlma.errors import run_cli
 
-# Name -> module with `add_arguments(parser)` and `run(args)`, and what it does.
+# Name -> (module with `add_arguments(parser)` and `run(args)`, help text).
 COMMANDS = {
     "recordings": (
         "espnet_mlma.sst.data.recordings",
-        "put a corpus's utterances back into recordings",
+        "join a corpus's utterances to recordings",
     ),
     "translate": ("espnet_mlma.sst.data.translate", "translate the sentences"),
-    "words": ("espnet_mlma.sst.data.words", "find when each word was said"),
+    "words": ("espnet_mlma.sst.data.words", "find the time of each word"),
     "align": (
         "espnet_mlma.sst.data.align",
-        "find which word each word of a translation stands for",
+        "align the words of text and translation",
     ),
-    "build": ("espnet_mlma.sst.data.segments", "cut recordings into segments with their turns"),
+    "build": ("espnet_mlma.sst.data.segments", "cut recordings into training segments"),
     "train": ("espnet_mlma.sst.train.stages", "train encoder and adapter, or LoRA"),
-    "talks": ("espnet_mlma.sst.data.talks", "write talks to test on, with their references"),
-    "stream": ("espnet_mlma.sst.stream.files", "translate talks as they are heard"),
-    "score": ("espnet_mlma.sst.score.table", "BLEU and StreamLAAL of translated talks"),
+    "talks": ("espnet_mlma.sst.data.talks", "write test talks with references"),
+    "stream": ("espnet_mlma.sst.stream.files", "translate talks while they are spoken"),
+    "score": ("espnet_mlma.sst.score.table", "compute BLEU and StreamLAAL of translated talks"),
 }
-# The option that names what a command writes, where it is not --out.
+# Output option of each command whose output is not --out.
 _OUTPUTS = {"stream": "log", "score": "output"}
 
 
 def main() -> None:
-    """Entry point; only the module of the command is imported."""
+    """Parse the command and import only its module."""
     prog = "python -m espnet_mlma.sst"
     names = argparse.ArgumentParser(
         prog=prog,
@@ -44,7 +44,7 @@ def main() -> None:
     )
     names.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     command = names.parse_args(sys.argv[1:2]).command
-    _quieten()
+    _silence_transformers()
     module = import_module(COMMANDS[command][0])
     parser = ArgumentParser(
         prog=f"{prog} {command}",
@@ -58,13 +58,13 @@ def main() -> None:
 
 
 def _named(args: argparse.Namespace) -> list[str]:
-    """Models that are named by a path or a hub id."""
+    """Return the models given by path or hub id."""
     names = (getattr(args, option, None) for option in ("encoder", "local", "model"))
     return [name for name in names if isinstance(name, str)]
 
 
-def _quieten() -> None:
-    """Nothing of transformers' that no user can act on; its bars only on a terminal."""
+def _silence_transformers() -> None:
+    """Hide a warning no user can act on, and progress bars outside a terminal."""
     warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft asks
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")

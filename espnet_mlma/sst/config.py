@@ -216,9 +216,7 @@ class Config:
         """
         found = {0: self.stage0, 1: self.stage1, 2: self.stage2}[number]
         if found is None:
-            raise MlmaError(
-                f"the configuration has no stage{number}; add it, or skip that stage"
-            )
+            raise MlmaError(f"the configuration has no stage{number}; add it, or skip that stage")
         return found
 
 

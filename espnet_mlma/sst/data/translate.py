@@ -22,9 +22,9 @@ from espnet_mlma.sst.data.translators import (
     CommandTranslator,
     LocalTranslator,
     Question,
+    SentenceTranslator,
     ServerTranslator,
     TableTranslator,
-    Translator,
 )
 from espnet_mlma.sst.languages import NAMES, name_of
 
@@ -134,7 +134,7 @@ def _identity(args: argparse.Namespace) -> Mapping[str, object]:
     return {"command": args.command}
 
 
-def _translator(args: argparse.Namespace) -> Translator:
+def _translator(args: argparse.Namespace) -> SentenceTranslator:
     if args.server:
         return ServerTranslator(
             args.server, args.model, args.max_tokens, args.at_once, args.retries

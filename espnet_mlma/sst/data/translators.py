@@ -49,7 +49,7 @@ class Answer:
     dropped: str | None = None
 
 
-class Translator(Protocol):
+class SentenceTranslator(Protocol):
     """Anything that translates."""
 
     def translate(self, questions: Sequence[Question]) -> Iterator[tuple[str, Answer]]:

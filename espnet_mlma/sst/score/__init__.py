@@ -1,1 +1,1 @@
-"""Quality and latency of translated talks."""
+"""Score quality and latency of translated talks."""

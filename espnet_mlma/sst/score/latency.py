@@ -1,17 +1,19 @@
-"""StreamLAAL: how far a talk's output is behind an ideal interpreter, by sentence, then averaged.
+"""Compute StreamLAAL: the lag behind an ideal interpreter, averaged over reference sentences.
 
-The output is cut into the reference sentences (`resegment.py`), the sentence's start is taken from
-the times of its units, and length-adaptive average lagging (Papi et al., "Over-Generation Cannot Be
-Rewarded", 2022) is taken of each sentence. StreamLAAL is from Papi et al., "StreamAtt" (2024).
-With computing time ("computation-aware") tools disagree on when a unit came out:
+The output is split at the reference sentences (`resegment.py`). Delays are taken relative to the
+sentence's start. Length-adaptive average lagging (LAAL; Papi et al., "Over-Generation Cannot Be
+Rewarded", 2022) is computed per sentence. StreamLAAL is from Papi et al., "StreamAtt" (2024).
+Tools define the computation-aware time of a unit in different ways:
 
-elapsed: audio and all computing so far, as SimulEval logs it; OmniSTEval takes it as it is. It
-    grows for ever on a talk.
-fixed: elapsed, each unit's from the one before it; OmniSTEval with `--fix_simuleval_emission_ca`.
-repaired: the same thought in FBK-fairseq's script, which the paper's figures are from.
-per_chunk: audio and the computing of the unit's own turn; simulstream.
-queueing: a turn starts when its audio is there and the turn before it is done. None of the tools
-    has it; it alone is right for a system that falls behind.
+elapsed: audio plus all compute so far, as SimulEval logs it and OmniSTEval uses it. It grows
+    without bound over a talk.
+fixed: elapsed, corrected from unit to unit; OmniSTEval with `--fix_simuleval_emission_ca`.
+repaired: the correction of FBK-fairseq's script, with which the paper's figures were computed.
+per_chunk: audio plus the compute of the unit's own turn; simulstream.
+queueing: a turn starts when its audio is complete and the previous turn is done. No tool has it.
+    It is the only correct one for a system slower than real time.
+
+We keep this code because no one tool has all five. Tests compare with simulstream and OmniSTEval.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from espnet_mlma.sst.score.logs import Talk, units
+from espnet_mlma.sst.score.logs import TranslatedTalk, units
 
 IDEAL = "ideal"
 COMPUTATION_AWARE = ("repaired", "per_chunk", "elapsed", "fixed", "queueing")
@@ -29,13 +31,13 @@ COMPUTATION_AWARE = ("repaired", "per_chunk", "elapsed", "fixed", "queueing")
 
 @dataclass(frozen=True)
 class ScoredSentence:
-    """A reference sentence and where its output is in the talk's.
+    """Hold a reference sentence and the span of its output.
 
     Attributes:
-        start: in the talk, in seconds.
-        duration: in seconds, above 0.
-        reference_length: in units.
-        span: of the talk's units.
+        start: start in the talk, in seconds.
+        duration: duration in seconds, above 0.
+        reference_length: length of the reference in units.
+        span: slice of the talk's units.
     """
 
     start: float
@@ -45,15 +47,15 @@ class ScoredSentence:
 
 
 def laal(delays: Sequence[float] | np.ndarray, duration: float, reference_length: int) -> float:
-    """Length-adaptive average lagging of a sentence.
+    """Return the length-adaptive average lagging of a sentence.
 
     Args:
-        delays: (units,), at least one: when each came out, from the sentence's start.
-        duration: of the sentence, above 0, in the unit of the delays.
-        reference_length: in units.
+        delays: emission times relative to the sentence's start, (units,), at least one.
+        duration: duration of the sentence, above 0, in the same time unit.
+        reference_length: length of the reference in units.
 
     Returns:
-        In the unit of the delays; units after the first that came at the end or later count not.
+        Lag in the same time unit. Units after the first one at or past the end are ignored.
     """
     delays = np.asarray(delays, dtype=float)
     if delays[0] > duration:
@@ -67,15 +69,16 @@ def laal(delays: Sequence[float] | np.ndarray, duration: float, reference_length
 def stream_laal(
     talks: Iterable[tuple[np.ndarray, Sequence[ScoredSentence]]], clamp: bool
 ) -> tuple[float, int]:
-    """Mean lagging over the sentences of all talks.
+    """Return the mean lag over the sentences of all talks.
 
     Args:
-        talks: when a talk's units came out, (units,) in seconds of the talk; and its sentences.
-        clamp: a unit that came before its sentence's start counts as at the start. FBK-fairseq
-            does it, the paper's figures with it; simulstream does not.
+        talks: emission times (units,) in seconds of the talk, and sentences, of each talk.
+        clamp: set negative delays to 0, as FBK-fairseq and the paper do (v1); False: keep them,
+            as simulstream does (v2).
 
     Returns:
-        In seconds, nan without any output; and how many sentences have none, which count not.
+        Lag in seconds, NaN without any output; and the number of sentences without output, which
+        are ignored.
     """
     scores, empty = [], 0
     for times, sentences in talks:
@@ -91,18 +94,18 @@ def stream_laal(
 
 
 def unit_times(
-    talk: Talk, unit: str, sentences: Sequence[ScoredSentence], clamp: bool
+    talk: TranslatedTalk, unit: str, sentences: Sequence[ScoredSentence], clamp: bool
 ) -> Mapping[str, np.ndarray]:
-    """When the units of a talk came out, ideally and by each computation-aware convention.
+    """Return the emission times of a talk's units, ideal and computation-aware.
 
     Args:
-        talk: as read from a log.
+        talk: translated talk.
         unit: word or char.
-        sentences: all of the talk, whose starts and whose clamping `repaired` depends on.
-        clamp: as for `stream_laal`.
+        sentences: all sentences of the talk; `repaired` depends on them.
+        clamp: see `stream_laal`; `repaired` depends on it.
 
     Returns:
-        (units,) in seconds of the talk, by name.
+        Times (units,) in seconds of the talk, by name of the convention.
     """
     counts = [len(units(emission.text, unit)) for emission in talk.emissions]
     heard = np.array([emission.audio_seconds for emission in talk.emissions])
@@ -120,11 +123,11 @@ def unit_times(
 
 
 def queueing(heard: np.ndarray, computing: np.ndarray) -> np.ndarray:
-    """When each turn is done, if one starts when it may: max(done before, heard) + computing.
+    """Return the end of each turn: max(end of the previous turn, heard) + computing.
 
     Args:
-        heard: (turns,), audio that the turn waits for, in seconds.
-        computing: (turns,), of the turn, in seconds.
+        heard: audio that the turn needs, (turns,), in seconds.
+        computing: compute time of the turn, (turns,), in seconds.
     """
     done, times = 0.0, np.empty(len(heard))
     for turn, (audio, seconds) in enumerate(zip(heard, computing, strict=True)):
@@ -133,11 +136,11 @@ def queueing(heard: np.ndarray, computing: np.ndarray) -> np.ndarray:
 
 
 def fixed(delays: np.ndarray, elapsed: np.ndarray) -> np.ndarray:
-    """Elapsed times from unit to unit, none before the one before it; OmniSTEval's.
+    """Correct elapsed times from unit to unit and keep them monotonic, as OmniSTEval does.
 
     Args:
-        delays: (units,), audio heard.
-        elapsed: (units,), audio and all computing so far.
+        delays: audio heard, (units,).
+        elapsed: audio plus all compute so far, (units,), in the same time unit.
     """
     steps = elapsed.copy()
     steps[1:] += delays[:-1] - elapsed[:-1]
@@ -147,19 +150,19 @@ def fixed(delays: np.ndarray, elapsed: np.ndarray) -> np.ndarray:
 def repaired(
     delays: np.ndarray, elapsed: np.ndarray, sentences: Sequence[ScoredSentence], clamp: bool
 ) -> np.ndarray:
-    """Elapsed times from unit to unit, those of one step alike; FBK-fairseq's.
+    """Correct elapsed times as FBK-fairseq does; units of one step get the same compute time.
 
-    What a step of several units cost is taken from its unit before, after that was made relative
-    to its sentence and clamped; hence the sentences.
+    The compute time of a step's later units is copied from the previous unit, whose times are
+    already relative to its sentence and clamped. The result therefore depends on the sentences.
 
     Args:
-        delays: (units,), audio heard, in seconds.
-        elapsed: (units,), audio and all computing so far, in seconds.
-        sentences: all of the talk.
-        clamp: as for `stream_laal`.
+        delays: audio heard, (units,), in seconds.
+        elapsed: audio plus all compute so far, (units,), in seconds.
+        sentences: all sentences of the talk.
+        clamp: see `stream_laal`.
 
     Returns:
-        (units,), in seconds of the talk.
+        Times (units,) in seconds of the talk.
     """
     times = np.empty(len(delays))
     relative = relative_delay = 0.0

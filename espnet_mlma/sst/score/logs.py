@@ -1,12 +1,12 @@
-"""What a translator said and when, as the logs of SimulEval and of simulstream hold it.
+"""Read and write logs of SimulEval and simulstream: the text of a talk with its times.
 
-Both count in units: the words of a text, or for Chinese and Japanese its characters. SimulEval
-writes one line a talk, with the audio heard before each unit (`delays`) and the same plus all the
-computing so far (`elapsed`), in milliseconds; its characters have no spaces. simulstream writes
-one line a chunk, in seconds, and keeps spaces. A turn that said nothing is in the second log only:
-read from the first, its computing time is part of that of the next turn that spoke. After the last
-unit there is none; so our lines have one more key, `computing`, all of the talk's in milliseconds,
-which other readers pass over.
+Both count units: words, or characters for Chinese and Japanese. SimulEval writes one line per talk
+in milliseconds: the audio heard before each unit (`delays`), and that plus all compute so far
+(`elapsed`). Its characters have no spaces. simulstream writes one line per chunk in seconds and
+keeps spaces. Only simulstream's log contains turns without text. In SimulEval's log their compute
+is part of the next turn with text, and compute after the last unit is missing. Our SimulEval lines
+therefore have one more key, `computing`: all compute of the talk in milliseconds. Other readers
+ignore it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from espnet_mlma.files import read_lines, write
 WORD, CHAR = "word", "char"
 _MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # a byte order mark, decoded; logs may be joined files
 _JOINER = {WORD: " ", CHAR: ""}
-# Of a sum, a delay and an elapsed time, each half a microsecond.
+# Rounding errors of a sum, a delay and an elapsed time, half a microsecond each.
 _ROUNDING_SECONDS = 2e-6
 _AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 
 
 @dataclass(frozen=True)
 class Emission:
-    """What one turn said.
+    """Hold the output of one turn.
 
     Attributes:
-        text: new text, whole words; empty when it said nothing.
-        audio_seconds: audio of the talk that had been heard.
-        compute_seconds: the turn's own computing time.
+        text: new text in whole words; may be empty.
+        audio_seconds: audio of the talk heard so far.
+        compute_seconds: compute time of this turn.
     """
 
     text: str
@@ -46,12 +46,12 @@ class Emission:
 
 
 @dataclass(frozen=True)
-class Talk:
-    """A recording as it was translated.
+class TranslatedTalk:
+    """Hold the translation of a recording.
 
     Attributes:
-        audio: the file; talks are told apart by its name without folder and suffix.
-        emissions: one a turn, in order.
+        audio: audio file; its name without folder and suffix identifies the talk.
+        emissions: one per turn, in order.
         source_seconds: length of the audio.
     """
 
@@ -61,40 +61,43 @@ class Talk:
 
     @property
     def name(self) -> str:
-        """What references call it."""
+        """Name of the talk in the references."""
         return talk_name(self.audio)
 
 
 def talk_name(audio: str) -> str:
-    """A recording's name: without folder, and without suffix if that is one of audio files."""
+    """Return a recording's file name without folder and audio suffix."""
     name = Path(audio).name
     suffix = next((s for s in _AUDIO_SUFFIXES if name.lower().endswith(s)), "")
     return name[: len(name) - len(suffix)]
 
 
 def units(text: str, unit: str) -> list[str]:
-    """The words of a text (`unit` word) or its characters (char)."""
+    """Split a text into words (`unit` word) or characters (char)."""
     return text.split() if unit == WORD else list(text)
 
 
 def joined(parts: Iterable[str], unit: str) -> str:
-    """The text of units, or of turns."""
+    """Join units or texts of turns; skip empty ones."""
     return _JOINER[unit].join(part for part in parts if part)
 
 
 def write_simuleval(
-    path: Path, talks: Sequence[Talk], unit: str, references: Mapping[str, str] | None = None
+    path: Path,
+    talks: Sequence[TranslatedTalk],
+    unit: str,
+    references: Mapping[str, str] | None = None,
 ) -> None:
-    """Write an `instances.log` as SimulEval does.
+    """Write an `instances.log` in SimulEval's format.
 
     Args:
-        path: of the log.
-        talks: in the order of their indices.
-        unit: word or char; spaces are left out of characters.
-        references: a talk's whole reference by its name, which scoring of whole talks ignores.
+        path: log to write.
+        talks: talks in the order of their indices.
+        unit: word or char; spaces are removed from characters.
+        references: whole reference of each talk by name; long-form scorers ignore it.
 
     Raises:
-        MlmaError: it cannot be written.
+        MlmaError: the log cannot be written.
     """
     lines = []
     for index, talk in enumerate(talks):
@@ -121,18 +124,19 @@ def write_simuleval(
     _write_json_lines(path, lines)
 
 
-def write_simulstream(path: Path, talks: Sequence[Talk], unit: str) -> None:
-    """Write a metrics log as simulstream does.
+def write_simulstream(path: Path, talks: Sequence[TranslatedTalk], unit: str) -> None:
+    """Write a metrics log in simulstream's format.
 
-    Its own scorers read it with `detokenizer_type: simuleval` and `latency_unit` word or char.
+    simulstream's scorers read it with `detokenizer_type: simuleval` and `latency_unit` word or
+    char.
 
     Args:
-        path: of the log.
-        talks: their indices become the ids.
+        path: log to write.
+        talks: talks; their indices become the ids.
         unit: word or char.
 
     Raises:
-        MlmaError: it cannot be written.
+        MlmaError: the log cannot be written.
     """
     lines: list[dict[str, Any]] = []
     for index, talk in enumerate(talks):
@@ -150,15 +154,15 @@ def write_simulstream(path: Path, talks: Sequence[Talk], unit: str) -> None:
     _write_json_lines(path, lines)
 
 
-def read_log(path: Path, unit: str) -> list[Talk]:
-    """Read a log of either format; its first lines tell which.
+def read_log(path: Path, unit: str) -> list[TranslatedTalk]:
+    """Read a log of either format, detected from its first lines.
 
     Args:
-        path: of the log.
-        unit: word or char, as it was written.
+        path: log to read.
+        unit: word or char, as in the log.
 
     Raises:
-        MlmaError: it is of neither format, or broken; with file and line.
+        MlmaError: unknown format or malformed line; names file and line.
     """
     for where, record in json_lines(path):
         if "prediction" in record:
@@ -166,57 +170,57 @@ def read_log(path: Path, unit: str) -> list[Talk]:
         if "id" in record:
             return read_simulstream(path, unit)
         if "model_loading_time" not in record:
-            raise MlmaError(f"{where}: a log neither of SimulEval nor of simulstream; give one")
-    raise MlmaError(f"{path}: no talk in the log; translate some")
+            raise MlmaError(f"{where}: neither a SimulEval nor a simulstream log; check --log")
+    raise MlmaError(f"{path}: no talk in the log; run `stream` first")
 
 
-def read_simuleval(path: Path, unit: str) -> list[Talk]:
-    """Read an `instances.log`; units with the same times are taken for one turn.
+def read_simuleval(path: Path, unit: str) -> list[TranslatedTalk]:
+    """Read an `instances.log`; units with equal times become one turn.
 
-    What was computed after the last unit, where the line tells, is a turn that says nothing.
+    Compute after the last unit (key `computing`) becomes a turn without text.
 
     Args:
-        path: of the log.
+        path: log to read.
         unit: word or char.
 
     Raises:
-        MlmaError: a line is broken, or a talk there twice; with file and line.
+        MlmaError: malformed line or duplicate talk; names file and line.
     """
-    talks: dict[str, Talk] = {}
+    talks: dict[str, TranslatedTalk] = {}
     for where, record in json_lines(path):
         said = units(_field(where, record, "prediction", str), unit)
         times = {key: _times(where, record, key, len(said), unit) for key in ("delays", "elapsed")}
         source = record.get("source")
         audio = source[0] if isinstance(source, list) and source else source
         if not isinstance(audio, str):
-            raise MlmaError(f"{where}: source does not name an audio file; mend the line")
+            raise MlmaError(f"{where}: source does not name an audio file; fix the line")
         length = _number(where, "source_length", record.get("source_length"))
         emissions = [*_emissions(where, said, times["delays"], times["elapsed"], unit)]
         if "computing" in record:
             computing = _number(where, "computing", record["computing"])
             emissions += _silence(where, emissions, length / 1000, computing / 1000)
-        talk = Talk(audio, tuple(emissions), length / 1000)
+        talk = TranslatedTalk(audio, tuple(emissions), length / 1000)
         _add(talks, talk, where)
     return list(talks.values())
 
 
-def read_simulstream(path: Path, unit: str) -> list[Talk]:
-    """Read a metrics log whose output was never taken back.
+def read_simulstream(path: Path, unit: str) -> list[TranslatedTalk]:
+    """Read a metrics log without deleted tokens.
 
     Args:
-        path: of the log.
-        unit: word or char: what a token is.
+        path: log to read.
+        unit: word or char; the log's tokens are such units.
 
     Raises:
-        MlmaError: a line is broken, deletes tokens or has an id without audio file, or a talk is
-            there twice; with file and line.
+        MlmaError: malformed line, deleted tokens, id without audio file or duplicate talk; names
+            file and line.
     """
-    audio: dict[Any, str] = {}  # of an id, which a server may give to another stream later
+    audio: dict[Any, str] = {}  # by id; a server may reuse an id for a later stream
     names: dict[str, str] = {}
     emissions: dict[str, list[Emission]] = {}
     for where, record in json_lines(path):
         if "id" not in record:
-            continue  # how long the model took to load
+            continue  # load time of the model
         stream = _field(where, record, "id", (int, str))
         if "metadata" in record:
             audio[stream] = _field(where, record["metadata"], "wav_name", str)
@@ -231,18 +235,18 @@ def read_simulstream(path: Path, unit: str) -> list[Talk]:
         turns = emissions[talk_name(audio[stream])]
         turns.append(_chunk(where, record, unit))
         if len(turns) > 1 and turns[-1].audio_seconds < turns[-2].audio_seconds:
-            raise MlmaError(f"{where}: total_audio_processed goes back; mend the log")
+            raise MlmaError(f"{where}: total_audio_processed decreases; fix the log")
     return [
-        Talk(names[name], tuple(turns), turns[-1].audio_seconds if turns else 0.0)
+        TranslatedTalk(names[name], tuple(turns), turns[-1].audio_seconds if turns else 0.0)
         for name, turns in emissions.items()
     ]
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON-lines file, each with `file:line` for errors about it.
+    """Yield the objects of a JSON-lines file, each with its `file:line` for error messages.
 
     Raises:
-        MlmaError: it cannot be read, or a line is no JSON object.
+        MlmaError: the file cannot be read, or a line is not a JSON object.
     """
     try:
         for number, line in enumerate(read_lines(path), 1):
@@ -251,9 +255,9 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 try:
                     record = json.loads(line.lstrip(_MARK))
                 except (ValueError, RecursionError) as error:
-                    raise MlmaError(f"{where}: no JSON ({error}); mend the line") from None
+                    raise MlmaError(f"{where}: not valid JSON ({error}); fix the line") from None
                 if not isinstance(record, dict):
-                    raise MlmaError(f"{where}: not a JSON object; mend the line")
+                    raise MlmaError(f"{where}: not a JSON object; fix the line")
                 yield where, record
     except OSError as error:
         raise MlmaError(f"cannot read {path}: {error.strerror}; name a file that exists") from None
@@ -261,10 +265,10 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _chunk(where: str, record: Mapping[str, Any], unit: str) -> Emission:
     if record.get("deleted_tokens"):
-        raise MlmaError(f"{where}: output is taken back; score it with simulstream's own scorers")
+        raise MlmaError(f"{where}: deleted_tokens is not empty; use simulstream's scorers")
     tokens = _field(where, record, "generated_tokens", list)
     if not all(isinstance(token, str) for token in tokens):
-        raise MlmaError(f"{where}: generated_tokens holds what is no string; mend the line")
+        raise MlmaError(f"{where}: generated_tokens contains a non-string; fix the line")
     keys = ("total_audio_processed", "computation_time")
     seconds = [_number(where, key, record.get(key)) for key in keys]
     return Emission(joined(tokens, unit), *seconds)
@@ -273,15 +277,15 @@ def _chunk(where: str, record: Mapping[str, Any], unit: str) -> Emission:
 def _emissions(
     where: str, said: Sequence[str], delays: Sequence[float], elapsed: Sequence[float], unit: str
 ) -> Iterator[Emission]:
-    """Turns of units with times in milliseconds."""
+    """Group units with equal times, in milliseconds, into turns."""
     heard = computed = 0.0
     for times, group in groupby(range(len(said)), lambda i: (delays[i], elapsed[i])):
         delay, computing = times[0], times[1] - times[0]
-        # Half a microsecond is the rounding of a log.
+        # Logs round to half a microsecond.
         if delay < heard or computing < computed - 1e-3:
             raise MlmaError(
-                f"{where}: unit {len(said)} or before: delays or the computing in elapsed go back; "
-                "elapsed is SimulEval's, audio and all computing so far"
+                f"{where}: unit {len(said)} or before: delays or compute in elapsed decrease; "
+                "elapsed must be audio plus all compute so far"
             )
         seconds = max(0.0, computing - computed) / 1000
         yield Emission(joined((said[i] for i in group), unit), delay / 1000, seconds)
@@ -291,10 +295,10 @@ def _emissions(
 def _silence(
     where: str, emissions: Sequence[Emission], end: float, computing: float
 ) -> list[Emission]:
-    """The turns after the last unit as one, if there were any; times in seconds."""
+    """Return a turn without text for the compute after the last unit, if any; in seconds."""
     left = computing - sum(emission.compute_seconds for emission in emissions)
     if left < -_ROUNDING_SECONDS:
-        raise MlmaError(f"{where}: computing is less than that in elapsed; mend the line")
+        raise MlmaError(f"{where}: computing is less than the compute in elapsed; fix the line")
     return [Emission("", end, left)] if left > _ROUNDING_SECONDS else []
 
 
@@ -311,18 +315,18 @@ def _times(where: str, record: Mapping[str, Any], key: str, count: int, unit: st
 def _number(where: str, key: str, value: Any) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value < 0:
-        raise MlmaError(f"{where}: {key}: {value!r} is not a time; mend the line")
+        raise MlmaError(f"{where}: {key}: {value!r} is not a time; fix the line")
     return float(value)
 
 
 def _field(where: str, record: Any, key: str, kind: type | tuple[type, ...]) -> Any:
     value = record.get(key) if isinstance(record, dict) else None
     if not isinstance(value, kind):
-        raise MlmaError(f"{where}: {key} is missing or of another type; mend the line")
+        raise MlmaError(f"{where}: {key} is missing or has the wrong type; fix the line")
     return value
 
 
-def _add(talks: dict[str, Talk], talk: Talk, where: str) -> None:
+def _add(talks: dict[str, TranslatedTalk], talk: TranslatedTalk, where: str) -> None:
     if talk.name in talks:
         raise MlmaError(f"{where}: {talk.name} is in the log twice; score one run at a time")
     talks[talk.name] = talk

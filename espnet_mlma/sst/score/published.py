@@ -1,8 +1,8 @@
-"""What the paper of the system measured, to be printed beside what is measured here.
+"""Hold the paper's published scores, which `score` prints beside ours.
 
 Source: Ouyang et al., "CMU's IWSLT 2025 Simultaneous Speech Translation System", Table 2: ACL 60/60
 development set, latency multiplier 3 for Chinese and 2 for German, StreamLAAL v1 in milliseconds.
-LS, CV, VP: LibriSpeech, Common Voice, VoxPopuli, the speech that its training data came from.
+Training data: LS LibriSpeech, CV Common Voice, VP VoxPopuli.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublishedScore:
-    """A line of Table 2 for one target language.
+    """Hold a row of Table 2 for one target language.
 
     Attributes:
-        system: LLM and data.
-        target: language.
-        bleu: sacreBLEU, 13a for German and zh for Chinese.
-        stream_laal: milliseconds.
-        stream_laal_ca: milliseconds, with computing on the paper's machine.
+        system: language model and training data.
+        target: target language.
+        bleu: BLEU in percent, tokeniser 13a for German and zh for Chinese.
+        stream_laal: StreamLAAL in milliseconds.
+        stream_laal_ca: computation-aware StreamLAAL in milliseconds, on the paper's machine.
     """
 
     system: str

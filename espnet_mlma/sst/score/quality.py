@@ -1,6 +1,6 @@
-"""BLEU and chrF of re-segmented output, and the files that COMET reads.
+"""Compute BLEU and chrF of re-segmented output, and write input files for COMET.
 
-COMET is run in an environment of its own: unbabel-comet needs an older numpy than ESPnet.
+COMET needs its own environment, because unbabel-comet requires an older numpy than ESPnet.
 `comet-score -s src.txt -t mt.txt -r ref.txt` reads what `export` writes.
 """
 
@@ -20,12 +20,12 @@ from espnet_mlma.sst.score.logs import CHAR, WORD
 
 @dataclass(frozen=True)
 class Quality:
-    """Scores of a corpus.
+    """Hold the scores of a corpus.
 
     Attributes:
-        bleu: sacreBLEU.
-        chrf: sacreBLEU's chrF2.
-        signature: sacreBLEU's, of BLEU.
+        bleu: BLEU in percent.
+        chrf: chrF2 in percent.
+        signature: sacreBLEU's signature of BLEU.
     """
 
     bleu: float
@@ -34,21 +34,21 @@ class Quality:
 
 
 def unit_and_tokeniser(target: str) -> tuple[str, str]:
-    """What latency counts in a language, words or characters, and how sacreBLEU cuts it.
+    """Return a language's unit of latency (word or char) and its sacreBLEU tokeniser.
 
     Args:
-        target: the language, such as `de` or `zh`.
+        target: language, such as `de` or `zh`.
     """
     return (WORD, "13a") if separator(target) else (CHAR, "zh")
 
 
 def quality(hypotheses: Sequence[str], references: Sequence[str], tokeniser: str) -> Quality:
-    """Score sentences.
+    """Compute BLEU and chrF of sentences.
 
     Args:
-        hypotheses: a sentence each; empty ones too.
-        references: as many.
-        tokeniser: sacreBLEU's name of it.
+        hypotheses: sentences; may be empty strings.
+        references: equally many sentences.
+        tokeniser: name of sacreBLEU's tokeniser.
 
     Raises:
         MlmaError: sacrebleu is not installed.
@@ -67,22 +67,22 @@ def export(
     references: Sequence[str],
     inputs: Sequence[Path | None] = (),
 ) -> None:
-    """Write `src.txt`, `mt.txt` and `ref.txt`, a sentence a line.
+    """Write `src.txt`, `mt.txt` and `ref.txt`, one sentence per line.
 
     Args:
-        folder: made when it is not there.
-        sources: what was said.
-        hypotheses: the output, re-segmented.
-        references: the translations.
-        inputs: files that must not be replaced.
+        folder: output folder; created if missing.
+        sources: transcripts.
+        hypotheses: re-segmented output.
+        references: translations.
+        inputs: files that must not be overwritten.
 
     Raises:
-        MlmaError: a source is empty, or a file cannot be written or is an input.
+        MlmaError: a transcript is empty, or a file cannot be written or is an input.
     """
     unknown = next((n for n, source in enumerate(sources, 1) if not source.strip()), None)
     if unknown is not None:
         raise MlmaError(
-            f"{folder}: sentence {unknown} has no source text, which COMET reads; give --sources"
+            f"{folder}: sentence {unknown} has no source text; COMET needs it, give --sources"
         )
     refuse_inputs([folder / f"{name}.txt" for name in ("src", "mt", "ref")], inputs)
     for name, lines in (("src", sources), ("mt", hypotheses), ("ref", references)):

@@ -1,7 +1,7 @@
-"""The reference sentences of talks: where in the talk each is, and its translation.
+"""Read the reference sentences of talks, with times and translations.
 
-Either as IWSLT and MuST-C have them, a YAML list of segments (`wav`, `offset`, `duration`) with a
-text file of as many lines, or as the sentence records of `records.py` with their translations.
+Two formats: a YAML list of segments (`wav`, `offset`, `duration`) with a text file of equally many
+lines, as in IWSLT and MuST-C; or the sentence records of `data/records.py` with translations.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # a byte order mark, decoded
 
 @dataclass(frozen=True)
 class Reference:
-    """A sentence of a talk.
+    """Hold a reference sentence of a talk.
 
     Attributes:
-        talk: its name, as `logs.talk_name` gives it.
-        start: in the talk, in seconds.
-        duration: in seconds.
-        text: the translation.
-        source: what was said; empty where that is not known.
+        talk: name of the talk, see `logs.talk_name`.
+        start: start in the talk, in seconds.
+        duration: duration in seconds.
+        text: translation.
+        source: transcript; empty if unknown.
     """
 
     talk: str
@@ -42,16 +42,16 @@ class Reference:
 
 
 def read_segments(segments: Path, texts: Path, sources: Path | None = None) -> list[Reference]:
-    """Read a list of segments and the lines that belong to them.
+    """Read a list of segments with their translations.
 
     Args:
-        segments: YAML or JSON; `wav`, `offset` and `duration` in seconds.
-        texts: a translation a line. All of them may begin with a byte order mark.
-        sources: what was said, a line a segment.
+        segments: YAML or JSON list with `wav`, `offset` and `duration` in seconds.
+        texts: translations, one line per segment; lines may start with a byte order mark.
+        sources: transcripts, one line per segment.
 
     Raises:
-        MlmaError: a file cannot be read, lines and segments are not as many, or a segment is
-            broken; with its number.
+        MlmaError: a file cannot be read, the numbers of lines and segments differ, or a segment is
+            malformed; names the segment's number.
     """
     try:
         entries = yaml.load(
@@ -59,7 +59,7 @@ def read_segments(segments: Path, texts: Path, sources: Path | None = None) -> l
         )
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise MlmaError(f"{segments}: no readable YAML ({reason}); mend it") from None
+        raise MlmaError(f"{segments}: not valid YAML ({reason}); fix it") from None
     if not isinstance(entries, list) or not entries:
         raise MlmaError(f"{segments}: needs a list of segments with wav, offset and duration")
     lines = {path: _lines(path, len(entries), segments) for path in (texts, sources) if path}
@@ -67,7 +67,7 @@ def read_segments(segments: Path, texts: Path, sources: Path | None = None) -> l
     for number, entry in enumerate(entries):
         where = f"{segments}: segment {number + 1}"
         if not isinstance(entry, dict) or not isinstance(entry.get("wav"), str):
-            raise MlmaError(f"{where}: wav is missing; mend it")
+            raise MlmaError(f"{where}: wav is missing; add it")
         start, duration = (_seconds(where, entry, key) for key in ("offset", "duration"))
         source = lines[sources][number] if sources else ""
         talk = talk_name(entry["wav"])
@@ -76,20 +76,20 @@ def read_segments(segments: Path, texts: Path, sources: Path | None = None) -> l
 
 
 def read_sentences(path: Path, target: str) -> list[Reference]:
-    """Read sentence records that have a translation, from a file or all its shards.
+    """Read translated sentence records from a file or its shards.
 
     Args:
-        path: JSON lines, as the stages talks and translate write them.
+        path: JSON lines written by the stage talks or translate.
         target: language of the translations, ISO 639-1.
 
     Raises:
-        MlmaError: a record is broken, has no translation, or one into another language.
+        MlmaError: a record is malformed, has no translation, or has another target language.
     """
     references = []
     for sentence in shards.read_sentences(path):
         where = f"{path}: sentence {sentence.id}"
         if sentence.translation is None:
-            raise MlmaError(f"{where}: no translation; give the file that stage translate wrote")
+            raise MlmaError(f"{where}: no translation; give the output of stage translate")
         if sentence.target != target:
             raise MlmaError(f"{where}: into {sentence.target}, not {target}; give its --target")
         start, duration = sentence.start, sentence.end - sentence.start
@@ -98,7 +98,7 @@ def read_sentences(path: Path, target: str) -> list[Reference]:
             _reference(where, talk, start, duration, sentence.translation, sentence.text)
         )
     if not references:
-        raise MlmaError(f"{path}: no sentence in it; give the sentences of the test set")
+        raise MlmaError(f"{path}: no sentences; give those of the test set")
     return references
 
 
@@ -106,7 +106,7 @@ def _reference(
     where: str, talk: str, start: float, duration: float, text: str, source: str
 ) -> Reference:
     if duration <= 0:
-        raise MlmaError(f"{where}: lasts {duration:g} s; a sentence needs more than 0")
+        raise MlmaError(f"{where}: duration is {duration:g} s; it must be above 0")
     return Reference(talk, start, duration, text.strip(), source.strip())
 
 

@@ -1,11 +1,13 @@
-"""A talk's output cut into its reference sentences, with the fewest word errors.
+"""Split a talk's output at its reference sentences so that word errors are minimal.
 
-The programme of Matusov et al., "Evaluating Machine Translation Output with Automatic Sentence
-Segmentation" (IWSLT 2005), as the mweralign package has it, to the last tie, measured on random
-texts. Insertions, deletions and substitutions cost one each. A reference before the first word of
-the output costs one more than its words, which is so in the package and no part of the paper. Where
-costs are equal a deletion comes before an insertion, and that before a substitution or a match, so
-that a word that fits nowhere goes to the earlier sentence. Case is ignored in ASCII letters only.
+Algorithm of Matusov et al., "Evaluating Machine Translation Output with Automatic Sentence
+Segmentation" (IWSLT 2005). Results equal those of the mweralign package, ties included; tests
+compare them on random texts. We do not import mweralign because its licence is GPL-3.0-or-later.
+
+Insertions, deletions and substitutions cost 1. A reference before the first output word costs 1
+more than its words, as in mweralign; the paper does not have this. On equal cost, deletion is
+preferred to insertion, and insertion to substitution or match. A word that fits nowhere therefore
+goes to the earlier sentence. Only the case of ASCII letters is ignored.
 """
 
 from __future__ import annotations
@@ -26,17 +28,17 @@ _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 def resegment(
     output: Sequence[str], references: Sequence[str], unit: str, ignore_case: bool
 ) -> list[slice]:
-    """Where the sentences of a talk's output are.
+    """Return the slice of a talk's output for each reference sentence.
 
     Args:
-        output: the talk's words, or its characters.
-        references: the sentences, in order.
-        unit: word or char. Words are compared with words; of characters, runs of Latin-1 are
-            compared as one, as simulstream and mweralign's `cj` do.
-        ignore_case: of ASCII letters.
+        output: words or characters of the talk.
+        references: reference sentences, in order.
+        unit: word or char. With char, a run of Latin-1 characters is one token, as in simulstream
+            and mweralign's `cj`.
+        ignore_case: ignore case of ASCII letters.
 
     Returns:
-        A slice of `output` for each reference; together they are all of it.
+        One slice of `output` per reference; together they cover all of it.
     """
     tokens, *wanted = (_tokens(text, unit) for text in (joined(output, unit), *references))
     if ignore_case:
@@ -49,20 +51,20 @@ def resegment(
 
 
 def boundaries(output: Sequence[str], references: Sequence[Sequence[str]]) -> list[int]:
-    """The ends, in tokens of `output`, of the cut that costs least.
+    """Return the end of each sentence in the segmentation of least cost.
 
     Args:
         output: tokens of a talk.
-        references: tokens of its sentences; a sentence may have none.
+        references: tokens of its sentences; may be empty.
 
     Returns:
-        As many as references; the last is the length of `output`.
+        One index into `output` per reference; the last is the length of `output`.
     """
     numbers = {token: n for n, token in enumerate(dict.fromkeys(output))}
     heard = np.array([numbers[token] for token in output], dtype=np.int64)
     ramp = np.arange(len(output) + 1)
     cost = ramp
-    starts = []  # for each sentence and end: where it starts in the best cut
+    starts = []  # per sentence and end: its start in the best segmentation
     for sentence, words in enumerate(references):
         start = ramp if sentence else np.zeros_like(ramp)
         for word in words:
@@ -79,27 +81,27 @@ def boundaries(output: Sequence[str], references: Sequence[Sequence[str]]) -> li
 def _next_word(
     cost: np.ndarray, start: np.ndarray, differs: np.ndarray, ramp: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One more word of the references against all prefixes of the output.
+    """Add one reference word to the dynamic programme over all prefixes of the output.
 
     Args:
-        cost: (output + 1,), least cost of each prefix so far.
-        start: (output + 1,), where the sentence starts for it.
-        differs: (output,), whether the word is another than each of the output.
-        ramp: (output + 1,), the prefixes' lengths.
+        cost: least cost of each prefix so far, (output + 1,).
+        start: start of the sentence in each prefix, (output + 1,).
+        differs: whether each output token differs from the word, (output,).
+        ramp: lengths of the prefixes, (output + 1,).
 
     Returns:
-        Both, with the word.
+        Updated `cost` and `start`.
     """
     deletion = cost + 1
     best = deletion.copy()
     substitution = cost[:-1] + differs
     np.minimum(best[1:], substitution, out=best[1:])
-    new = np.minimum.accumulate(best - ramp) + ramp  # any number of insertions after it
+    new = np.minimum.accumulate(best - ramp) + ramp  # allow insertions after it
     deleted = new == deletion
     inserted = np.zeros_like(deleted)
     inserted[1:] = new[1:] == new[:-1] + 1
     own = np.where(deleted, start, np.concatenate([start[:1], start[:-1]]))
-    # An inserted word has the start of the last prefix before it that ends otherwise.
+    # Inserted words inherit the start of the last prefix that does not end with an insertion.
     source = np.maximum.accumulate(np.where(inserted & ~deleted, 0, ramp))
     return new, own[source]
 

@@ -1,4 +1,4 @@
-"""`python -m espnet_mlma.sst score`: BLEU, chrF and StreamLAAL of translated talks in one table."""
+"""Score translated talks: BLEU, chrF and StreamLAAL in one table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from espnet_mlma.sst.score.latency import (
     stream_laal,
     unit_times,
 )
-from espnet_mlma.sst.score.logs import Talk, joined, read_log, units
+from espnet_mlma.sst.score.logs import TranslatedTalk, joined, read_log, units
 from espnet_mlma.sst.score.published import TABLE_2
 from espnet_mlma.sst.score.quality import Quality, export, quality, unit_and_tokeniser
 from espnet_mlma.sst.score.references import Reference, read_segments, read_sentences
@@ -27,12 +27,12 @@ from espnet_mlma.sst.score.resegment import resegment
 
 @dataclass(frozen=True)
 class Convention:
-    """How a version of StreamLAAL is counted.
+    """Define a version of StreamLAAL.
 
     Attributes:
         name: v1 or v2.
-        clamp: output that comes before its sentence counts as at the sentence's start.
-        ignore_case: when output is cut into sentences; of ASCII letters.
+        clamp: set negative delays to 0.
+        ignore_case: ignore ASCII case in re-segmentation.
     """
 
     name: str
@@ -45,26 +45,26 @@ CONVENTIONS = (
     Convention("v2", clamp=False, ignore_case=True),
 )
 NOTES = """\
-v1: as FBK-fairseq's streamLAAL and the paper: delays before a sentence's start are 0, case counts \
-when output is cut into sentences. v2: as simulstream: delays can be negative, ASCII case does not.
-CA, with computing: repaired, from SimulEval's elapsed (FBK-fairseq, the paper); per_chunk, the \
-turn's own (simulstream); elapsed, all so far (OmniSTEval); fixed (OmniSTEval \
---fix_simuleval_emission_ca); queueing, a turn waits for the one before it (no tool has it).
-OmniSTEval cuts into sentences in its own way; its figures are these where the cuts agree."""
+v1: FBK-fairseq's streamLAAL, used in the paper: negative delays are 0, re-segmentation is \
+case-sensitive. v2: simulstream: delays can be negative, re-segmentation ignores ASCII case.
+CA, computation-aware: repaired, from SimulEval's elapsed (FBK-fairseq, the paper); per_chunk, the \
+turn's own compute (simulstream); elapsed, all compute so far (OmniSTEval); fixed (OmniSTEval \
+--fix_simuleval_emission_ca); queueing, a turn waits for the previous one (no other tool).
+OmniSTEval re-segments differently; its scores equal these where the segments agree."""
 
 
 @dataclass(frozen=True)
 class TranslationScore:
-    """All figures by one convention.
+    """Hold all scores by one convention.
 
     Attributes:
-        quality: of the output cut into sentences.
-        chance: BLEU of each sentence's output against the next sentence: what a system gets that
-            has learnt the kind of text and hears nothing.
-        latency: StreamLAAL in milliseconds: `ideal`, and each of `latency.COMPUTATION_AWARE`;
-            nan without any output.
-        empty: sentences without output, which count in BLEU and not in StreamLAAL.
-        hypotheses: the output of each sentence.
+        quality: BLEU and chrF of the re-segmented output.
+        chance: BLEU by chance: each output scored against the next sentence's reference. A system
+            that ignores the audio gets about this.
+        latency: StreamLAAL in milliseconds, `ideal` and each of `latency.COMPUTATION_AWARE`; NaN
+            without any output.
+        empty: sentences without output; BLEU counts them, StreamLAAL does not.
+        hypotheses: output of each sentence.
     """
 
     quality: Quality
@@ -76,14 +76,14 @@ class TranslationScore:
 
 @dataclass(frozen=True)
 class Result:
-    """What is printed and written.
+    """Hold the result that is printed and written.
 
     Attributes:
         target: language of the translation.
-        unit: of latency, word or char.
-        sentences: how many references.
-        real_time_factor: seconds of computing per second of audio; nan without audio.
-        scores: by name of the convention.
+        unit: unit of latency, word or char.
+        sentences: number of references.
+        real_time_factor: seconds of compute per second of audio; NaN without audio.
+        scores: scores by name of the convention.
     """
 
     target: str
@@ -93,7 +93,7 @@ class Result:
     scores: dict[str, TranslationScore]
 
     def table(self) -> str:
-        """The figures, how they were counted, and the paper's."""
+        """Return a table of the scores with notes and the paper's scores."""
         scores = self.scores.values()
         rows = [
             ("", [f"StreamLAAL {name}" for name in self.scores]),
@@ -109,7 +109,7 @@ class Result:
         lines = [f"{name:32}" + "".join(f"{cell:>16}" for cell in cells) for name, cells in rows]
         lines += [
             f"{self.sentences} sentences into {self.target}, latency by {self.unit}, "
-            f"{self.real_time_factor:.3f} s of computing per second of audio",
+            f"{self.real_time_factor:.3f} s of compute per second of audio",
             f"BLEU: {next(iter(scores)).quality.signature}",
             NOTES,
         ]
@@ -122,7 +122,7 @@ class Result:
         return "\n".join(lines)
 
     def json(self) -> str:
-        """The same figures for programs; null where there is none."""
+        """Return the scores as JSON; null for NaN."""
         scores = {
             name: {
                 **asdict(score.quality),
@@ -148,23 +148,23 @@ def _number(value: float) -> float | None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `score`."""
-    parser.add_argument(
-        "--log", type=Path, required=True, help="of SimulEval (instances.log) or of simulstream"
-    )
+    parser.add_argument("--log", type=Path, required=True, help="log of SimulEval or simulstream")
     parser.add_argument("--target", required=True, help="language of the translation: de, zh, ...")
-    parser.add_argument("--sentences", type=Path, help="the references: JSON lines of sentences")
-    parser.add_argument("--segments", type=Path, help="the references: YAML of wav, offset, ...")
-    parser.add_argument("--references", type=Path, help="with --segments: a translation a line")
-    parser.add_argument("--sources", type=Path, help="with --segments: what was said, a line each")
-    parser.add_argument("--comet", type=Path, metavar="FOLDER", help="write COMET's three files")
-    parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="write JSON there")
+    parser.add_argument("--sentences", type=Path, help="references: JSON lines of sentences")
+    parser.add_argument("--segments", type=Path, help="references: YAML of wav, offset, ...")
+    parser.add_argument("--references", type=Path, help="with --segments: one translation per line")
+    parser.add_argument("--sources", type=Path, help="with --segments: one transcript per line")
+    parser.add_argument("--comet", type=Path, metavar="FOLDER", help="write input files for COMET")
+    parser.add_argument(
+        "-o", dest="output", type=Path, metavar="FILE", help="write the scores as JSON"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """TranslationScore a log, print the table, and write what was asked for.
+    """Score a log, print the table and write the requested files.
 
     Raises:
-        MlmaError: a file is broken, or log and references are not of the same talks.
+        MlmaError: a file is malformed, or log and references have different talks.
     """
     references = _references(args)
     unit, tokeniser = unit_and_tokeniser(args.target)
@@ -181,23 +181,23 @@ def run(args: argparse.Namespace) -> None:
 
 
 def score(
-    talks: Sequence[Talk],
+    talks: Sequence[TranslatedTalk],
     references: Sequence[Reference],
     unit: str,
     tokeniser: str,
     convention: Convention,
 ) -> TranslationScore:
-    """TranslationScore talks.
+    """Score talks by one convention.
 
     Args:
-        talks: those of the references, in any order.
-        references: all sentences.
+        talks: the talks of the references, in any order.
+        references: all reference sentences.
         unit: word or char.
-        tokeniser: sacreBLEU's.
-        convention: of StreamLAAL.
+        tokeniser: name of sacreBLEU's tokeniser.
+        convention: version of StreamLAAL.
 
     Raises:
-        MlmaError: a talk is in one of the two only.
+        MlmaError: a talk is only in the log or only in the references.
     """
     of_talk: dict[str, list[int]] = {}
     for number, reference in enumerate(references):
@@ -205,7 +205,7 @@ def score(
     translated = {talk.name: talk for talk in talks}
     for name in sorted(of_talk.keys() ^ translated.keys()):
         has, lacks = ("log", "references") if name in translated else ("references", "log")
-        raise MlmaError(f"{name} is in the {has} and not in the {lacks}; give those of one set")
+        raise MlmaError(f"{name} is in the {has} but not in the {lacks}; score one test set")
     hypotheses = [""] * len(references)
     timed = []
     for name, numbers in of_talk.items():
@@ -227,15 +227,15 @@ def score(
 
 
 def cut(
-    talk: Talk, references: Sequence[Reference], unit: str, ignore_case: bool
+    talk: TranslatedTalk, references: Sequence[Reference], unit: str, ignore_case: bool
 ) -> tuple[list[str], list[ScoredSentence]]:
-    """The output of a talk by sentence, as text and as what latency is counted from.
+    """Re-segment a talk's output; return the text and the span of each sentence.
 
     Args:
-        talk: as read from a log.
-        references: all of the talk, in order.
+        talk: translated talk.
+        references: all references of the talk, in order.
         unit: word or char.
-        ignore_case: of ASCII letters.
+        ignore_case: ignore case of ASCII letters.
     """
     said = units(joined((emission.text for emission in talk.emissions), unit), unit)
     spans = resegment(said, [reference.text for reference in references], unit, ignore_case)
@@ -247,12 +247,11 @@ def cut(
     return texts, sentences
 
 
-def real_time_factor(talks: Sequence[Talk]) -> float:
-    """Seconds of computing per second of audio; nan without audio.
+def real_time_factor(talks: Sequence[TranslatedTalk]) -> float:
+    """Seconds of compute per second of audio; nan without audio.
 
     Args:
-        talks: of any log but one that SimulEval itself wrote, which lacks the computing after a
-            talk's last unit.
+        talks: translated talks; SimulEval's own logs lack the compute after the last unit.
     """
     audio = sum(talk.source_seconds for talk in talks)
     computing = sum(e.compute_seconds for talk in talks for e in talk.emissions)
@@ -264,4 +263,4 @@ def _references(args: argparse.Namespace) -> list[Reference]:
         return read_sentences(args.sentences, args.target)
     if args.segments and args.references and not args.sentences:
         return read_segments(args.segments, args.references, args.sources)
-    raise MlmaError("score: give --sentences, or --segments with --references")
+    raise MlmaError("references are missing; give --sentences, or --segments with --references")

@@ -1,1 +1,1 @@
-"""Translation of a talk while it is spoken."""
+"""Translate a talk while it is spoken."""

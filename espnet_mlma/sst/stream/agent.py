@@ -1,4 +1,4 @@
-"""A talk of any length, translated as it is heard: samples in, text out."""
+"""Translate a talk of any length while it is spoken: samples in, text out."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from espnet_mlma.sst.score.logs import Emission
 
 
 class Translator:
-    """Translates one talk at a time; all that it knows of a talk is in here.
+    """Translate one talk at a time and hold its state.
 
-    Memory and the time of a turn do not grow with the talk. Several translators may share a model,
-    each for a listener of its own.
+    Memory and time per turn do not grow with the talk. Several translators, one per listener, can
+    share a model.
 
     Args:
-        model: in evaluation mode.
-        multiplier: chunks of 0.96 s that a turn waits for; 2 is the paper's for German, 3 for
-            Chinese.
-        decoding: how text is searched for, and what is remembered; None: as the model's
-            configuration says.
+        model: translator in evaluation mode.
+        multiplier: chunks of 0.96 s per turn; the paper uses 2 for German and 3 for Chinese.
+        decoding: search and memory; None: as in the model's configuration.
 
     Raises:
-        MlmaError: the multiplier is below 1, or the language model cannot forget.
+        MlmaError: the multiplier is below 1, or the language model does not support a sliding
+            cache.
 
     Source: CMU's IWSLT 2025 Simultaneous Speech Translation System, section 3.4.
     """
@@ -53,48 +52,48 @@ class Translator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the talk; the next sample is the first of another."""
+        """Discard the talk; the next sample starts a new one."""
         self.stream = EncoderStream(self.model.encoder, self.model.adapter, self.multiplier)
         self.conversation.reset()
-        self._heard = 0
+        self._samples = 0
         self._has_spoken = False
 
     def push(self, samples: np.ndarray | Tensor) -> str:
-        """Hear the next samples.
+        """Translate the next samples.
 
         Args:
             samples: (time,) at 16 kHz between -1 and 1, any number.
 
         Returns:
-            What is said now, to be joined to what was said before as it is; often empty.
+            New text, to append to the earlier text without a separator; often empty.
 
         Raises:
-            MlmaError: these are no samples, or not of one channel.
+            MlmaError: the samples are not numbers or have several channels.
             ValueError: the talk is finished.
         """
-        return "".join(self.spaced(emission.text) for emission in self.hear(samples))
+        return "".join(self.spaced(emission.text) for emission in self.push_turns(samples))
 
     def finish(self) -> str:
-        """The audio is over: what is still to be said, as of `push`."""
-        return "".join(self.spaced(emission.text) for emission in self.hear_end())
+        """End the talk and return the remaining text, as `push` does."""
+        return "".join(self.spaced(emission.text) for emission in self.finish_turns())
 
-    def hear(self, samples: np.ndarray | Tensor) -> Iterator[Emission]:
-        """As `push`, with the times of each turn; turns that say nothing are among them."""
+    def push_turns(self, samples: np.ndarray | Tensor) -> Iterator[Emission]:
+        """Translate like `push`, but yield each turn with its times, also if its text is empty."""
         block = self.multiplier * CHUNK_SAMPLES
-        # No more than a block at a time, so that each turn has the computing time of its own.
+        # One turn at a time, so that its compute time is its own.
         for piece in torch.from_numpy(as_samples(samples)).split(block):
-            self._heard += len(piece)
-            ended = self._heard // block * block
+            self._samples += len(piece)
+            ended = self._samples // block * block
             yield from self._turn(
                 lambda piece=piece: next(iter(self.stream.push(piece)), None), ended
             )
 
-    def hear_end(self) -> Iterator[Emission]:
-        """As `finish`, with the times of the last turn."""
-        return self._turn(self.stream.finish, self._heard)
+    def finish_turns(self) -> Iterator[Emission]:
+        """End the talk like `finish`, but yield the last turn with its times."""
+        return self._turn(self.stream.finish, self._samples)
 
     def _turn(self, encode: Callable[[], Tensor | None], ended: int) -> Iterator[Emission]:
-        """The turn of a block, if there is one now, that ended at a sample of the talk."""
+        """Yield the turn that ended at sample `ended` of the talk, if it is complete."""
         started = time.perf_counter()
         vectors = encode()
         if vectors is not None:
@@ -102,7 +101,7 @@ class Translator:
             yield Emission(text, ended / SAMPLE_RATE, time.perf_counter() - started)
 
     def spaced(self, text: str) -> str:
-        """What a turn said, with what parts it from what was said before."""
+        """Return a turn's text, with the separator from earlier text in front."""
         if not text:
             return ""
         between = self._separator if self._has_spoken else ""

@@ -1,9 +1,9 @@
-"""Translate talks as they are heard: files, or bare samples from the standard input.
+"""Translate talks while they are spoken: files, or raw samples from standard input.
 
     python -m espnet_mlma.sst stream --model exp/stage2 --wav talk.wav --log instances.log
     arecord -q -f S16_LE -r 16000 -c 1 | python -m espnet_mlma.sst stream --model exp/stage2 --live
 
-Text is printed as it is said, and figures after each talk on the standard error.
+Text goes to standard output as it is translated, statistics after each talk to standard error.
 """
 
 from __future__ import annotations
@@ -26,72 +26,74 @@ from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.numbers import natural
 from espnet_mlma.sst import model as models
 from espnet_mlma.sst.grid import CHUNK_SECONDS, SAMPLE_RATE
-from espnet_mlma.sst.score.logs import Emission, Talk, write_simuleval, write_simulstream
+from espnet_mlma.sst.score.logs import Emission, TranslatedTalk, write_simuleval, write_simulstream
 from espnet_mlma.sst.score.quality import unit_and_tokeniser
 from espnet_mlma.sst.stream.agent import Translator
 
 _LIVE_SECONDS = 0.1
-# Options that stand for fields of `TurnDecoding`.
+# Command-line options that override fields of `TurnDecoding`.
 _DECODING = {
-    "beams": "hypotheses followed at once; 1 takes the best token each time",
-    "no_repeat_ngram": "tokens in a row that are not said again soon; 0: they may be",
-    "max_tokens": "most of the language model's memory",
-    "keep_tokens": "how many it forgets down to",
+    "beams": "beam width; 1 is greedy search",
+    "no_repeat_ngram": "length of n-grams that may not repeat; 0: no ban",
+    "max_tokens": "maximum tokens in the language model's cache",
+    "keep_tokens": "tokens kept when the cache is full",
 }
 _WRITERS = {"simuleval": write_simuleval, "simulstream": write_simulstream}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the arguments of `stream`."""
     add_translator_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--wav", type=Path, nargs="+", help="talks, of any format and length")
+    source.add_argument("--wav", type=Path, nargs="+", help="talks, any format and length")
     source.add_argument(
-        "--live", action="store_true", help="16-bit little-endian samples of one channel on stdin"
+        "--live", action="store_true", help="read 16-bit little-endian mono samples from stdin"
     )
     parser.add_argument(
-        "--rate", type=natural, default=SAMPLE_RATE, help="of --live, in Hz (default: 16000)"
+        "--rate",
+        type=natural,
+        default=SAMPLE_RATE,
+        help="sampling rate of --live in Hz (default: 16000)",
     )
     parser.add_argument(
-        "--realtime", action="store_true", help="hear files no faster than they were spoken"
+        "--realtime", action="store_true", help="read files no faster than real time"
     )
-    parser.add_argument("--log", type=Path, help="write what was said when, for `score`")
+    parser.add_argument("--log", type=Path, help="write text and times for `score`")
     parser.add_argument("--log_format", choices=_WRITERS, default="simuleval")
 
 
 def add_translator_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `translator` reads."""
-    parser.add_argument("--model", type=Path, required=True, help="folder that stage 2 wrote")
+    """Add the arguments that `make_translator` reads."""
+    parser.add_argument("--model", type=Path, required=True, help="--out of training stage 2")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument(
-        "--multiplier", type=natural, default=2, help="chunks of 0.96 s in a turn (default: 2)"
+        "--multiplier", type=natural, default=2, help="chunks of 0.96 s per turn (default: 2)"
     )
     parser.add_argument(
         "--exempt_eos",
         action="store_true",
-        help="no repetition penalty on the end of a turn, which InfiniSST penalises",
+        help="no repetition penalty on the end-of-turn token; InfiniSST penalises it",
     )
     for name, what in _DECODING.items():
         parser.add_argument(f"--{name}", type=int, help=f"{what} (default: the model's)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Translate, one talk after the other, and write the log after each.
+    """Translate the talks in order and write the log after each.
 
-    A talk that cannot be read is named and skipped; of one that is cut off, what is there is
-    translated.
+    Unreadable talks are reported and skipped. Truncated talks are translated as far as they go.
 
     Raises:
         MlmaError: a talk was skipped.
-        SystemExit: 1 where a part of a talk is missing.
+        SystemExit: 1 if a talk is truncated.
     """
     keep_freed_memory()
     if args.live and not streams.has_stdin():
-        raise MlmaError("there is no standard input; send samples through a pipe")
+        raise MlmaError("--live: no standard input; send samples through a pipe")
     for path in args.wav or ():
-        if not path.exists():  # before the model is loaded; a pipe will do
-            raise MlmaError(f"{path}: no such file; give talks that are there")
-    listener = translator(args)
+        if not path.exists():  # before the slow import; pipes exist too
+            raise MlmaError(f"{path}: no such file; check --wav")
+    listener = make_translator(args)
     unit, _ = unit_and_tokeniser(listener.model.config.dialogue.target)
     if args.live:
         sources: dict[str, Iterable[np.ndarray]] = {
@@ -116,16 +118,16 @@ def run(args: argparse.Namespace) -> None:
             _WRITERS[args.log_format](args.log, talks, unit)
     if len(talks) < len(sources):
         skipped = len(sources) - len(talks)
-        raise MlmaError(f"{skipped} of {len(sources)} talks were skipped, see above")
+        raise MlmaError(f"{skipped} of {len(sources)} talks were skipped; see the messages above")
     if is_damaged:
         raise SystemExit(1)
 
 
-def translator(args: argparse.Namespace) -> Translator:
-    """A translator by the options of a command.
+def make_translator(args: argparse.Namespace) -> Translator:
+    """Load a model and make a translator from command-line options.
 
     Raises:
-        MlmaError: the model cannot be loaded, or an option is out of its range.
+        MlmaError: the model cannot be loaded, or an option is out of range.
     """
     check_device(args.device)
     own = models.read_config(args.model).decoding
@@ -140,35 +142,35 @@ def translator(args: argparse.Namespace) -> Translator:
     return Translator(models.load(args.model, args.device), args.multiplier, decoding)
 
 
-def translate(listener: Translator, name: str, blocks: Iterable[np.ndarray]) -> Talk:
-    """Print one talk's translation as it comes.
+def translate(listener: Translator, name: str, blocks: Iterable[np.ndarray]) -> TranslatedTalk:
+    """Translate one talk and print the text as it comes.
 
     Args:
-        listener: at the beginning of a talk.
-        name: of the talk.
-        blocks: its samples (time,) at 16 kHz.
+        listener: translator at the start of a talk.
+        name: name of the talk.
+        blocks: samples, each (time,) at 16 kHz.
     """
     emissions: list[Emission] = []
     samples = 0
 
-    def heard() -> Iterator[Emission]:
+    def turns() -> Iterator[Emission]:
         nonlocal samples
         for block in blocks:
             samples += len(block)
-            yield from listener.hear(block)
-        yield from listener.hear_end()
+            yield from listener.push_turns(block)
+        yield from listener.finish_turns()
 
-    for emission in heard():
+    for emission in turns():
         emissions.append(emission)
         print(listener.spaced(emission.text), end="", flush=True)
     print(flush=True)
     seconds = samples / SAMPLE_RATE
     print(summary(name, emissions, seconds, listener.multiplier), file=sys.stderr)
-    return Talk(name, tuple(emissions), seconds)
+    return TranslatedTalk(name, tuple(emissions), seconds)
 
 
 def paced(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Blocks (time,) at 16 kHz, each no sooner than its last sample would have been spoken."""
+    """Yield blocks, each (time,) at 16 kHz, in real time: no block before its last sample."""
     started, samples = time.perf_counter(), 0
     for block in blocks:
         samples += len(block)
@@ -177,23 +179,23 @@ def paced(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def summary(name: str, emissions: list[Emission], seconds: float, multiplier: int) -> str:
-    """A line of figures on one talk.
+    """Return one line of statistics about a talk.
 
     Args:
-        name: of the talk.
-        emissions: its turns.
-        seconds: of audio.
-        multiplier: chunks of a turn.
+        name: name of the talk.
+        emissions: turns of the talk.
+        seconds: length of the audio.
+        multiplier: chunks per turn.
     """
-    spent = sorted(emission.compute_seconds for emission in emissions)
-    if not spent:
+    times = sorted(emission.compute_seconds for emission in emissions)
+    if not times:
         return f"{name}: no audio"
     spoken = sum(bool(emission.text) for emission in emissions)
-    late = sum(one > multiplier * CHUNK_SECONDS for one in spent)
-    nearly_all = spent[int(0.95 * (len(spent) - 1))]
-    speed, middle = seconds / sum(spent), statistics.median(spent)
+    late = sum(one > multiplier * CHUNK_SECONDS for one in times)
+    p95 = times[int(0.95 * (len(times) - 1))]
+    speed, median = seconds / sum(times), statistics.median(times)
     return (
-        f"{name}: {seconds:.1f} s of audio, {speed:.1f} times as fast as real time; {spoken} of "
-        f"{len(spent)} turns said something; a turn took {middle:.2f} s (median; 95th percentile "
-        f"{nearly_all:.2f}, most {spent[-1]:.2f}), {late} longer than its audio"
+        f"{name}: {seconds:.1f} s of audio, {speed:.1f} times real time; {spoken} of {len(times)} "
+        f"turns have text; seconds per turn: median {median:.2f}, p95 {p95:.2f}, maximum "
+        f"{times[-1]:.2f}; {late} turns took longer than their audio"
     )

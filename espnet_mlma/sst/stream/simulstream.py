@@ -1,8 +1,8 @@
-"""A translator as a speech processor of simulstream, whose server gives each listener one.
+"""Serve a translator with simulstream, whose server makes one speech processor per listener.
 
-simulstream (https://github.com/hlt-mt/simulstream) resamples, cuts and logs; its scorers read the
-log with `detokenizer_type: simuleval` and `latency_unit: word`, or `char` for Chinese, which the
-same configuration may hold. See `TranslatorProcessor` for the rest of it, and
+simulstream (https://github.com/hlt-mt/simulstream) resamples, cuts and logs the audio. Its scorers
+read the log with `detokenizer_type: simuleval` and `latency_unit: word` (`char` for Chinese); both
+keys may be in the same configuration. `TranslatorProcessor` documents the other keys. Start it with
 
     simulstream_server --server-config server.yaml --speech-processor-config processor.yaml
 """
@@ -32,26 +32,26 @@ processors = require("simulstream.server.speech_processors", "simulstream")
 
 
 class Stream(Protocol):
-    """A talk that is being translated."""
+    """Translate one talk: the interface that `StreamProcessor` needs."""
 
     def push(self, samples: Tensor) -> str:
-        """Take the next samples (time,) at 16 kHz, any number; returns what is said now."""
+        """Translate the next samples, (time,) at 16 kHz; return the new text."""
 
     def finish(self) -> str:
-        """The rest, after the last sample."""
+        """End the talk; return the remaining text."""
 
     def reset(self) -> None:
-        """Forget the talk."""
+        """Discard the talk."""
 
 
 class StreamProcessor(processors.SpeechProcessor):
-    """Serves one listener after another from one stream.
+    """Serve one listener after another from one stream.
 
-    A subclass loads the model once for all listeners in `load_model`, and gives each its stream.
+    A subclass loads the model once in `load_model` and passes each processor its own stream.
 
     Args:
-        config: `source` and `target`, languages; `multiplier`, chunks a turn.
-        stream: of this listener.
+        config: `source` and `target`, languages; `multiplier`, chunks per turn.
+        stream: translation of this listener's talk.
     """
 
     def __init__(self, config: SimpleNamespace, stream: Stream):
@@ -61,57 +61,57 @@ class StreamProcessor(processors.SpeechProcessor):
 
     @property
     def speech_chunk_size(self) -> float:
-        """A turn's audio, in seconds: no less is ever of use."""
+        """Audio per turn in seconds; a smaller block never completes a turn."""
         return self.config.multiplier * CHUNK_SECONDS
 
     def process_chunk(self, waveform: np.ndarray) -> processors.IncrementalOutput:
-        """Take the next samples (time,), float32 at 16 kHz."""
-        return self._said(self.stream.push(torch.from_numpy(waveform)))
+        """Translate the next samples, (time,), float32 at 16 kHz."""
+        return self._output(self.stream.push(torch.from_numpy(waveform)))
 
     def end_of_stream(self) -> processors.IncrementalOutput:
-        """Say the rest."""
-        return self._said(self.stream.finish())
+        """Return the remaining text of the talk."""
+        return self._output(self.stream.finish())
 
     def clear(self) -> None:
-        """Be ready for the next listener."""
+        """Discard the talk before the next listener."""
         self.stream.reset()
 
     def set_source_language(self, language: str) -> None:
-        """Check what a listener asks for.
+        """Check the language that a listener asks for.
 
         Raises:
-            MlmaError: it is another language.
+            MlmaError: the model has another language.
         """
         self._check("source", language)
 
     def set_target_language(self, language: str) -> None:
-        """Check what a listener asks for.
+        """Check the language that a listener asks for.
 
         Raises:
-            MlmaError: it is another language.
+            MlmaError: the model has another language.
         """
         self._check("target", language)
 
     def tokens_to_string(self, tokens: list[str]) -> str:
-        """Text to be shown; a space follows each word, as that alone survives joining outputs."""
+        """Return text to display; a space after each word survives when outputs are joined."""
         return "".join(f"{token} " for token in tokens) if self.unit == WORD else "".join(tokens)
 
-    def _said(self, text: str) -> processors.IncrementalOutput:
+    def _output(self, text: str) -> processors.IncrementalOutput:
         tokens = units(text, self.unit)
         return processors.IncrementalOutput(tokens, self.tokens_to_string(tokens), [], "")
 
     def _check(self, side: str, language: str) -> None:
         has = getattr(self.config, side)
         if language != has:
-            raise MlmaError(f"the {side} language here is {has}, not {language}; ask for {has}")
+            raise MlmaError(f"the {side} language is {has}, not {language}; ask for {has}")
 
 
 class TranslatorProcessor(StreamProcessor):
-    """Serves a translator's listeners, with one model for all of them.
+    """Serve a translator to several listeners with one shared model.
 
     Args:
-        config: `checkpoint`, the folder of stage 1 or 2; `source` and `target`, its languages;
-            `multiplier`; if wanted `device`, and fields of `TurnDecoding` in place of the model's.
+        config: `checkpoint`, folder of stage 1 or 2; `source` and `target`, its languages;
+            `multiplier`; optionally `device`, and fields of `TurnDecoding` to override.
 
     Raises:
         MlmaError: the model has other languages, or a decoding option is out of range.
@@ -121,7 +121,7 @@ class TranslatorProcessor(StreamProcessor):
 
     @classmethod
     def load_model(cls, config: SimpleNamespace) -> None:
-        """Load it, unless another listener's processor has."""
+        """Load the model unless it is loaded already."""
         key = _model_key(config)
         if key not in cls._models:
             cls._models[key] = models.load(Path(key[0]), key[1])
@@ -132,8 +132,8 @@ class TranslatorProcessor(StreamProcessor):
         languages = model.config.dialogue
         if (config.source, config.target) != (languages.source, languages.target):
             raise MlmaError(
-                f"{config.checkpoint}: translates {languages.source}-{languages.target}, and not "
-                f"{config.source}-{config.target}"
+                f"{config.checkpoint}: translates {languages.source}-{languages.target}, not "
+                f"{config.source}-{config.target}; correct source and target"
             )
         names = [field.name for field in fields(TurnDecoding)]
         given = {name: getattr(config, name) for name in names if hasattr(config, name)}

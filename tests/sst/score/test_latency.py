@@ -15,20 +15,20 @@ from espnet_mlma.sst.score.latency import (
     stream_laal,
     unit_times,
 )
-from espnet_mlma.sst.score.logs import Emission, Talk
+from espnet_mlma.sst.score.logs import Emission, TranslatedTalk
 
 turns = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20)
 
 
-def test_lagging_by_hand():
-    # 4 words for 3 in 2 s: an ideal interpreter says one each 0.5 s.
+def test_laal_by_hand():
+    # 4 words (reference: 3) in 2 s: the ideal interpreter emits one every 0.5 s.
     assert laal([0.5, 1.0, 1.5, 1.9], 2.0, 3) == pytest.approx((0.5 + 0.5 + 0.5 + 0.4) / 4)
-    # The second comes at the end: those after it count not.
+    # The second comes at the end, so later ones are ignored.
     assert laal([1.0, 2.0, 9.0], 2.0, 4) == pytest.approx((1.0 + 1.5) / 2)
     assert laal([3.0, 4.0], 2.0, 5) == 3.0
 
 
-def test_lagging_is_that_of_simulstream_and_omnisteval():
+def test_laal_equals_simulstream_and_omnisteval():
     tool = pytest.importorskip("simulstream.metrics.scorers.latency.stream_laal").StreamLaal
     scoring = pytest.importorskip("omnisteval.scoring")
     random = Random(0)
@@ -43,7 +43,7 @@ def test_lagging_is_that_of_simulstream_and_omnisteval():
         assert found == pytest.approx(scoring.LAALScorer().compute(instance))
 
 
-def test_early_output_counts_as_at_the_start_where_clamped():
+def test_clamp_sets_negative_delays_to_0():
     times = np.array([0.5, 1.0, 1.5])
     sentences = [
         ScoredSentence(0.0, 1.0, 1, slice(0, 1)),
@@ -57,7 +57,7 @@ def test_early_output_counts_as_at_the_start_where_clamped():
     assert np.isnan(stream_laal([(times[:0], sentences[2:])], clamp=True)[0])
 
 
-def test_a_turn_waits_for_the_one_before_it():
+def test_queueing_waits_for_the_previous_turn():
     done = queueing(np.array([1.0, 2.0, 3.0, 9.0]), np.array([0.5, 1.5, 0.25, 0.5]))
     assert done.tolist() == [1.5, 3.5, 3.75, 9.5]
 
@@ -72,7 +72,7 @@ def test_queueing_is_between_the_other_conventions(steps):
     assert np.all(np.diff(done) >= computing[1:])
 
 
-def test_fixed_is_omnistevals():
+def test_fixed_equals_omnisteval():
     data = pytest.importorskip("omnisteval.data")
     random = Random(1)
     for _ in range(300):
@@ -87,8 +87,8 @@ def test_fixed_is_omnistevals():
         assert fixed(times["ideal"], times["elapsed"]) == pytest.approx(expected)
 
 
-def random_talk(random: Random) -> tuple[Talk, list[ScoredSentence]]:
-    """Every turn speaks, and no word comes before its sentence."""
+def random_talk(random: Random) -> tuple[TranslatedTalk, list[ScoredSentence]]:
+    """Every turn has text, and no word comes before its sentence."""
     counts = [random.randint(1, 4) for _ in range(random.randint(1, 6))]
     emissions = [
         Emission(" ".join("a" * count), 0.96 * turn, random.randint(1, 900) / 1000)
@@ -99,11 +99,11 @@ def random_talk(random: Random) -> tuple[Talk, list[ScoredSentence]]:
         ScoredSentence(0.96 * n, 0.96, 3, slice(int(end - count), int(end)))
         for n, (count, end) in enumerate(zip(counts, ends, strict=True))
     ]
-    return Talk("talk.wav", tuple(emissions), 0.96 * len(counts)), sentences
+    return TranslatedTalk("talk.wav", tuple(emissions), 0.96 * len(counts)), sentences
 
 
 @pytest.mark.parametrize("clamp", [True, False])
-def test_repaired_is_per_chunk_where_every_turn_speaks_and_nothing_is_early(clamp):
+def test_repaired_equals_per_chunk_without_silent_turns_and_early_words(clamp):
     random = Random(2)
     for _ in range(100):
         talk, sentences = random_talk(random)
@@ -112,7 +112,7 @@ def test_repaired_is_per_chunk_where_every_turn_speaks_and_nothing_is_early(clam
 
 
 def test_repaired_by_hand():
-    """Two words of a step, of which the second belongs to a sentence that is yet to come."""
+    """A step with words of two sentences; the second has not started yet."""
     delays, elapsed = np.array([1.0, 1.0, 1.0, 2.0]), np.array([1.5, 1.5, 1.5, 2.75])
     sentences = [
         ScoredSentence(0.0, 1.25, 1, slice(0, 1)),
@@ -120,6 +120,6 @@ def test_repaired_by_hand():
     ]
     unclamped = repaired(delays, elapsed, sentences, clamp=False)
     assert unclamped.tolist() == [1.5, 1.5, 1.5, 2.25]
-    # 0.5 s of computing came 0.25 s before the sentence: clamped, half of it is left for the next.
+    # 0.5 s of compute, 0.25 s before the sentence: half of it remains after clamping.
     clamped = repaired(delays, elapsed, sentences, clamp=True)
     assert clamped.tolist() == [1.5, 1.5, 1.25, 2.25]

@@ -9,7 +9,7 @@ import pytest
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.score.logs import (
     Emission,
-    Talk,
+    TranslatedTalk,
     joined,
     read_log,
     read_simuleval,
@@ -23,14 +23,14 @@ from espnet_mlma.sst.score.logs import (
 WORDS = {"word": ["guten", "Morgen", "über", "die", "#", "12,5"], "char": list("我们说 。ab")}
 
 
-def random_talk(random: Random, name: str, unit: str, is_silent_at_times: bool = True) -> Talk:
+def random_talk(random: Random, name: str, unit: str, has_silence: bool = True) -> TranslatedTalk:
     heard, emissions = 0.0, []
     for _ in range(random.randint(1, 12)):
         heard += 0.96 * random.randint(1, 3)
-        count = random.randint(0 if is_silent_at_times else 1, 4)
+        count = random.randint(0 if has_silence else 1, 4)
         text = joined(random.choices(WORDS[unit], k=count), unit)
         emissions.append(Emission(text, heard, random.randint(1, 2000) / 1000))
-    return Talk(f"talks/{name}.wav", tuple(emissions), heard)
+    return TranslatedTalk(f"talks/{name}.wav", tuple(emissions), heard)
 
 
 @pytest.mark.parametrize("unit", ["word", "char"])
@@ -71,7 +71,9 @@ def test_simulevals_log_holds_every_turn_that_spoke(tmp_path, unit):
 
 
 def test_the_fields_of_simulevals_log(tmp_path):
-    talk = Talk("a/b.wav", (Emission("我 们", 0.96, 0.25), Emission("说", 1.92, 0.5)), 2.0)
+    talk = TranslatedTalk(
+        "a/b.wav", (Emission("我 们", 0.96, 0.25), Emission("说", 1.92, 0.5)), 2.0
+    )
     write_simuleval(tmp_path / "instances.log", [talk], "char")
     assert json.loads((tmp_path / "instances.log").read_text(encoding="utf-8")) == {
         "index": 0,
@@ -132,7 +134,7 @@ def test_a_server_gives_an_id_again(tmp_path):
     ]
 
 
-def test_only_suffixes_of_audio_files_are_no_part_of_a_name():
+def test_talk_names_lose_only_audio_suffixes():
     assert talk_name("a/2022.acl-long.110.WAV") == talk_name("2022.acl-long.110")
     assert talk_name("2022.acl-long.110") == "2022.acl-long.110"
 
@@ -163,32 +165,32 @@ START = {"id": 1, "metadata": {"wav_name": "talk.wav"}}
 @pytest.mark.parametrize(
     ("lines", "number", "message"),
     [
-        (["{"], 1, "no JSON"),
+        (["{"], 1, "not valid JSON"),
         (["[1]"], 1, "not a JSON object"),
-        ([{"text": "a"}], 1, "neither of SimulEval nor of simulstream"),
+        ([{"text": "a"}], 1, "neither a SimulEval nor a simulstream log"),
         ([instance(), instance()], 2, "talk is in the log twice"),
         ([instance(delays=[1000])], 1, "1 delays for 2 units (word)"),
         ([instance(elapsed=None)], 1, "elapsed is missing"),
         ([instance(delays=[1000, "2000"])], 1, "delays: '2000' is not a time"),
         ([instance(delays=[1000, float("nan")])], 1, "delays: nan is not a time"),
-        ([instance(delays=[2000, 1000])], 1, "go back"),
-        ([instance(elapsed=[1500, 2100])], 1, "go back"),
-        ([instance(computing=199)], 1, "computing is less than that in elapsed"),
+        ([instance(delays=[2000, 1000])], 1, "decrease"),
+        ([instance(elapsed=[1500, 2100])], 1, "decrease"),
+        ([instance(computing=199)], 1, "computing is less than the compute in elapsed"),
         ([instance(computing="200")], 1, "computing: '200' is not a time"),
         ([instance(source=[])], 1, "source does not name an audio file"),
         ([instance(source_length=-1)], 1, "source_length: -1 is not a time"),
         ([instance(prediction=None)], 1, "prediction is missing"),
         ([chunk(1, 1.0)], 1, "no line before it names the audio file of id 1"),
-        ([START, chunk(1, 2.0), chunk(1, 1.0)], 3, "total_audio_processed goes back"),
-        ([START, chunk(1, 1.0, deleted_tokens=["a"])], 2, "output is taken back"),
-        ([START, chunk(1, 1.0, generated_tokens="a")], 2, "generated_tokens is missing or of an"),
-        ([START, chunk(1, 1.0, generated_tokens=[1])], 2, "holds what is no string"),
+        ([START, chunk(1, 2.0), chunk(1, 1.0)], 3, "total_audio_processed decreases"),
+        ([START, chunk(1, 1.0, deleted_tokens=["a"])], 2, "deleted_tokens"),
+        ([START, chunk(1, 1.0, generated_tokens="a")], 2, "generated_tokens is missing or has"),
+        ([START, chunk(1, 1.0, generated_tokens=[1])], 2, "generated_tokens contains a non-string"),
         ([START, chunk(1, 1.0, computation_time=None)], 2, "computation_time: None is not a time"),
         ([START, START], 2, "talk is in the log twice"),
         ([{"id": 1, "metadata": "talk.wav"}], 1, "wav_name is missing"),
     ],
 )
-def test_what_is_broken_is_named_with_file_and_line(tmp_path, lines, number, message):
+def test_errors_name_file_and_line(tmp_path, lines, number, message):
     path = tmp_path / "a.log"
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     path.write_text("".join(f"{text}\n" for text in texts))
@@ -201,7 +203,7 @@ def test_what_is_broken_is_named_with_file_and_line(tmp_path, lines, number, mes
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("write", [write_simuleval, write_simulstream])
 def test_marks_and_line_ends_of_other_editors_change_nothing(tmp_path, write, mark, newline):
-    talks = [Talk("a.wav", (Emission("guten\u2028Morgen", 1.0, 0.5),), 2.0)]
+    talks = [TranslatedTalk("a.wav", (Emission("guten\u2028Morgen", 1.0, 0.5),), 2.0)]
     write(tmp_path / "good.log", talks, "word")
     lines = (tmp_path / "good.log").read_text(encoding="utf-8").split("\n")[:-1]
     text = "".join(mark + line + newline for line in lines) + newline

@@ -42,7 +42,7 @@ def test_marks_and_line_ends_of_other_editors_change_nothing(tmp_path, mark, new
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 @pytest.mark.parametrize("name", ["a.yaml", "a.de"])
-def test_other_encodings_are_named(tmp_path, encoding, name):
+def test_files_must_be_utf_8(tmp_path, encoding, name):
     segments(tmp_path, [SEGMENT | {"speaker_id": "J\u00fcrgen"}])
     text = json.dumps([SEGMENT | {"speaker_id": "J\u00fcrgen"}], ensure_ascii=False)
     (tmp_path / name).write_text(text, encoding=encoding)
@@ -53,17 +53,17 @@ def test_other_encodings_are_named(tmp_path, encoding, name):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ("[", "a.yaml: no readable YAML"),
+        ("[", "a.yaml: not valid YAML"),
         ("{}", "a.yaml: needs a list of segments"),
         ([SEGMENT, SEGMENT], "a.de: 1 lines for the 2 segments"),
         ([{}], "segment 1: wav is missing"),
         ([SEGMENT | {"offset": "1"}], "segment 1: offset: '1' is not a time"),
         ([SEGMENT | {"offset": -1}], "segment 1: offset: -1 is not a time"),
-        ([SEGMENT | {"duration": 0}], "segment 1: lasts 0 s"),
+        ([SEGMENT | {"duration": 0}], "segment 1: duration is 0 s"),
         ([SEGMENT | {"duration": True}], "segment 1: duration: True is not a time"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, entries, message):
+def test_errors_name_file_and_segment(tmp_path, entries, message):
     with pytest.raises(MlmaError, match=f"^{re.escape(str(tmp_path))}.*") as error:
         segments(tmp_path, entries)
     assert message in str(error.value) and "\n" not in str(error.value)
@@ -93,8 +93,8 @@ def test_sentence_records(tmp_path):
     with pytest.raises(MlmaError, match="sentence talk-1: no translation"):
         read_sentences(path, "de")
     path.write_text(json.dumps(record | {"end": 0.5}) + "\n")
-    with pytest.raises(MlmaError, match="sentence talk-1: lasts 0 s"):
+    with pytest.raises(MlmaError, match="sentence talk-1: duration is 0 s"):
         read_sentences(path, "de")
     path.write_text("")
-    with pytest.raises(MlmaError, match="no sentence in it"):
+    with pytest.raises(MlmaError, match="no sentences"):
         read_sentences(path, "de")

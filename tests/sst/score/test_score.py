@@ -13,7 +13,7 @@ import yaml
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.score.logs import (
     Emission,
-    Talk,
+    TranslatedTalk,
     joined,
     read_log,
     write_simuleval,
@@ -25,7 +25,7 @@ from espnet_mlma.sst.score.table import CONVENTIONS, add_arguments, real_time_fa
 
 # Two sentences whose figures all tools agree on: StreamLAAL 1.905 s; computation-aware 2.171667 s,
 # and 2.371667 s with SimulEval's elapsed as it is.
-GOLDEN = Talk(
+GOLDEN = TranslatedTalk(
     "talk.wav",
     (
         Emission("Guten Morgen zusammen", 2.88, 0.3),
@@ -103,7 +103,7 @@ def test_turns_that_say_nothing_cost_their_computing_and_no_latency(tmp_path, wr
         )
         assert found.latency == pytest.approx(expected.latency)
         assert found.hypotheses == expected.hypotheses
-    write(tmp_path / "talk.log", [*talks, Talk("mute.wav", silence, 9.6)], "word")
+    write(tmp_path / "talk.log", [*talks, TranslatedTalk("mute.wav", silence, 9.6)], "word")
     assert real_time_factor(read_log(tmp_path / "talk.log", "word")) == pytest.approx(2.5 / 19.2)
 
 
@@ -147,7 +147,7 @@ def tool(module: str, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def random_set(random: Random, unit: str) -> tuple[list[Talk], list[dict], list[str]]:
+def random_set(random: Random, unit: str) -> tuple[list[TranslatedTalk], list[dict], list[str]]:
     """Talks whose output has some words of the references right and in order."""
     talks, segments, texts = [], [], []
     for number in range(random.randint(1, 3)):
@@ -165,7 +165,7 @@ def random_set(random: Random, unit: str) -> tuple[list[Talk], list[dict], list[
             heard += 0.96
             text, said = joined(said[:count], unit), said[count:]
             emissions.append(Emission(text, heard, random.randint(1, 900) / 1000))
-        talks.append(Talk(f"t{number}.wav", tuple(emissions), heard))
+        talks.append(TranslatedTalk(f"t{number}.wav", tuple(emissions), heard))
     return talks, segments, texts
 
 
@@ -220,7 +220,7 @@ def test_bleu_is_that_of_sacrebleus_own_command(tmp_path, target):
 
 def test_log_and_references_of_different_talks(golden):
     write_references(golden, [{**s, "wav": "other.wav"} for s in GOLDEN_SEGMENTS], GOLDEN_TEXTS)
-    with pytest.raises(MlmaError, match="other is in the references and not in the log"):
+    with pytest.raises(MlmaError, match="other is in the references but not in the log"):
         run(parse(golden, "--target", "de"))
 
 
@@ -237,7 +237,7 @@ def test_a_talk_without_output(tmp_path, capsys):
     """BLEU is 0; there is no latency of what was not said."""
     pytest.importorskip("sacrebleu")
     write_simulstream(
-        tmp_path / "talk.log", [Talk("talk.wav", (Emission("", 1.0, 0.5),), 1.0)], "word"
+        tmp_path / "talk.log", [TranslatedTalk("talk.wav", (Emission("", 1.0, 0.5),), 1.0)], "word"
     )
     write_references(tmp_path, GOLDEN_SEGMENTS, GOLDEN_TEXTS)
     run(parse(tmp_path, "--target", "es", "-o", str(tmp_path / "score.json")))

@@ -113,16 +113,18 @@ def test_listeners_of_one_model_do_not_disturb_each_other(model, talk):
     ]
 
 
-def test_emissions_say_what_was_heard_by_then(model, talk):
+def test_turns_have_times(model, talk):
     translator = Translator(model, 2, QUICK)
-    emissions = [*translator.hear(talk), *translator.hear_end()]
+    emissions = [*translator.push_turns(talk), *translator.finish_turns()]
     ends = [2 * CHUNK_SECONDS * k for k in range(1, 5)] + [SECONDS]
     assert [e.audio_seconds for e in emissions] == pytest.approx(ends)
     assert all(e.compute_seconds > 0 for e in emissions)
     with pytest.raises(ValueError, match="finished"):
         translator.push(talk)
     translator.reset()
-    assert list(translator.hear(talk[:100])) == [] and len(list(translator.hear_end())) == 1
+    assert (
+        list(translator.push_turns(talk[:100])) == [] and len(list(translator.finish_turns())) == 1
+    )
     translator.reset()
     assert translator.finish() == ""
 
@@ -147,14 +149,14 @@ def test_an_hour_of_silence_is_a_talk_like_any(model, talk):
     turns = round(3600 / 12 / CHUNK_SECONDS)
     sizes = []
     for turn in range(1, turns + 1):
-        (emission,) = translator.hear(silence)
+        (emission,) = translator.push_turns(silence)
         assert emission.audio_seconds == pytest.approx(12 * CHUNK_SECONDS * turn)
         sizes.append(translator.conversation.cache.nbytes)
     assert max(sizes[20:]) <= max(sizes[:20])
     deaf = copy.deepcopy(translator)
-    (last,) = [*translator.hear(talk), *translator.hear_end()]
+    (last,) = [*translator.push_turns(talk), *translator.finish_turns()]
     assert last.audio_seconds == pytest.approx(3600 + SECONDS, abs=6)
-    assert len([*deaf.hear(np.zeros_like(talk)), *deaf.hear_end()]) == 1
+    assert len([*deaf.push_turns(np.zeros_like(talk)), *deaf.finish_turns()]) == 1
     ours, theirs = (t.conversation.cache.layers[-1].values for t in (translator, deaf))
     assert not torch.allclose(ours[..., -30:, :], theirs[..., -30:, :], atol=0.01)
 
@@ -196,7 +198,7 @@ def test_files_are_translated_and_logged(
     assert [t.source_seconds for t in talks] == pytest.approx([SECONDS, 8.0], abs=0.02)
     for talk_read, line in zip(talks, (first, second), strict=True):
         assert " ".join(e.text for e in talk_read.emissions if e.text) == " ".join(line.split())
-    assert "9.3 s of audio" in printed.err and "10 turns said something" in printed.err
+    assert "9.3 s of audio" in printed.err and "10 turns have text" in printed.err
 
 
 def test_a_talk_that_is_broken_is_skipped_and_the_others_are_logged(
@@ -233,7 +235,7 @@ def test_a_log_of_no_model_is_one_line(tmp_path, monkeypatch):
 def test_decoding_is_the_models_unless_an_option_says_otherwise(folder, tmp_path):
     """For programs, the command and listeners of a server alike."""
     pytest.importorskip("simulstream")
-    from espnet_mlma.sst.stream.files import add_translator_arguments, translator
+    from espnet_mlma.sst.stream.files import add_translator_arguments, make_translator
     from espnet_mlma.sst.stream.simulstream import TranslatorProcessor
 
     own = shutil.copytree(folder, tmp_path / "own")
@@ -245,7 +247,7 @@ def test_decoding_is_the_models_unless_an_option_says_otherwise(folder, tmp_path
     add_translator_arguments(parser)
 
     def by_command(*options):
-        return translator(parser.parse_args(["--model", str(own), *options]))
+        return make_translator(parser.parse_args(["--model", str(own), *options]))
 
     def by_server(**options):
         given = {"checkpoint": own, "source": "en", "target": "de", "multiplier": 2}

@@ -180,7 +180,7 @@ def test_languages_and_units(folder):
     assert processor.speech_chunk_size == 1.92
     processor.set_source_language("en")
     processor.set_target_language("de")
-    with pytest.raises(MlmaError, match="target language here is de, not it"):
+    with pytest.raises(MlmaError, match="target language is de, not it"):
         processor.set_target_language("it")
     chinese = Processor(SimpleNamespace(**CONFIG | {"target": "zh"}))
     assert chinese.tokens_to_string(list("我们 a")) == "我们 a"
