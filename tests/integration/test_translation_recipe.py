@@ -124,7 +124,7 @@ def test_a_kill_in_any_stage_changes_nothing(options, tmp_path):
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == []
     again = finish(start(options, exp, 2, 8))
-    assert "done before" in again
+    assert "finished before" in again
     assert results(exp) == expected
 
 
