@@ -81,7 +81,7 @@ def test_the_golden_log(golden, capsys):
     table = capsys.readouterr().out
     assert "StreamLAAL (ms)                             1905            1905\n" in table
     assert "StreamLAAL_CA elapsed (ms)                  2372            2372\n" in table
-    assert scores["signature"] in table and "v1: as FBK-fairseq's" in table
+    assert scores["signature"] in table
     assert "Qwen2.5-7B-Instruct, LS+CV+VP               25.1    1689    2306" in table
     assert "44.3" not in table  # that is Chinese
 
