@@ -1,4 +1,4 @@
-"""Memory that PyTorch frees on a CPU, kept for the next tensor."""
+"""Keep the memory that PyTorch frees on a CPU for the next tensor."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import ctypes
 import functools
 import os
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _LARGEST_INT = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Have malloc keep what is freed, until the process ends.
+    """Make malloc keep freed memory until the process ends.
 
-    glibc gives every large block back to the system and fetches it anew, page by page, which on
-    long audio and in training takes longer than the arithmetic (`benchmarks/encoder_cpu.py`). It
-    is the whole process's malloc, so a program calls this, and the library does not by itself. What
-    is free when the process forks is given back before: a child, such as a worker of a data loader,
-    would hold all of it for as long as it lives.
+    glibc returns every large block to the system and gets it again page by page. On long audio and
+    in training that takes longer than the arithmetic (`benchmarks/encoder_cpu.py`). The setting
+    holds for the whole process, so only programs call this, never the library. Free memory is
+    returned before each fork. Otherwise a child, such as a data loader's worker, would hold it for
+    its whole life.
 
     Returns:
-        Whether there is a glibc that took it.
+        Whether glibc accepted the settings.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -1,14 +1,14 @@
-"""Run an ESPnet program with the plugin registered, as `python -m espnet_mlma.run` for `python`.
+"""Run an ESPnet program with the plugin registered: `python -m espnet_mlma.run` for `python`.
 
     python -m espnet_mlma.run -m espnet2.bin.asr_train --config conf/train_asr_conmamba.yaml ...
     python -m espnet_mlma.run script.py ...
     python -m espnet_mlma.run -c "import espnet2; ..."
 
-The module that started the process stays `espnet_mlma.run`. Processes that multiprocessing spawns
-import that module again before anything else, and so have the encoder too.
+The main module of the process stays `espnet_mlma.run`. Processes that multiprocessing spawns import
+the main module first, so they have the plugin too.
 
-A training is guarded (`recipe/guard.py`): its files are written whole, and it goes on only with the
-data and options that it was begun with.
+Training is protected (`espnet/guard.py`): files are written whole, and a run resumes only with its
+original data and options.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def main(arguments: list[str]) -> None:
     """Run a module, a script or code as the interpreter would.
 
     Args:
-        arguments: what stands behind `python` on a command line.
+        arguments: the arguments that `python` would get.
+
+    Raises:
+        SystemExit: the arguments are incomplete, or the script cannot be read.
     """
     if not arguments or (arguments[0] in ("-m", "-c") and len(arguments) < 2):
         raise SystemExit(USAGE)
@@ -50,13 +53,13 @@ def main(arguments: list[str]) -> None:
         except OSError as error:
             raise SystemExit(f"cannot open {arguments[0]}: {error.strerror}") from None
         sys.path[0] = str(Path(name).resolve().parent)
-    # Not runpy.run_path, which puts the script in place of this module in sys.modules: a spawned
-    # process would then import the script without the plugin.
+    # runpy.run_path would replace this module by the script in sys.modules. A spawned process would
+    # then import the script without the plugin.
     exec(compile(code, name, "exec"), {"__name__": "__main__", "__file__": name})
 
 
 if __name__ == "__mp_main__":
-    kill_with_parent()  # or a killed training's processes of several GPUs would train on
+    kill_with_parent()  # else the processes of other GPUs outlive a killed training run
 if __name__ in ("__main__", "__mp_main__"):
     for name, then in guard.HOOKS.items():
         plugin.after_import(name, then)

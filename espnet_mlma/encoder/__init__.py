@@ -1,4 +1,4 @@
-"""The ConMamba encoder and what it is made of."""
+"""The ConMamba encoder, its stream, and a Conformer with the same front-end."""
 
 from espnet_mlma.encoder.conformer import ConformerCnn4Encoder
 from espnet_mlma.encoder.conmamba import ConMambaEncoder

@@ -18,14 +18,14 @@ BiMambaKind = Literal["shared", "separate", "none"]
 
 
 class SelectiveBranch(nn.Module):
-    """One direction of a Mamba block up to the scan: short convolution, input-dependent dt, B, C.
+    """Compute the scan's input for one direction: short convolution, input-dependent dt, B, C.
 
     Args:
         channels: inner channels (d_inner).
         d_state: states per channel.
         d_conv: frames under the short convolution.
         dt_rank: rank of the step-size projection.
-        reverse: run against time, from the last valid frame.
+        reverse: scan backward in time, from the last valid frame.
 
     Source: Gu and Dao, arXiv 2312.00752; the second direction as in Vision Mamba, arXiv 2401.09417.
     """
@@ -34,7 +34,7 @@ class SelectiveBranch(nn.Module):
         super().__init__()
         self.reverse = reverse
         self.sizes = [dt_rank, d_state, d_state]
-        # Against time, "causal" means to look at later frames: the kernel then reads ahead.
+        # For a reverse scan the causal side is the later frames, so the kernel reads ahead.
         self.conv = DepthwiseConv(channels, d_conv, 0 if reverse else None, silu=True)
         self.x_proj = Linear(channels, sum(self.sizes), bias=False)
         self.dt_proj = Linear(dt_rank, channels)
@@ -45,7 +45,7 @@ class SelectiveBranch(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Mamba's own initialisation: S4D-real A, dt log-uniform in 1 to 100 ms, D one."""
+        """Initialise as Mamba does: S4D-real A, dt log-uniform in 1 to 100 ms, D one."""
         self.conv.reset_parameters()
         self.x_proj.reset_parameters()
         with torch.no_grad():
@@ -59,11 +59,11 @@ class SelectiveBranch(nn.Module):
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
     def forward(self, x: Tensor, rows: Rows) -> ScanInput:
-        """What the scan reads for x (1, frame, channels)."""
+        """Compute the scan's input from x (1, frame, channels)."""
         return self._scan_input(self.conv(x, rows))
 
     def step(self, x: Tensor, state: Tensor, keep: int) -> tuple[ScanInput, Tensor]:
-        """The same for the next piece of a sequence; see `DepthwiseConv.step`."""
+        """Compute the scan's input for the next piece of a sequence; see `DepthwiseConv.step`."""
         x, state = self.conv.step(x, state, keep)
         return self._scan_input(x), state
 
@@ -75,7 +75,7 @@ class SelectiveBranch(nn.Module):
 
 
 class MambaState(NamedTuple):
-    """What the direction in time carries from piece to piece of a sequence.
+    """State that the forward direction carries between pieces of a sequence.
 
     Args:
         before: the last inputs of the short convolution, (1, d_conv - 1, channels).
@@ -89,11 +89,12 @@ class MambaState(NamedTuple):
 class Mamba(nn.Module):
     """A Mamba block whose branches, one per direction, share both projections and the gate.
 
-    The branches' outputs are averaged. Two branches are one in time and one against it.
+    The branches' outputs are averaged. Of two branches, the first scans forward, the second in
+    reverse.
 
     Args:
         d_model: channels in and out.
-        against_time: for each branch, whether it runs against time.
+        against_time: for each branch, whether it scans in reverse.
         d_state, d_conv, dt_rank: see `SelectiveBranch`.
         expand: inner channels as a multiple of d_model.
         dropout_rate: dropout after the input and after the output projection.
@@ -120,7 +121,7 @@ class Mamba(nn.Module):
         self.dropout = Dropout(dropout_rate)
 
     def reset_parameters(self) -> None:
-        """The library's initialisation of every part."""
+        """Initialise every part with its own defaults."""
         for part in (self.in_proj, *self.branches, self.out_proj):
             part.reset_parameters()
 
@@ -129,7 +130,7 @@ class Mamba(nn.Module):
     espnet_initialization_fn = reset_parameters
 
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
-        """x (1, frame, d_model)."""
+        """Mix x (1, frame, d_model) over time; return the same shape."""
         x, z = self._begin(x)
         ways = [branch(x, rows) for branch in self.branches]
         if len(ways) == 2:
@@ -142,7 +143,7 @@ class Mamba(nn.Module):
         return self._end(y)
 
     def initial_state(self) -> MambaState | None:
-        """The state before the first frame; None where no branch runs in time."""
+        """Return the state before the first frame; None if no branch scans forward."""
         if self.branches[0].reverse:
             return None
         ahead = self.branches[0]
@@ -151,11 +152,11 @@ class Mamba(nn.Module):
     def step(
         self, x: Tensor, state: MambaState | None, keep: int
     ) -> tuple[Tensor, MambaState | None]:
-        """The next piece of a sequence; the direction against time starts at the end of x.
+        """Compute the next piece of a sequence; the reverse direction starts at the end of x.
 
         Args:
-            x: the piece and what is known of the frames after it, (1, frame, d_model).
-            state: from `initial_state` or the step before.
+            x: the piece and the known frames after it, (1, frame, d_model).
+            state: from `initial_state` or the previous step.
             keep: frames of the piece; the next one begins after them.
 
         Returns:
@@ -181,7 +182,7 @@ class Mamba(nn.Module):
 
 
 def _scan_in_time(way: ScanInput, state: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-    """The scan of all frames from a state, and the state after `keep` of them."""
+    """Scan all frames from a state; return the output and the state after `keep` frames."""
     pieces = []
     for frames in (slice(0, keep), slice(keep, None)):
         u, delta, B, C = (x[:, frames] for x in (way.u, way.delta, way.B, way.C))
@@ -206,22 +207,22 @@ class SeparateBiMamba(nn.Module):
         self.back = Mamba(d_model, (True,), **mamba_args)
 
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
-        """x (1, frame, d_model)."""
+        """Mix x (1, frame, d_model) over time; return the same shape."""
         return (self.ahead(x, rows) + self.back(x, rows)) / 2
 
     def initial_state(self) -> MambaState:
-        """The state before the first frame."""
+        """Return the state before the first frame."""
         return self.ahead.initial_state()
 
     def step(self, x: Tensor, state: MambaState, keep: int) -> tuple[Tensor, MambaState]:
-        """The next piece of a sequence; see `Mamba.step`."""
+        """Compute the next piece of a sequence; see `Mamba.step`."""
         ahead, state = self.ahead.step(x, state, keep)
         back, _ = self.back.step(x, None, keep)
         return (ahead + back) / 2, state
 
 
 def build_mamba(kind: BiMambaKind, d_model: int, **mamba_args) -> nn.Module:
-    """The sequence mixer of a block.
+    """Build the sequence mixer of a block.
 
     Args:
         kind: `shared`: two directions with common projections; `separate`: two whole Mambas;

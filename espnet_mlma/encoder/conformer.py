@@ -15,8 +15,8 @@ class ConformerCnn4Encoder(ConformerEncoder):
         input_size: features per frame.
         output_size: channels of the blocks.
         dropout_rate: dropout of the front-end and, in ESPnet, of the blocks.
-        input_layer: set aside, so that a Conformer configuration runs unchanged.
-        conformer_args: everything else `ConformerEncoder` takes.
+        input_layer: ignored, so that a Conformer configuration runs unchanged.
+        conformer_args: other arguments of `ConformerEncoder`.
     """
 
     def __init__(

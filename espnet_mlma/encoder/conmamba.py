@@ -1,4 +1,4 @@
-"""ConMambaEncoder, the class ESPnet builds from `encoder: conmamba`."""
+"""The ConMamba encoder: ESPnet's `encoder: conmamba`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class FeedForward(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., d_model); returns the residual branch."""
+        """Compute the residual branch for x (..., d_model)."""
         norm, first, activation, *rest = self
         is_gelu = isinstance(activation, nn.GELU)
         x = first.gelu(norm(x)) if is_gelu else activation(first(norm(x)))
@@ -86,13 +86,13 @@ class ConMambaBlock(nn.Module):
         self.norm = nn.LayerNorm(d_model)
 
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
-        """x (1, frame, d_model), packed; rows say where each sequence lies."""
+        """Transform packed x (1, frame, d_model); rows say where each sequence lies."""
         scale = 1.0
         if self.training and self.skip_rate > 0:
             if torch.rand(()).item() < self.skip_rate:
-                # With gradients of 0, not without: processes wait for each other's.
+                # Gradients of 0 instead of none: distributed processes wait for each other's.
                 return torch.add(x, sum(p.sum() for p in self.parameters()), alpha=0)
-            # As deep as the block is skipped, so much louder it speaks when it is not.
+            # Rescale, so that the expected output equals that without skipping.
             scale = 1.0 / (1.0 - self.skip_rate)
         x = torch.add(x, self.ffn_in(x), alpha=0.5 * scale)
         x = torch.add(x, self.mamba(self.mamba_norm(x), rows), alpha=scale)
@@ -100,11 +100,11 @@ class ConMambaBlock(nn.Module):
         return self.norm(torch.add(x, self.ffn_out(x), alpha=0.5 * scale))
 
     def initial_state(self) -> BlockState:
-        """What `step` takes before the first frame."""
+        """Return the state before the first frame."""
         return BlockState(self.mamba.initial_state(), self.conv.depthwise.initial_state())
 
     def step(self, x: Tensor, state: BlockState, keep: int) -> tuple[Tensor, BlockState]:
-        """The next piece of one sequence; arguments and results as of `Mamba.step`."""
+        """Compute the next piece of one sequence; arguments and results as in `Mamba.step`."""
         x = torch.add(x, self.ffn_in(x), alpha=0.5)
         mixed, mamba = self.mamba.step(self.mamba_norm(x), state.mamba, keep)
         x = x + mixed
@@ -114,15 +114,19 @@ class ConMambaBlock(nn.Module):
 
 
 class BlockState(NamedTuple):
-    """What a block carries from piece to piece: its Mamba's state, and the last inputs of its
-    depthwise convolution, (1, left, d_model)."""
+    """State that a block carries between pieces of a sequence.
+
+    Args:
+        mamba: state of its Mamba.
+        conv: last inputs of its depthwise convolution, (1, left, d_model).
+    """
 
     mamba: MambaState
     conv: Tensor
 
 
 class ConMambaEncoder(AbsEncoder):
-    """Convolution-augmented Mamba encoder; an utterance encodes alike alone and in any batch.
+    """Encode speech with convolution-augmented Mamba; the batch does not change an utterance.
 
     Args:
         input_size: features per frame.
@@ -148,7 +152,7 @@ class ConMambaEncoder(AbsEncoder):
             front-end.
 
     Raises:
-        ValueError: an option out of range, naming it.
+        ValueError: an option is out of range; the message names it.
     """
 
     def __init__(
@@ -206,11 +210,11 @@ class ConMambaEncoder(AbsEncoder):
         self.after_norm = nn.LayerNorm(output_size, eps=1e-6)
 
     def output_size(self) -> int:
-        """Channels of the encoder's output."""
+        """Return the channels of the encoder's output."""
         return self._output_size
 
     def is_causal(self) -> bool:
-        """Whether a frame of the blocks depends on none after it."""
+        """Return whether the blocks' frames depend on no later frames."""
         return self._is_causal
 
     def forward(
@@ -231,11 +235,11 @@ class ConMambaEncoder(AbsEncoder):
             xs_pad: features, (batch, time, input_size).
             ilens: feature frames of each utterance, (batch,) integer.
             prev_states: unused; ESPnet passes it.
-            masks: True on padding, (batch, time); if given, it sets the lengths.
+            masks: True on padding, (batch, time); if given, it replaces ilens.
             ctc: the CTC head, for self-conditioning.
             return_all_hs: return the output of every block as well.
-            prefix_embeds: vectors put before the frames, (batch, n, output_size); the s2t_ctc
-                task passes language and task so.
+            prefix_embeds: vectors inserted before the frames, (batch, n, output_size); the s2t_ctc
+                task passes language and task in them.
             memory, memory_mask: the s2t_ctc task's encoded text prompt. ConMamba has no
                 cross-attention, so the prompt does not reach the frames.
 
@@ -271,12 +275,15 @@ class ConMambaEncoder(AbsEncoder):
     def condition(
         self, number: int, x: Tensor, ctc: nn.Module | None
     ) -> tuple[Tensor, Tensor | None]:
-        """What goes on after a block, and what its intermediate CTC sees, if it has one.
+        """Apply self-conditioning after a block.
 
         Args:
-            number: of the block, from 1.
+            number: number of the block, from 1.
             x: its output, (1, frame, output_size).
             ctc: the CTC head, for self-conditioning.
+
+        Returns:
+            Input of the next block, and input of the block's intermediate CTC or None.
         """
         if number not in self.interctc_layer_idx:
             return x, None

@@ -1,7 +1,7 @@
 """The depthwise convolution as a module, and the convolution module of a block.
 
-Sequences come packed: x is (1, frame, channel), and `rows` say where each sequence lies. A `step`
-takes one sequence in pieces.
+Sequences are packed: x is (1, frame, channel), and `rows` say where each sequence lies. `step`
+processes one sequence in pieces.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from espnet_mlma.scan import Rows, depthwise_conv
 
 
 class DepthwiseConv(nn.Module):
-    """One kernel per channel over time, within each sequence's length.
+    """Convolve each channel over time with its own kernel, within each sequence.
 
     Args:
         channels: number of channels.
@@ -38,13 +38,13 @@ class DepthwiseConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """PyTorch's own initialisation of a grouped Conv1d."""
+        """Initialise as PyTorch does for a grouped Conv1d."""
         bound = 1 / math.sqrt(self.weight.size(2))
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    # Xavier counts every channel as fan-in and would make a depthwise kernel several times too
-    # small, so `init:` in an ESPnet configuration does not touch it.
+    # Xavier counts every channel as fan-in and makes a depthwise kernel several times too small. So
+    # this hook undoes what `init:` in an ESPnet configuration did.
     espnet_initialization_fn = reset_parameters
 
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
@@ -53,7 +53,7 @@ class DepthwiseConv(nn.Module):
         return depthwise_conv(x, weight, self.bias, self.left, self.silu, rows=rows)
 
     def initial_state(self) -> Tensor:
-        """What lies before the first frame of a sequence: zeros, (1, left, channel)."""
+        """Return the frames before a sequence: zeros, (1, left, channel)."""
         channels, _, kernel_size = self.weight.shape
         return self.weight.new_zeros(
             1, kernel_size - 1 if self.left is None else self.left, channels
@@ -63,8 +63,8 @@ class DepthwiseConv(nn.Module):
         """Convolve the next piece of a sequence.
 
         Args:
-            x: the piece and what is known of the frames after it, (1, frame, channel).
-            state: the frames before the piece, from `initial_state` or the step before.
+            x: the piece and the known frames after it, (1, frame, channel).
+            state: the frames before the piece, from `initial_state` or the previous step.
             keep: frames of the piece; the next one begins after them.
 
         Returns:
@@ -112,11 +112,11 @@ class ConvModule(nn.Module):
         self.dropout = Dropout(dropout_rate)
 
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
-        """The residual branch for x (1, frame, d_model); rows as in the module's head."""
+        """Compute the residual branch for x (1, frame, d_model); rows say where sequences lie."""
         return self._end(self.depthwise(self._begin(x), rows))
 
     def step(self, x: Tensor, state: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-        """The residual branch for the next piece of a sequence; see `DepthwiseConv.step`."""
+        """Compute the residual branch for the next piece; see `DepthwiseConv.step`."""
         x, state = self.depthwise.step(self._begin(x), state, keep)
         return self._end(x), state
 

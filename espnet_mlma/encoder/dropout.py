@@ -1,4 +1,4 @@
-"""Dropout that does not hold up training on a CPU."""
+"""Dropout that is fast on a CPU."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout`, with sixteen random bits an element on a CPU.
+    """Replace `torch.nn.Dropout`, with sixteen random bits per element on a CPU.
 
-    PyTorch draws a whole random number for every element there, on one thread, which is a fifth
-    of ConMamba's training step. The rate is rounded to 1/65536, and the scale goes by the rounded.
+    On a CPU PyTorch draws a full random number per element in one thread, which takes a fifth of
+    ConMamba's training step. The rate is rounded to 1/65536; the scale uses the rounded rate.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """x of any shape."""
+        """Apply dropout to x of any shape."""
         if not self.training or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
         dropped = round(self.p * 2**16)

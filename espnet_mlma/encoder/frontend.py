@@ -1,4 +1,4 @@
-"""From feature frames to the frames the blocks work on, padding-exact."""
+"""Front-ends: subsample feature frames for the blocks; padding never changes the result."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _ESPNET = {
     "conv2d6": subsampling.Conv2dSubsampling6,
     "conv2d8": subsampling.Conv2dSubsampling8,
 }
-# Without gradients a long batch goes through the front-end in slabs of so many output frames, on a
-# CPU and on a GPU: its first layer is 20 times as wide as a block, an hour would take gigabytes.
+# Output frames per slab on a CPU and on a GPU. Without gradients a long batch runs in slabs: the
+# first layer is 20 times as wide as a block, so an hour of audio would take gigabytes.
 _SLAB = (128, 16384)
 _CNN_CHANNELS = {"cnn4": (64, 32), "cnn8": (64, 32, 32)}
 
@@ -34,7 +34,7 @@ class FlatLayerNorm(nn.LayerNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., *normalized_shape) of any leading axes; returns it normalised."""
+        """Normalise x (..., *normalized_shape) with any leading axes."""
         axes = len(self.normalized_shape)
         flat = x.flatten(-axes)
         weight, bias = self.weight.flatten(), self.bias.flatten()
@@ -44,8 +44,8 @@ class FlatLayerNorm(nn.LayerNorm):
 class ConvFrontend(nn.Module):
     """3x3 convolutions of stride 2 in time and frequency, each with LayerNorm and LeakyReLU.
 
-    Frames past the length count as zero at every layer, so padding never reaches a valid frame;
-    n frames become ceil(n / 2) per layer.
+    Frames past the length are zeroed at every layer, so padding never reaches a valid frame. Each
+    layer turns n frames into ceil(n / 2).
 
     Args:
         input_size: features per frame.
@@ -73,15 +73,22 @@ class ConvFrontend(nn.Module):
         self.out = Linear(bins * before, output_size)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """x (batch, time, input_size) as long as its longest, lengths (batch,) in frames; returns
-        both, subsampled."""
+        """Subsample a batch.
+
+        Args:
+            x: features, (batch, time, input_size); time is the longest length.
+            lengths: valid frames, (batch,).
+
+        Returns:
+            Subsampled frames (batch, time', output_size), and their lengths (batch,).
+        """
         slab = max(_SLAB[x.device.type == "cuda"] // x.size(0), 16) * self.stride
         if torch.is_grad_enabled() or x.size(1) <= slab:
             return self._subsample(x, lengths)
         pieces = []
         for start in range(0, x.size(1), slab):
-            # A frame reads less than a stride to either side, so a piece that begins a stride
-            # early gives the same frames, but for its first.
+            # A frame reads less than a stride on either side. A piece that begins a stride early
+            # therefore gives the same frames, except for its first, which is dropped.
             early = min(start, self.stride)
             piece = x[:, start - early : start + slab]
             left = (lengths - start + early).clamp(0, piece.size(1))
@@ -91,7 +98,7 @@ class ConvFrontend(nn.Module):
     def _subsample(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         x = x[..., None]  # (batch, time, bins, channel): the layout of channels_last throughout
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            if x.size(0) > 1:  # one alone has no padding
+            if x.size(0) > 1:  # a single utterance has no padding
                 valid = valid_frames(lengths, x.size(0), x.size(1), x.device)
                 x = x.masked_fill(~valid[..., None, None], 0)
             x = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -102,7 +109,7 @@ class ConvFrontend(nn.Module):
 
 
 class LinearFrontend(nn.Module):
-    """A projection with LayerNorm and dropout; no subsampling."""
+    """Project features, with LayerNorm and dropout; no subsampling."""
 
     stride = 1
 
@@ -113,7 +120,7 @@ class LinearFrontend(nn.Module):
         self.dropout = Dropout(dropout_rate)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """x (batch, time, input_size), lengths (batch,) in frames; both come back."""
+        """Project x (batch, time, input_size); return it with lengths (batch,) unchanged."""
         return self.dropout(self.norm(self.out(x))), lengths
 
 
@@ -133,7 +140,7 @@ class ESPnetFrontend(nn.Module):
         )
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """x (batch, time, input_size), lengths (batch,) in frames; returns both, subsampled."""
+        """Subsample x (batch, time, input_size) and lengths (batch,) in frames."""
         too_short, limit = subsampling.check_short_utt(self.subsampling, x.size(1))
         if too_short:
             raise subsampling.TooShortUttError(
@@ -147,7 +154,7 @@ class ESPnetFrontend(nn.Module):
 
 
 def build_frontend(name: str, input_size: int, output_size: int, dropout_rate: float) -> nn.Module:
-    """The input layer by its name in the configuration.
+    """Build the input layer from its name in the configuration.
 
     Args:
         name: `cnn4`, `cnn8`, `linear`, or ESPnet's `conv2d`, `conv2d2`, `conv2d6`, `conv2d8`.

@@ -1,4 +1,4 @@
-"""An utterance through the encoder piece by piece, as its features arrive."""
+"""Run the ConMamba encoder piece by piece, as features arrive."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from espnet_mlma.encoder.frontend import ConvFrontend, LinearFrontend
 
 
 class EncoderStream:
-    """Encode one utterance in pieces, with memory and time per piece that do not grow.
+    """Encode one utterance in pieces, with constant memory and time per piece.
 
-    A causal encoder (`bimamba: none`) gives the frames of one pass over the whole utterance,
-    whatever the pieces. A bidirectional one works in chunks: its direction in time carries its
-    state exactly from chunk to chunk, its direction against time and its convolutions see the
-    chunk and the `right_context` after it and no more.
+    A causal encoder (`bimamba: none`) gives the same frames as one pass over the whole utterance,
+    for any pieces. A bidirectional encoder works in chunks. Its forward direction carries its exact
+    state from chunk to chunk. Its reverse direction and its convolutions read no further than the
+    `right_context` after the chunk.
 
     Args:
-        encoder: in evaluation mode.
-        chunk: encoder frames that are given out together; None: as many as have arrived.
-        right_context: encoder frames after a chunk that are waited for and seen by it.
+        encoder: an encoder in evaluation mode.
+        chunk: encoder frames that become final together; None: all that have arrived.
+        right_context: encoder frames after a chunk that are encoded with it.
         ctc: the CTC head, for an encoder with self-conditioning.
 
     Raises:
-        ValueError: the input layer is one of ESPnet's, a number is out of range, or the encoder
-            is bidirectional, or right context is wanted, and no chunk is given.
+        ValueError: the input layer is one of ESPnet's; a number is out of range; or no chunk is
+            given, with a bidirectional encoder or right context.
     """
 
     def __init__(
@@ -48,21 +48,21 @@ class EncoderStream:
         self.right_context = right_context
         self.ctc = ctc
         self._states = [block.initial_state() for block in encoder.blocks]
-        self._features: Tensor | None = None  # from one output frame before the next one on
+        self._features: Tensor | None = None  # starts one output frame before the next one
         self._dropped = 0  # output frames before self._features
-        self._subsampled = 0  # output frames the front-end has given
-        self._waiting: Tensor | None = None  # of them, those that the blocks have not finished
+        self._subsampled = 0  # output frames computed by the front-end
+        self._waiting: Tensor | None = None  # front-end frames that the blocks have not finished
         self._is_over = False
 
     @torch.no_grad()
     def push(self, features: Tensor) -> Tensor:
-        """Take the next features and give the frames that are now final.
+        """Add the next features; return the frames that are now final.
 
         Args:
             features: (frame, input_size), any number of frames.
 
         Returns:
-            (frame, output_size), perhaps no frames.
+            (frame, output_size); frame may be 0.
 
         Raises:
             ValueError: the stream is finished.
@@ -71,7 +71,11 @@ class EncoderStream:
 
     @torch.no_grad()
     def finish(self) -> Tensor:
-        """The utterance is over: give the frames that were waiting for what comes after them."""
+        """End the utterance; return the remaining frames, (frame, output_size).
+
+        Raises:
+            ValueError: the stream is finished, or has had no features.
+        """
         if self._features is None:
             raise ValueError("finish() before any features were pushed")
         last = self._advance(self._features[:0], is_last=True)
@@ -79,7 +83,7 @@ class EncoderStream:
         return last
 
     def forget(self) -> None:
-        """Take the next chunk for the beginning of an utterance; the front-end goes on."""
+        """Reset the blocks, as at the start of an utterance; the front-end keeps its state."""
         self._states = [block.initial_state() for block in self.encoder.blocks]
 
     def _advance(self, features: Tensor, is_last: bool) -> Tensor:
@@ -96,14 +100,14 @@ class EncoderStream:
                 break
             out.append(self._encode(x[:, : keep + self.right_context], keep))
             x = x[:, keep:]
-        self._waiting = x.clone()  # a view would keep all that came before
+        self._waiting = x.clone()  # a view would keep all earlier frames in memory
         return torch.cat(out)
 
     def _subsample(self, features: Tensor, is_last: bool) -> Tensor:
-        """The front-end's frames that nothing to come can change, (1, frame, output_size).
+        """Compute the front-end's frames that are now final, (1, frame, output_size).
 
-        Frame t reads the features less than a stride before and after stride * t, so the features
-        since one frame before the next are enough to go on from.
+        Frame t reads features less than a stride before and after stride * t. Keeping the features
+        from one output frame before the next is therefore enough.
         """
         stride = self.encoder.frontend.stride
         kept = self._features
@@ -123,7 +127,7 @@ class EncoderStream:
         return x
 
     def _encode(self, x: Tensor, keep: int) -> Tensor:
-        """The first `keep` frames of x (1, frame, output_size), encoded with all of x in sight."""
+        """Encode x (1, frame, output_size); return its first `keep` frames."""
         for number, block in enumerate(self.encoder.blocks, start=1):
             x, self._states[number - 1] = block.step(x, self._states[number - 1], keep)
             x, _ = self.encoder.condition(number, x, self.ctc)

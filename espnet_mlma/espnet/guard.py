@@ -1,7 +1,7 @@
-"""Guard ESPnet's trainer: whole files, one training in a folder, and the data it was begun with.
+"""Protect ESPnet's training runs: whole files, one run per folder, unchanged data on resume.
 
-`espnet_mlma.run` puts this around the `main` of ESPnet's tasks, so that it holds under ESPnet's
-own `asr.sh` too.
+`espnet_mlma.run` wraps the `main` of ESPnet's tasks with this, so it also works under ESPnet's
+own `asr.sh`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from types import ModuleType
 from espnet_mlma import claims
 from espnet_mlma.espnet import trained_on
 
-_SAID = "training: "  # asr.sh shows lines that begin so
+_SAID = "training: "  # asr.sh shows the lines with this prefix
 
 
 def guard_main(tasks: ModuleType) -> None:
-    """Have the `main` of ESPnet's tasks run in `guarded`.
+    """Run the `main` of ESPnet's tasks inside `guarded`.
 
     Args:
         tasks: the module `espnet2.tasks.abs_task`.
@@ -36,7 +36,7 @@ def guard_main(tasks: ModuleType) -> None:
 
 
 def write_whole(trainer: ModuleType) -> None:
-    """Have `torch.save` write files whole or not at all, and keep the checkpoint before.
+    """Make `torch.save` write whole files only, and keep the previous checkpoint.
 
     Args:
         trainer: the module `espnet2.train.trainer`.
@@ -69,14 +69,14 @@ HOOKS: dict[str, Callable[[ModuleType], None]] = {
 
 @contextmanager
 def guarded(args: Namespace) -> Iterator[None]:
-    """Prepare a folder for what a program of ESPnet's is about to do in it.
+    """Lock and check the output folder of an ESPnet program while it runs.
 
     Args:
-        args: of the program, as `asr_train`.
+        args: parsed options of the program, such as `asr_train`.
 
     Raises:
-        MlmaError: another process is at work in the folder; it holds the training of other data or
-            options, or one that cannot go on; or the statistics are of other data.
+        MlmaError: another process works in the folder; its training used other data or options, or
+            cannot be resumed; or the statistics come from other data.
     """
     if not args.output_dir or args.print_config or args.dry_run or not _is_first(args):
         yield
@@ -94,7 +94,7 @@ def guarded(args: Namespace) -> Iterator[None]:
 
 
 def _is_first(args: Namespace) -> bool:
-    """Whether this is the only node, or the one that writes."""
+    """Return whether this is the only node, or the one that writes."""
     by_slurm = args.dist_launcher == "slurm"
     return not args.dist_rank and not (by_slurm and os.environ.get("SLURM_PROCID", "0") != "0")
 
@@ -107,7 +107,7 @@ def _prepare(folder: Path, args: Namespace) -> None:
     trained_on.check_statistics(args, now)
     both = (folder / CHECKPOINT, checkpoints.previous(folder / CHECKPOINT))
     if not args.resume:
-        for file in both:  # of a training that is to be overwritten
+        for file in both:  # the old run is overwritten
             file.unlink(missing_ok=True)
     elif any(file.exists() for file in both):
         trained_on.check(folder, now)

@@ -1,4 +1,4 @@
-"""What models run on: ESPnet, imported without a word, and a device."""
+"""Import ESPnet quietly, and check the device that a model runs on."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from espnet_mlma.errors import MlmaError
 
 
 def import_espnet() -> None:
-    """Import what models are made of; without Flash Attention ESPnet has something to say of it."""
+    """Import ESPnet's ASR task; hide its warning that Flash Attention is missing."""
     with redirect_stderr(io.StringIO()):
         importlib.import_module("espnet2.tasks.asr")
 
 
 def check_device(device: str) -> None:
-    """See that PyTorch can compute on a device.
+    """Check that PyTorch can compute on a device.
 
     Raises:
-        MlmaError: there is none of this name.
+        MlmaError: PyTorch cannot use a device of this name.
     """
     import torch  # takes a second
 

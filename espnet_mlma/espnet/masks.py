@@ -1,4 +1,4 @@
-"""ClipSpecAug, the class ESPnet builds from `specaug: clip_specaug`."""
+"""SpecAugment with masks of each clip: ESPnet's `specaug: clip_specaug`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from espnet_mlma.scan.reference import valid_frames
 
 
 class ClipMask(nn.Module):
-    """Hides stretches of each clip, of its frames or of its bins, behind its own mean.
+    """Replace ranges of frames or bins of each clip by the clip's mean.
 
     Args:
         axis: `time` or `freq`.
-        width_range: from the first up to below the second; frames or bins.
+        width_range: lowest width, and the width below which all lie; frames or bins.
         count: masks for each clip.
         is_ratio: widths are shares of the clip's length.
     """
@@ -27,7 +27,7 @@ class ClipMask(nn.Module):
         self.low, self.high = width_range
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features (batch, time, bins), lengths (batch,) in frames; returns them, masked."""
+        """Mask features (batch, time, bins) with lengths (batch,) in frames; return both."""
         batch, time, bins = features.shape
         is_time = self.axis == "time"
         size = lengths[:, None] if is_time else lengths.new_full((batch, 1), bins)
@@ -44,17 +44,16 @@ class ClipMask(nn.Module):
 
 
 class ClipSpecAug(SpecAug):
-    """SpecAugment whose masks are of each clip, not of the batch that it is in.
+    """Apply SpecAugment with masks sized and placed by each clip, not by its batch.
 
-    ESPnet's measures and places time masks by the longest clip of a batch, so that a short one is
-    hidden whole or not at all, and fills masks with 0 before the features are normalised: of
-    logarithms of energies below 1 that is a sound louder than nearly all speech. Here a ratio is
-    one of the clip itself, and a mask holds the mean of each bin in the clip, which is silent about
-    what was there.
+    ESPnet sizes and places time masks by the longest clip of the batch. A short clip is then masked
+    whole or not at all. ESPnet also fills masks with 0 before the features are normalised. The
+    features are logarithms of energies below 1, so 0 is louder than nearly all speech. Here a ratio
+    refers to the clip itself, and a mask holds the clip's mean of each bin.
 
     Args:
-        apply_freq_mask, apply_time_mask: whether there are such masks.
-        freq_mask_width_range: bins, from the first up to below the second; a number is the second.
+        apply_freq_mask, apply_time_mask: whether to mask bins, and frames.
+        freq_mask_width_range: bins, from the first to below the second; one number is the second.
         num_freq_mask: for each clip; 0 masks none.
         time_mask_width_ratio_range: shares of the clip's frames, likewise.
         time_mask_width_range: frames, likewise, in place of a ratio.
@@ -62,7 +61,7 @@ class ClipSpecAug(SpecAug):
         apply_time_warp, time_warp_window, time_warp_mode: ESPnet's.
 
     Raises:
-        ValueError: nothing is to be done, or time masks have both kinds of widths or none.
+        ValueError: no warp and no mask is applied, or time masks have both kinds of widths or none.
 
     Source: Park et al., SpecAugment, arXiv 1904.08779; ratios: arXiv 1912.05533; means: lhotse.
     """

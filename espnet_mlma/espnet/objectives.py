@@ -1,4 +1,4 @@
-"""MlmaCTCModel, the class ESPnet builds from `model: mlma_ctc`."""
+"""A CTC model with consistency and language objectives: ESPnet's `model: mlma_ctc`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from espnet_mlma.text.language import language_of_token
 
 
 class TwoViews(nn.Module):
-    """SpecAugment of a batch whose second half is its first: warped alike, masked differently.
+    """Apply SpecAugment to two copies of a batch: one time warp for both, separate masks.
 
-    Time is warped once, so that the frames of both views say the same.
+    With one warp, frame t of both views is the same speech.
 
     Args:
         specaug: ESPnet's, with its options.
@@ -27,7 +27,7 @@ class TwoViews(nn.Module):
         self.specaug = specaug
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features (2 * batch, time, bins), lengths (2 * batch,)."""
+        """Augment features (2 * batch, time, bins) with lengths (2 * batch,) in frames."""
         if self.specaug.time_warp is not None:
             half = len(features) // 2
             warped, _ = self.specaug.time_warp(features[:half], lengths[:half])
@@ -39,7 +39,7 @@ class TwoViews(nn.Module):
 
 
 def consistency_loss(log_probs: Tensor, lengths: Tensor) -> Tensor:
-    """How far two views' posteriors are apart, each pulled towards the other one as it stands.
+    """Compute the divergence of two views' posteriors, each with the other as a fixed target.
 
     Args:
         log_probs: (2 * batch, frames, vocabulary), the second view after the first.
@@ -58,19 +58,19 @@ def consistency_loss(log_probs: Tensor, lengths: Tensor) -> Tensor:
 
 
 class MlmaCTCModel(ESPnetASRModel):
-    """ESPnet's ASR model with CTC alone, and two more objectives.
+    """Train ESPnet's ASR model with CTC alone, and two optional objectives.
 
     Args:
-        cr_ctc_weight: of the consistency between two masked views of each utterance; 0 trains on
-            one view. Twice the frames go through the encoder for each utterance.
-        language_layers: 1-based blocks, of `interctc_layer_idx`, whose intermediate CTC is to
-            write the language alone, whose token begins each text (`--lang_tokens true` of the
-            recipe). With `interctc_use_conditioning` the blocks above are told it.
-        language_in_text: whether the other CTCs write the language too, before the words.
-        espnet: what ESPnetASRModel takes; `ctc_weight` has to be 1.
+        cr_ctc_weight: weight of the consistency between two masked views of each utterance. Above
+            0, the encoder computes each utterance twice; 0 trains on one view.
+        language_layers: 1-based blocks in `interctc_layer_idx` whose intermediate CTC predicts only
+            the language token that begins each text (`--lang_tokens true` of the recipe). With
+            `interctc_use_conditioning` the later blocks get this prediction.
+        language_in_text: whether the other CTCs also predict the language, before the words.
+        espnet: arguments of ESPnetASRModel; `ctc_weight` must be 1.
 
     Raises:
-        ValueError: options do not go together, naming them.
+        ValueError: options contradict each other; the message names them.
 
     Source: Yao et al., CR-CTC, arXiv 2410.05101; intermediate targets: Sanabria and Metze,
         Hierarchical multitask learning with CTC, SLT 2018.
@@ -114,16 +114,16 @@ class MlmaCTCModel(ESPnetASRModel):
     def forward(
         self, speech: Tensor, speech_lengths: Tensor, text: Tensor, text_lengths: Tensor, **_
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             speech: (batch, samples).
-            speech_lengths: (batch,).
+            speech_lengths: samples of each utterance, (batch,).
             text: token ids (batch, symbols).
-            text_lengths: (batch,).
+            text_lengths: symbols of each text, (batch,).
 
         Returns:
-            The loss, mean of the utterances; figures for the log; the number of utterances.
+            The mean loss of the utterances; values for the log; the number of utterances.
         """
         batch, text = len(speech), text[:, : text_lengths.max()]
         is_twice = self.training and self.cr_ctc_weight > 0
@@ -165,13 +165,13 @@ class MlmaCTCModel(ESPnetASRModel):
         return force_gatherable((loss, stats, batch), loss.device)
 
     def _targets(self, text: Tensor, text_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The languages (batch, 1), and the texts that are written with their lengths.
+        """Return language tokens (batch, 1), the target texts and their lengths.
 
         An empty text has no language, and stays empty.
         """
         if not text.size(1):
             text = text.new_full((len(text), 1), self.ignore_id)
-        # Not the first symbol everywhere: SentencePiece puts its mark of a word before the token.
+        # SentencePiece may put its word mark before the token, so it is not always first.
         place = torch.isin(text, self.languages).int().argmax(1, keepdim=True)
         language = text.gather(1, place)
         if self.language_in_text:
@@ -182,15 +182,15 @@ class MlmaCTCModel(ESPnetASRModel):
             first += text.gather(1, first.clamp(max=last)) == self.space
         rest = text.gather(1, (symbols + first).clamp(max=last))
         lengths = (text_lengths - first[:, 0]).clamp(min=0)
-        # ESPnet counts errors against all that is not padding, however long the text is.
+        # ESPnet counts errors over every symbol that is not padding, and ignores the lengths.
         rest = rest.masked_fill(symbols >= lengths[:, None], self.ignore_id)
         return language, rest[:, : lengths.max()], lengths
 
     def _language_accuracy(self, hidden: Tensor, lengths: Tensor, language: Tensor) -> Tensor:
-        """Share of utterances whose most probable language token is that of `language`."""
+        """Return the share of utterances whose most probable language token is `language`."""
         log_probs = self.ctc.log_softmax(hidden)[:, :, self.languages]
         frames = torch.arange(hidden.size(1), device=lengths.device)
         padding = (frames >= lengths[:, None])[:, :, None]
-        # A language is written in one frame or a few: the best frame of each speaks for it.
+        # CTC emits the token in one frame or a few, so each language is scored by its best frame.
         best = log_probs.masked_fill(padding, -torch.inf).amax(1).argmax(1)
         return (self.languages[best] == language[:, 0]).float().mean()

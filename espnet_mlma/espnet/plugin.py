@@ -1,9 +1,8 @@
-"""Registration of our encoders, masks, model and preprocessor in ESPnet's tasks.
+"""Register our encoders, masks, model and preprocessors in ESPnet's tasks.
 
-ESPnet finds such classes in tables per task module and has no hook for others, so the entries have
-to be made after each of those modules is imported. Importing them all here would cost every
-small command of the recipe several seconds; instead the tables are filled when, and only if, ESPnet
-imports them.
+Each ESPnet task module has tables of classes, and no hook for classes from elsewhere. The entries
+must be added after the module is imported. Importing every task here would cost each small command
+of the recipe several seconds, so an import hook fills the tables only when ESPnet imports them.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ TASKS = _ASR | {f"espnet2.tasks.{task}" for task in ("st", "slu", "s2t", "s2t_ct
 def register(task: ModuleType) -> None:
     """Add `conmamba` and `conformer_cnn4` to the encoders of an ESPnet task module.
 
-    `clip_specaug` goes to its masks, and the asr task's models get `mlma_ctc`, its preprocessors
-    `non_speech` and `espeak`.
+    Also add `clip_specaug` to its masks. The ASR tasks get the model `mlma_ctc` and the
+    preprocessors `non_speech` and `espeak` too.
 
     Args:
         task: a module with tables `encoder_choices` and `specaug_choices`.
@@ -43,7 +42,7 @@ def register(task: ModuleType) -> None:
 
 
 class _ThenLoader(importlib.abc.Loader):
-    """Loads a module as before, then does something to it."""
+    """Load a module with its own loader, then call a function with it."""
 
     def __init__(self, loader: importlib.abc.Loader, then: Callable[[ModuleType], object]):
         self._loader = loader
@@ -58,7 +57,7 @@ class _ThenLoader(importlib.abc.Loader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds some modules where they are and hands them to `_ThenLoader`."""
+    """Find the modules that have a function registered, and wrap their loader."""
 
     def __init__(self) -> None:
         self.then: dict[str, Callable[[ModuleType], object]] = {}
@@ -73,11 +72,11 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def after_import(name: str, then: Callable[[ModuleType], object]) -> None:
-    """Do something to a module once it is imported; now, if it is.
+    """Call a function with a module after its import, or at once if it is already imported.
 
     Args:
-        name: of the module. What is given first for it is done.
-        then: called with the module.
+        name: name of the module. Only the first function registered for a name is called.
+        then: function called with the module.
     """
     finder = next((found for found in sys.meta_path if isinstance(found, _Finder)), None)
     if finder is None:
@@ -91,6 +90,6 @@ def after_import(name: str, then: Callable[[ModuleType], object]) -> None:
 
 
 def install() -> None:
-    """Register in the tasks already imported and in those imported from now on; once is enough."""
+    """Register in all ESPnet tasks, imported already or later; repeated calls do nothing."""
     for name in TASKS:
         after_import(name, register)

@@ -1,4 +1,4 @@
-"""NonSpeechPreprocessor, the class ESPnet builds from `preprocessor: non_speech`."""
+"""Augmentation with sound that is not speech: ESPnet's `preprocessor: non_speech`."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from espnet_mlma.errors import MlmaError
 
 
 class NonSpeechPreprocessor(CommonPreprocessor):
-    """ESPnet's, which in training also shows the model sound without speech.
+    """Add sound without speech, and quieter clips, to the training data.
 
-    Some clips are replaced by silence, noise, hum or notes of the same length with an empty text,
-    some are made quieter, and some get silence or noise around them. A model that has only heard
-    speech writes words for whatever it hears; one that has heard speech at one level alone takes
-    quiet speech for noise. Drawn from NumPy's global generator, as ESPnet's own augmentation, which
-    follows. Validation and the statistics of stage 10 hear every clip as it is.
+    Some clips are replaced by silence, noise, hum or notes of the same length, with an empty text.
+    Some are made quieter. Some get silence or noise around them. A model trained on speech alone
+    outputs words for any sound. A model trained at one level mistakes quiet speech for noise. The
+    choices come from NumPy's global generator, like those of ESPnet's own augmentation, which runs
+    afterwards. Validation and the statistics of stage 10 use every clip unchanged.
 
     Args:
         non_speech_prob: share of clips that are replaced.
-        quieter_prob: share of the others that are made quieter.
-        quieter_decibels: by how much at most.
-        silence_prob: share of clips that get a background at their beginning; likewise at the end.
-        silence_seconds: its longest.
-        options: those of CommonPreprocessor.
+        quieter_prob: share of the other clips that are made quieter.
+        quieter_decibels: largest reduction of the level, in dB.
+        silence_prob: share of clips with silence or noise before the speech; the same share, drawn
+            separately, has it after the speech.
+        silence_seconds: longest silence or noise on each side, in seconds.
+        options: arguments of CommonPreprocessor.
 
     Raises:
-        MlmaError: a share is not between 0 and 1, or the length is out of its range.
+        MlmaError: a share is not between 0 and 1, or decibels or seconds are out of range.
     """
 
     def __init__(

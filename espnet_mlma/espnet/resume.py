@@ -1,8 +1,8 @@
-"""Before training goes on: mend what a killed run or a damaged disk left of an experiment.
+"""Repair an experiment before training resumes, after a killed run or a damaged disk.
 
 ESPnet's trainer writes `checkpoint.pth`, the epoch's parameters and links to them one after the
-other, and fails for good where one of them is missing. `espnet_mlma.run` calls this before each
-training; by hand it is
+other. It cannot resume if one of them is missing. `espnet_mlma.run` calls this before each
+training. To run it by hand:
 
     python -m espnet_mlma.espnet.resume exp/asr_train
 """
@@ -28,11 +28,11 @@ _EPOCH = re.compile(r"(\d+)epoch\.pth")
 
 @dataclass(frozen=True)
 class Mended:
-    """What was found in an experiment.
+    """Result of a repair.
 
     Attributes:
-        epoch: the last one that is done; 0: none.
-        lines: what was mended, for the user.
+        epoch: last finished epoch; 0: none.
+        lines: messages to the user, one for each repair.
     """
 
     epoch: int
@@ -40,19 +40,19 @@ class Mended:
 
 
 def mend(experiment: Path, config: Mapping[str, Any]) -> Mended:
-    """Make an experiment whole again from its last whole checkpoint.
+    """Repair an experiment from its last whole checkpoint.
 
-    A damaged checkpoint is set aside, and the previous one takes its place. Parameters and links of
-    the last epoch are written again where they are missing or damaged.
+    A damaged checkpoint is renamed, and the previous one takes its place. Missing or damaged
+    parameters and links of the last epoch are written again.
 
     Args:
         experiment: the folder of the training run.
-        config: ESPnet's options `best_model_criterion`, `keep_nbest_models` and `max_epoch`, as far
-            as they are known.
+        config: ESPnet's options; `best_model_criterion`, `keep_nbest_models` and `max_epoch` are
+            read, and each may be missing.
 
     Raises:
-        MlmaError: no checkpoint is whole and epochs would be lost, or the training is finished and
-            an epoch that is to be averaged is not whole.
+        MlmaError: no checkpoint is whole and epochs would be lost; or training is finished and one
+            of the epochs to average is damaged.
     """
     state, lines = _last_state(experiment)
     if state is None:
@@ -71,7 +71,7 @@ def mend(experiment: Path, config: Mapping[str, Any]) -> Mended:
 
 
 def _last_state(experiment: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The last whole checkpoint, put in its place; None: training begins at epoch 1."""
+    """Restore and return the last whole checkpoint; None: training begins at epoch 1."""
     checkpoint = experiment / CHECKPOINT
     previous = checkpoints.previous(checkpoint)
     state = _read(checkpoint)
@@ -101,7 +101,7 @@ def _last_state(experiment: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 
 def _read(checkpoint: Path) -> dict[str, Any] | None:
-    """A checkpoint of ESPnet's trainer; None: it is not there, or not whole."""
+    """Read a checkpoint of ESPnet's trainer; None: it is missing or damaged."""
     state = checkpoints.read(checkpoint) if checkpoint.is_file() else None
     try:
         return state if isinstance(state["reporter"]["epoch"], int) and state["model"] else None
@@ -116,7 +116,7 @@ def _write_parameters(file: Path, state: Mapping[str, Any]) -> None:
 def _mend_others(
     experiment: Path, state: Mapping[str, Any], config: Mapping[str, Any]
 ) -> list[str]:
-    """Earlier epochs, as far as the previous checkpoint has one."""
+    """Restore an earlier epoch from the previous checkpoint; report those that are lost."""
     lines, epoch = [], state["reporter"]["epoch"]
     others = sorted(_averaged(state["reporter"], config) - {epoch})
     damaged = [n for n in others if checkpoints.read(experiment / f"{n}epoch.pth") is None]
@@ -153,7 +153,7 @@ def _criteria(reporter, config: Mapping[str, Any]) -> list[Sequence[str]]:
 
 
 def _best(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
-    """What ESPnet's links to the best epochs should point at."""
+    """Return the target of each of ESPnet's links to the best epochs."""
     if not config.get("best_model_criterion"):
         return {}
     reporter = _reporter(state)
@@ -164,7 +164,7 @@ def _best(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]
 
 
 def _averaged(state: Mapping[str, Any], config: Mapping[str, Any]) -> set[int]:
-    """The epochs that ESPnet would average if training ended now."""
+    """Return the epochs that ESPnet would average if training ended now."""
     keep = config.get("keep_nbest_models")
     most = max(keep, default=1) if isinstance(keep, list | tuple) else keep
     if most is None or not config.get("best_model_criterion"):
@@ -175,7 +175,7 @@ def _averaged(state: Mapping[str, Any], config: Mapping[str, Any]) -> set[int]:
 
 
 def _link(link: Path, name: str, lines: list[str]) -> None:
-    """Have a link point at a file beside it, in one step; one that was copied as a file stays."""
+    """Point a link at a file beside it, in one step; keep a link that was copied as a file."""
     is_right = os.readlink(link) == name if link.is_symlink() else link.is_file()
     if is_right:
         return
@@ -187,7 +187,7 @@ def _link(link: Path, name: str, lines: list[str]) -> None:
 
 
 def main() -> None:
-    """Entry point; see the module's head."""
+    """Repair the experiment named on the command line."""
     parser = ArgumentParser(prog="python -m espnet_mlma.espnet.resume")
     parser.add_argument("experiment", type=Path)
     experiment = parser.parse_args().experiment

@@ -1,4 +1,4 @@
-"""SpeakingPreprocessor, the class ESPnet builds from `preprocessor: espeak`."""
+"""New synthetic speech in each epoch: ESPnet's `preprocessor: espeak`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from espnet_mlma.text.language import split_language
 
 
 class SpeakingPreprocessor(NonSpeechPreprocessor):
-    """A preprocessor that re-synthesises clips with eSpeak NG on each access in training.
+    """Re-synthesise clips with eSpeak NG on each access in training.
 
-    Voice, rate, pitch and noise are drawn from NumPy's global generator, as ESPnet draws its own
-    augmentation, which follows. The clips on disk give their texts, and the lengths that batches
-    are made by. A copy at another speed is said like what it is a copy of. Clips of the folder that
-    eSpeak did not say are heard as they are, and so is everything in validation.
+    Voice, rate, pitch and noise come from NumPy's global generator, like the choices of ESPnet's
+    own augmentation, which runs afterwards. The clips on disk give the texts, and the lengths by
+    which batches are formed. A speed-perturbed copy is synthesised like its original. Clips that
+    eSpeak did not make are used unchanged, and so are all clips in validation.
 
     Args:
-        sentences: data folder of stage 1 of the training set, such as data/train_synthetic, whose
-            wav.scp leads to what eSpeak was told to say; needed.
-        options: those of NonSpeechPreprocessor.
+        sentences: data folder of stage 1 of the training set, such as data/train_synthetic. Its
+            wav.scp leads to the sentences that eSpeak read. Required.
+        options: arguments of NonSpeechPreprocessor.
 
     Raises:
-        MlmaError: the folder is not there, or has no clips that eSpeak said.
+        MlmaError: the folder is missing, or has no clips made by eSpeak.
     """
 
     def __init__(self, *, sentences: str | Path | None = None, **options):
@@ -39,7 +39,7 @@ class SpeakingPreprocessor(NonSpeechPreprocessor):
             raise MlmaError("preprocessor espeak: preprocessor_conf has no `sentences`; add it")
         super().__init__(**options)
         self._folder = Path(sentences)
-        if self.train:  # where a model is decoded its training set need not be
+        if self.train:  # decoding must work without the training set
             self._sentences = espeak.synthesised_sentences(self._folder)
             said = sum(sentence is not None for sentence in self._sentences.values())
             logging.info(f"{self._folder}: {said} of {len(self._sentences)} clips are said anew")
@@ -64,8 +64,8 @@ class SpeakingPreprocessor(NonSpeechPreprocessor):
         return super().__call__(uid, data)
 
     def _say(self, uid: str, sentence: str, lang: str) -> np.ndarray:
-        """(samples,) float32 at 16 kHz."""
-        # a process that was forked gets an eSpeak of its own
+        """Synthesise a sentence, (samples,) float32 at 16 kHz."""
+        # a forked process needs its own eSpeak
         if self._speaker is None or self._speaker[0] != os.getpid():
             self._speaker = os.getpid(), espeak.Espeak()
         rng = np.random.default_rng(np.random.randint(2**31))

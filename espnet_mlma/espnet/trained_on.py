@@ -1,14 +1,14 @@
-"""What an experiment is trained on: written when training begins, compared when it goes on.
+"""Record the data and options of a training run, and compare them when it resumes.
 
-ESPnet goes on with whatever it is given: with other data it trains one model on both, or, where all
-epochs are done, none; with another token list it fails. Here `trained_on.json` in the experiment
-holds digests of the data and the token list, and the options. `collected_from.json` is the same of
-the statistics of stage 10.
+ESPnet resumes with any data. With changed data it trains one model on both versions, or skips
+training if all epochs are finished. With a changed token list it fails. `trained_on.json` in the
+experiment holds digests of the data and the token list, and the options. `collected_from.json`
+holds the same for the statistics of stage 10.
 
-    python -m espnet_mlma.espnet.trained_on exp/asr_train    # are its data what they were?
+    python -m espnet_mlma.espnet.trained_on exp/asr_train    # has its data changed?
 
-Options that `MAY_CHANGE` matches may differ when training goes on. With `ngpu` and `num_workers`
-the result is as good and not the same to the last bit.
+Options that match `MAY_CHANGE` may differ on resume. Other values of `ngpu` and `num_workers` give
+an equally good model, but not the same bits.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ MAY_CHANGE = re.compile(
     r"|collect_stats|write_collected_feats|no_forward_run"
     r"|ngpu|num_workers|dist_\w+|local_rank|multiprocessing_distributed|unused_parameters"
     r"|gradient_as_bucket_view|ddp_comm_hook|sharded_ddp|deepspeed_config|cudnn_\w+"
-    # These are compared by what they hold.
+    # These files are compared by content.
     r"|(train|valid)_shape_file|(train|valid)_data_path_and_name_and_type|token_list"
 )
-# Options of the statistics of stage 10.
+# Options that change the statistics of stage 10.
 _OF_FEATURES = ("frontend", "frontend_conf", "speech_volume_normalize")
 _FILES = ("bpemodel", "non_linguistic_symbols")
-# Beside the data: what ESPnet's samplers read.
+# ESPnet's samplers read these from the folder of the data.
 _BESIDE = ("utt2category", "utt2dataset")
 _PACKAGES = ("espnet", "espnet-mlma", "torch")
-# Kinds of data of ESPnet's whose file has an id and the place of a sound in each line.
+# ESPnet's data types whose file has an id and the path of a recording in each line.
 _SOUNDS = ("kaldi_ark", "multi_columns_sound", "pipe_wav", "sound", "variable_columns_sound")
 
 
 def describe(args: Namespace) -> dict[str, Any]:
-    """What a training is about to learn from.
+    """Describe the data, token list, options and versions of a training run.
 
     Args:
-        args: of ESPnet's `asr_train`.
+        args: parsed options of ESPnet's `asr_train`.
 
     Raises:
         MlmaError: a table or the token list cannot be read.
@@ -74,15 +74,15 @@ def describe(args: Namespace) -> dict[str, Any]:
 
 
 def check(experiment: Path, now: Mapping[str, Any]) -> None:
-    """See that an experiment was begun with what it is to go on with.
+    """Check that an experiment resumes with its original data and options.
 
     Args:
-        experiment: the folder; without a record, as of an earlier version, only the token list of
-            its `config.yaml` is compared.
-        now: of `describe`.
+        experiment: folder of the training run. If an earlier version left no record, only the token
+            list in its `config.yaml` is compared.
+        now: result of `describe`.
 
     Raises:
-        MlmaError: something is different that may not be.
+        MlmaError: the data, the token list or a fixed option has changed.
     """
     before = _read(experiment / TRAINED) or _of_config(experiment)
     other = _other_data(before, now) or _other_tokens(before, now) or _other_option(before, now)
@@ -94,13 +94,13 @@ def check(experiment: Path, now: Mapping[str, Any]) -> None:
 
 
 def check_data(experiment: Path) -> None:
-    """See that the data of an experiment, as far as they are there, are what it was trained on.
+    """Check that the data of an experiment has not changed; missing files are skipped.
 
     Args:
-        experiment: the folder; paths in its record count from the working folder.
+        experiment: folder of the training run; its record has paths relative to the working folder.
 
     Raises:
-        MlmaError: they have changed.
+        MlmaError: the data has changed.
     """
     before = (_read(experiment / TRAINED) or {}).get("data", {})
     there = {name: one for name, one in before.items() if Path(one["file"]).exists()}
@@ -112,24 +112,24 @@ def check_data(experiment: Path) -> None:
 
 
 def write(experiment: Path, now: Mapping[str, Any]) -> None:
-    """Write the record of a training that begins or goes on."""
+    """Write the record of a training run that starts or resumes."""
     files.write(experiment / TRAINED, json.dumps(now, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_collected(folder: Path, now: Mapping[str, Any]) -> None:
-    """Write the record of statistics, once they are there."""
+    """Write the record of finished statistics."""
     files.write(folder / COLLECTED, json.dumps(now, indent=1, ensure_ascii=False) + "\n")
 
 
 def check_statistics(args: Namespace, now: Mapping[str, Any]) -> None:
-    """See that the statistics of stage 10 are whole and of the data to be trained on.
+    """Check that the statistics of stage 10 are whole and match the training data.
 
     Args:
-        args: of ESPnet's `asr_train`.
-        now: of `describe`.
+        args: parsed options of ESPnet's `asr_train`.
+        now: result of `describe`.
 
     Raises:
-        MlmaError: they are of other data or features, or their utterances are not the data's.
+        MlmaError: they are damaged, come from other data or features, or list other utterances.
     """
     for part in ("train", "valid"):
         rows = getattr(args, f"{part}_data_path_and_name_and_type", None) or ()
@@ -151,7 +151,7 @@ def check_statistics(args: Namespace, now: Mapping[str, Any]) -> None:
 
 
 def _check_ids(shapes: Path, table: Path) -> None:
-    """Of statistics without a record: by their ids."""
+    """Compare utterance ids, for statistics without a record."""
     known, there = _ids(shapes), _ids(table)
     if known != there:
         odd = min(known ^ there)
@@ -167,8 +167,8 @@ def _check_npz(path: Path) -> None:
     try:
         with np.load(path) as found:
             for key in found.files:
-                found[key]  # members are read, and their sums compared, only now
-    except Exception:  # a damaged zip may raise any
+                found[key]  # reads the member and verifies its checksum
+    except Exception:  # a damaged zip can raise any type
         raise MlmaError(f"{path}: not whole statistics of features; run stage 10 again") from None
 
 
@@ -183,7 +183,7 @@ def _ids(table: Path) -> set[str]:
 def _table(path: Path, kind: str) -> dict[str, Any]:
     if not path.exists():
         raise MlmaError(f"{path}: no such file; run stages 1 to 5 first")
-    # With several splits of the data, ESPnet takes a folder that holds them.
+    # ESPnet takes a folder if the data is split.
     tables = sorted(path.iterdir()) if path.is_dir() else [path]
     of = digests.of_sounds if kind in _SOUNDS else digests.of_file
     found = [of(table) for table in tables]
@@ -217,7 +217,7 @@ def _options(args: Namespace) -> dict[str, Any]:
         options["normalize_conf"] = {
             name: value for name, value in options["normalize_conf"].items() if name != "stats_file"
         }
-    return json.loads(json.dumps(options, default=str))  # tuples as lists, as they are read back
+    return json.loads(json.dumps(options, default=str))  # tuples as lists, as in the file
 
 
 def _version(package: str) -> str | None:
@@ -236,7 +236,7 @@ def _read(path: Path) -> Mapping[str, Any] | None:
 
 
 def _of_config(experiment: Path) -> dict[str, Any]:
-    """As far as ESPnet's own record of an experiment tells."""
+    """Describe the token list in ESPnet's `config.yaml`; empty without one."""
     try:
         config = files.read_yaml(experiment / "config.yaml", "train again")
     except MlmaError:
@@ -279,7 +279,7 @@ def _other_option(
     old, new = (before or {}).get("options"), now["options"]
     if old is None:
         return None
-    # An option that is only there now came with a later version of ESPnet.
+    # An option missing in the record came with a later version of ESPnet.
     for name in only or sorted(old.keys() & new.keys()):
         was, is_ = old.get(name), new.get(name)
         if was == is_:
@@ -297,7 +297,7 @@ def _short(value: object) -> str:
 
 
 def main() -> None:
-    """Entry point; see the module's head."""
+    """Check the data of the experiment named on the command line."""
     parser = ArgumentParser(prog="python -m espnet_mlma.espnet.trained_on")
     parser.add_argument("experiment", type=Path)
     check_data(parser.parse_args().experiment)

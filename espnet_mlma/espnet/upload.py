@@ -1,4 +1,4 @@
-"""Stage 15: a packed model to the Hugging Face hub.
+"""Upload a packed model to the Hugging Face hub: stage 15.
 
 python -m espnet_mlma.espnet.upload --packed exp/asr_train/model.zip --repository name/model
 """
@@ -15,14 +15,14 @@ from espnet_mlma.errors import MlmaError, run_cli
 
 
 def upload(packed: Path, repository: str) -> None:
-    """Unpack a model into a repository, which is made if it is not there.
+    """Unpack a model into a repository; create the repository if it does not exist.
 
     Args:
         packed: the zip file of stage 14.
         repository: `<user>/<name>`.
 
     Raises:
-        MlmaError: the zip file is missing or not whole, or the hub refuses or is out of reach.
+        MlmaError: the zip file is missing or damaged, or the hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
@@ -45,7 +45,7 @@ def upload(packed: Path, repository: str) -> None:
 
 
 def main() -> None:
-    """Entry point; see the module's head."""
+    """Upload the model named on the command line."""
     parser = ArgumentParser(prog="python -m espnet_mlma.espnet.upload")
     parser.add_argument("--packed", type=Path, required=True, help="zip file of stage 14")
     parser.add_argument("--repository", required=True, help="<user>/<name>")

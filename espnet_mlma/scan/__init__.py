@@ -1,14 +1,14 @@
-"""The two sequence operators of a Mamba block, length-aware and in both directions, on any device.
+"""The sequence operators of a Mamba block, for lengths, both directions and any device.
 
 `selective_scan`, `bidirectional_scan` and `depthwise_conv` pick a backend by dtype, device and what
 is installed:
 
-* `cpu`: the C kernels, built at install where there is a compiler; fp32 arithmetic.
-* `triton`: kernels compiled when first used, on a GPU.
-* `cuda`: mamba-ssm's kernel, where that package was built; the scan only, and never picked unasked.
+* `cpu`: the C kernels, built at install if there is a compiler; fp32 arithmetic.
+* `triton`: kernels for a GPU, compiled at first use.
+* `cuda`: mamba-ssm's kernel, if that package is installed; the scan only, and only on request.
 * `reference`: plain PyTorch, everywhere, in any dtype; slow.
 
-`backend=` or the environment variable ESPNET_MLMA_SCAN names one instead.
+`backend=` or the environment variable ESPNET_MLMA_SCAN selects a backend instead.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ __all__ = [
     "selective_scan",
 ]
 
-# Those that know packed rows and both directions at once.
+# Backends that take packed rows and both directions in one call.
 _PACKED = ("triton", "cpu")
 _warned = False
 
 
 class ScanInput(NamedTuple):
-    """What one direction of `bidirectional_scan` reads; see `selective_scan`."""
+    """Input of one direction of `bidirectional_scan`; see `selective_scan`."""
 
     u: Tensor
     delta: Tensor
@@ -52,7 +52,7 @@ class ScanInput(NamedTuple):
 
 
 def available_backends() -> list[str]:
-    """The backends that can run here, fastest first."""
+    """List the backends that can run here, fastest first."""
     can_run = {"triton": triton.is_available(), "cuda": cuda.is_available(), "cpu": cpu.is_built()}
     return [name for name, here in can_run.items() if here] + ["reference"]
 
@@ -112,8 +112,8 @@ def selective_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Run the selective state-space recurrence of Mamba over each sequence.
 
-    Frames at or past a sequence's length are neither read nor allowed to matter, and come out as
-    zeros. State and sums are fp32 (fp64 for fp64 input) whatever the input dtype.
+    Frames at or past a sequence's length are masked; their output is zero. State and
+    sums are fp32 (fp64 for fp64 input) for any input dtype.
 
     Args:
         u: input, (batch, time, channel).
@@ -125,10 +125,10 @@ def selective_scan(
         delta_bias: added to delta, (channel,).
         delta_softplus: pass delta through softplus.
         lengths: valid frames of each sequence, (batch,) integer; None: all of them.
-        reverse: start at the last valid frame and go back in time.
+        reverse: scan backward in time, from the last valid frame.
         initial_state: state before the first frame scanned, (sequence, channel, state); None:
-            zeros. There are as many sequences as the batch is large, or as `rows` say.
-        return_final_state: return the state after the last frame scanned as well.
+            zeros. The number of sequences is the batch size, or that of `rows`.
+        return_final_state: also return the state after the last frame scanned.
         rows: for sequences packed one after the other in a batch of one: where each lies, as
             `Rows.packed` tells; in place of lengths.
         backend: one of `available_backends()`; None picks.
@@ -160,8 +160,8 @@ def bidirectional_scan(
     """Add the scans of two directions and gate the sum, in one call that reads the gate once.
 
     Args:
-        ahead: what the scan in time reads.
-        back: what the scan against time reads, of the same shapes.
+        ahead: input of the forward scan.
+        back: input of the reverse scan, of the same shapes.
         z, delta_softplus, lengths, rows, backend: see `selective_scan`.
 
     Returns:
@@ -219,7 +219,7 @@ def _direction(way: ScanInput, has_state: bool, sequences: int) -> Direction:
 
 
 def _scan_padded(run, ways, against_time, z, softplus, lengths):
-    """By a backend that takes one direction of a padded batch and gates by itself."""
+    """Scan with a backend that takes one direction of a padded batch and gates its output."""
     gate = z if len(ways) == 1 else None
     outs, finals = zip(
         *(
@@ -238,7 +238,7 @@ def _scan_padded(run, ways, against_time, z, softplus, lengths):
 
 
 def _scan_unpacked(run, ways, against_time, z, softplus, rows: Rows):
-    """Packed sequences by a backend that knows padding only."""
+    """Scan packed sequences with a backend that only takes a padded batch."""
     packing = _packing(rows)
     pad = packing.unpack
     padded = [
@@ -269,8 +269,8 @@ def depthwise_conv(
         x: input, (batch, time, channel); frames at or past the length are not read.
         weight: (channel, kernel).
         bias: (channel,).
-        left: frames before the present one under the kernel; None: kernel - 1, causal. 0 looks
-            ahead only, kernel // 2 is centred.
+        left: frames before the current one under the kernel; None: kernel - 1, causal. 0 reads
+            later frames only, kernel // 2 is centred.
         silu: apply SiLU to the result.
         lengths: valid frames of each sequence, (batch,) integer; None: all of them.
         rows: for sequences packed one after the other in a batch of one: where each lies, as

@@ -1,4 +1,4 @@
-"""The C kernels: fp32 arithmetic, rows read where they lie."""
+"""The C kernels: fp32 arithmetic, without copies of the rows."""
 
 from __future__ import annotations
 
@@ -62,8 +62,10 @@ class _ConvArgs(ctypes.Structure):
 
 
 def _load_library() -> ctypes.CDLL | None:
-    """The library built at install, or None. torch is imported before it, so that both share one
-    OpenMP runtime and its threads."""
+    """Load the library built at install; None: it was not built.
+
+    torch is imported first, so that both share one OpenMP runtime and its threads.
+    """
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_native{suffix}")
         if path.exists():
@@ -78,12 +80,12 @@ TILE = _library.mlma_scan_tile() if _library else 0
 
 
 def is_built() -> bool:
-    """Whether the C extension was compiled when the package was installed."""
+    """Return whether the C extension was compiled at install."""
     return _library is not None
 
 
 def _rows(x: Tensor | None) -> Tensor | None:
-    """As `dense_rows`, in fp32."""
+    """Apply `dense_rows` in fp32."""
     return None if x is None else dense_rows(x.to(torch.float32))
 
 
@@ -104,7 +106,7 @@ def _sequences(total: int, rows: Rows) -> _Sequences:
 
 
 def _groups(sequences: int, channel: int, threads: int) -> int:
-    """Channel groups per sequence: enough tasks to keep the threads busy when sequences are few."""
+    """Return channel groups per sequence: enough tasks for all threads if sequences are few."""
     if threads == 1 or sequences >= 2 * threads:
         return 1
     blocks = -(-channel // 16)
@@ -151,10 +153,10 @@ def scan_forward(
     softplus: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The scan, its final states, and what the backward pass wants; see `operators.scan`.
+    """Compute the scan, its final states, and states for the backward pass; see `operators.scan`.
 
     Args:
-        keep: whether there will be a backward pass.
+        keep: whether a backward pass follows.
 
     Returns:
         Output (row, channel); final states (direction, sequence, channel, state); states before
@@ -186,11 +188,11 @@ def scan_backward(
     grad_out: Tensor,
     grad_final: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """Gradients of `scan_forward`, each in the dtype of what it belongs to.
+    """Compute the gradients of `scan_forward`, each in the dtype of its tensor.
 
     Returns:
-        Those of u, delta, A, B, C, D, delta_bias and initial, each with a first axis for the
-        directions, and that of z; the last two empty where there is none.
+        Gradients of u, delta, A, B, C, D, delta_bias and initial, each with a first axis for the
+        directions, and of z. Those of initial and z are empty if there is none.
     """
     dtypes = [field.dtype for field in ways[0][:-1]]
     z_dtype = ways[0].u.dtype if z is None else z.dtype
@@ -237,7 +239,7 @@ def _conv_args(x, weight, bias, rows: Rows, left: int, silu: bool) -> _ConvArgs:
 def conv_forward(
     x: Tensor, weight: Tensor, bias: Tensor, rows: Rows, left: int, silu: bool
 ) -> Tensor:
-    """Each channel of x (row, channel) convolved by its own kernel; see `operators.conv`."""
+    """Convolve each channel of x (row, channel) with its own kernel; see `operators.conv`."""
     dtype = x.dtype
     x, weight, bias = _rows(x), _whole(weight.t()), _whole(bias)
     args = _conv_args(x, weight, bias, rows, left, silu)
@@ -256,7 +258,7 @@ def conv_backward(
     left: int,
     silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `conv_forward` by x, weight and bias, each in its dtype."""
+    """Compute the gradients of x, weight and bias, each in its dtype."""
     dtypes = x.dtype, weight.dtype, bias.dtype
     x, weight, bias, grad_out = _rows(x), _whole(weight.t()), _whole(bias), _rows(grad_out)
     args = _conv_args(x, weight, bias, rows, left, silu)

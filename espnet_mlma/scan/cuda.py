@@ -1,9 +1,8 @@
-"""mamba-ssm's CUDA kernel under this package's contract: lengths and the reverse direction.
+"""mamba-ssm's CUDA kernel, with lengths and the reverse direction added.
 
-The kernel knows neither, so a reverse scan reads its input through an index that turns each
-sequence round within its own length. Padding then stands at the end of both directions, where a
-causal scan cannot leak it; only the final state needs care, and is obtained with a step size of
-zero, under which the state stands still.
+The kernel supports neither. A reverse scan reads its input through an index that reverses each
+sequence within its own length. Padding is then last in both directions, where a causal scan cannot
+leak it. A step size of zero in the padding keeps the final state unchanged.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from espnet_mlma.scan.reference import valid_frames
 
 
 def is_available() -> bool:
-    """Whether a GPU is there and mamba-ssm was built with its Mamba-1 kernel."""
+    """Return whether there is a GPU, and mamba-ssm with its Mamba-1 kernel."""
     return torch.cuda.is_available() and importlib.util.find_spec("selective_scan_cuda") is not None
 
 
 def _turned(lengths: Tensor, time: int) -> Tensor:
-    """(batch, time) index: frame length - 1 - t for the valid frames, t for the padding."""
+    """Return a (batch, time) index: length - 1 - t for valid frames, t for padding."""
     t = torch.arange(time, device=lengths.device)
     return torch.where(t < lengths[:, None], lengths[:, None] - 1 - t, t)
 
@@ -35,7 +34,7 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
 def selective_scan(
     u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
 ) -> tuple[Tensor, Tensor]:
-    """The output and the final state; see `espnet_mlma.scan.selective_scan`."""
+    """Compute the output and the final state; see `espnet_mlma.scan.selective_scan`."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     if initial_state is not None:

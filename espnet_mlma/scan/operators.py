@@ -1,8 +1,9 @@
-"""The operators as PyTorch knows them: schema, shapes without data, gradients.
+"""Register the operators in PyTorch: schema, shapes without data, gradients.
 
-Registered so, they pass through `torch.compile` and `torch.export` whole. The work is done by a
-backend, a module with `TILE`, `scan_forward` and `scan_backward` (see `espnet_mlma.scan.cpu`).
-All tensors are rows, see `espnet_mlma.scan.rows`; directions come as lists of one or two.
+`torch.compile` and `torch.export` then keep each operator whole. A backend does the work: a module
+with `TILE`, `scan_forward`, `scan_backward`, `conv_forward` and `conv_backward` (see
+`espnet_mlma.scan.cpu`). All tensors are rows, see `espnet_mlma.scan.rows`. Directions are lists of
+one or two.
 """
 
 from __future__ import annotations
@@ -47,15 +48,15 @@ def scan(
     softplus: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Run one direction or two by a named backend.
+    """Scan one direction or two with a named backend.
 
     Args:
         ways: the directions; `initial` in all of them or in none.
-        against_time: for each, whether it starts at the last valid row.
+        against_time: for each direction, whether it scans in reverse.
         z: gate, (row, channel).
         rows: where the sequences lie.
         softplus: pass delta through softplus.
-        backend: module of this package.
+        backend: name of a module of this package.
 
     Returns:
         The gated sum of the directions (row, channel) in u's dtype, and the states after the last
@@ -84,8 +85,7 @@ def conv(
 
 
 def _is_plain() -> bool:
-    """Whether nobody differentiates or traces, so that the way through the dispatcher would only
-    cost time."""
+    """Return whether the call needs neither gradients nor tracing, and can skip the dispatcher."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return not torch.is_grad_enabled() and not traced
 
@@ -160,7 +160,7 @@ def _save_scan(ctx, inputs, output):
     ctx.ways, ctx.has_initial = len(fields[0]), bool(fields[-1])
     ctx.options = (against_time, softplus, backend)
     ctx.save_for_backward(*(x for field in fields for x in field), z, first, length, output[2])
-    ctx.set_materialize_grads(False)  # zeros for the states' gradients would be made and read
+    ctx.set_materialize_grads(False)  # else zeros are allocated and read for the states' gradients
 
 
 def _differentiate_scan(ctx, grad_out, grad_final, _):

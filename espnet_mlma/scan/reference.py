@@ -1,4 +1,4 @@
-"""The definitions of the two operators in plain PyTorch: readable, any dtype, differentiable.
+"""Reference versions of the two operators in plain PyTorch: any dtype, differentiable.
 
 Every other backend is tested against these in fp64.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def valid_frames(lengths: Tensor | None, batch: int, time: int, device: torch.device) -> Tensor:
-    """True on the frames before each sequence's length, (batch, time)."""
+    """Return a (batch, time) mask: True on the frames before each sequence's length."""
     frames = torch.arange(time, device=device)
     if lengths is None:
         return torch.ones(batch, time, dtype=torch.bool, device=device)
@@ -32,16 +32,16 @@ def selective_scan(
     reverse: bool,
     initial_state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The output and the final state, one frame at a time; see `espnet_mlma.scan.selective_scan`.
+    """Compute the output and the final state frame by frame; see `espnet_mlma.scan.selective_scan`.
 
-    The discretisation is that of Mamba's code: exp(dt A) for A, dt B (Euler) for B.
+    The discretisation follows Mamba's code: exp(dt A) for A, dt B (Euler) for B.
     """
     batch, time, channel = u.shape
     out_dtype = u.dtype
     wide = torch.promote_types(u.dtype, torch.float32)
     u, delta, A, B, C = (x.to(wide) for x in (u, delta, A, B, C))
     valid = valid_frames(lengths, batch, time, u.device)
-    # Padding may hold anything, NaN included: it is replaced, not multiplied by zero.
+    # Padding may hold NaN, so it is replaced, not multiplied by zero.
     u, delta, B, C = (x.masked_fill(~valid[..., None], 0) for x in (u, delta, B, C))
     if delta_bias is not None:
         delta = delta + delta_bias.to(wide)
@@ -65,7 +65,7 @@ def selective_scan(
 def depthwise_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, left: int, silu: bool, lengths: Tensor | None
 ) -> Tensor:
-    """Each channel convolved over time by its own kernel; see `espnet_mlma.scan.depthwise_conv`."""
+    """Convolve each channel with its own kernel; see `espnet_mlma.scan.depthwise_conv`."""
     batch, time, channel = x.shape
     kernel = weight.size(1)
     valid = valid_frames(lengths, batch, time, x.device)[..., None]

@@ -1,4 +1,4 @@
-"""How sequences lie in memory: one after the other in rows, perhaps with padding between them."""
+"""The layout of sequences in memory: one after the other in rows, with or without padding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from espnet_mlma.scan.reference import valid_frames
 
 
 class Rows(NamedTuple):
-    """Where each sequence lies; rows between two sequences are padding.
+    """Place of each sequence; rows between two sequences are padding.
 
     Args:
         first: row at which each sequence begins, (sequence,) int64, ascending from 0.
@@ -23,18 +23,18 @@ class Rows(NamedTuple):
 
     @classmethod
     def packed(cls, lengths: Tensor) -> Rows:
-        """Sequences of these lengths (sequence,) one after the other, no padding between them."""
+        """Lay out sequences of these lengths (sequence,) without padding."""
         lengths = lengths.to(torch.int64).contiguous()  # kernels read them by address
         return cls(lengths.cumsum(0) - lengths, lengths)
 
     @classmethod
     def whole(cls, x: Tensor) -> Rows:
-        """One sequence that is all of x (1, row, ...)."""
+        """Lay out all of x (1, row, ...) as one sequence."""
         return cls.packed(torch.tensor([x.size(1)], device=x.device))
 
 
 class Packing(NamedTuple):
-    """How the valid frames of a padded batch lie when they are packed.
+    """Map the valid frames of a padded batch to packed rows, and back.
 
     Args:
         batch, time: shape of the padded batch.
@@ -49,7 +49,7 @@ class Packing(NamedTuple):
 
     @classmethod
     def of(cls, lengths: Tensor, time: int) -> Packing:
-        """The packing of a batch.
+        """Compute the packing of a batch.
 
         Args:
             lengths: valid frames of each sequence, (batch,) integer.
@@ -61,12 +61,12 @@ class Packing(NamedTuple):
         return cls(len(lengths), time, Rows.packed(lengths), None if full else index)
 
     def pack(self, x: Tensor) -> Tensor:
-        """x (batch, time, channel) as (1, frame, channel)."""
+        """Pack x (batch, time, channel) to (1, frame, channel)."""
         x = x.flatten(0, 1)
         return (x if self.index is None else x.index_select(0, self.index))[None]
 
     def unpack(self, x: Tensor) -> Tensor:
-        """The inverse of `pack`, with zeros as padding."""
+        """Undo `pack`, with zeros as padding."""
         x = x[0]
         if self.index is not None:
             padded = x.new_zeros(self.batch * self.time, x.size(1))
@@ -75,7 +75,7 @@ class Packing(NamedTuple):
 
 
 class Direction(NamedTuple):
-    """What a scan reads, in one direction; rows are contiguous in the last axis.
+    """Input of a scan in one direction; rows are contiguous in the last axis.
 
     Args:
         u: input, (row, channel).
@@ -98,12 +98,12 @@ class Direction(NamedTuple):
 
 
 def padded_rows(batch: int, time: int, lengths: Tensor | None, device: torch.device) -> Rows:
-    """The rows of a (batch, time, ...) tensor whose first two axes are made one.
+    """Lay out a (batch, time, ...) tensor whose first two axes are flattened.
 
     Args:
         batch, time: the two axes.
         lengths: valid frames of each sequence, (batch,) integer; None: all of them.
-        device: where the tensor lies.
+        device: device of the tensor.
 
     Raises:
         ValueError: lengths have another shape, or one is out of range.
@@ -113,8 +113,8 @@ def padded_rows(batch: int, time: int, lengths: Tensor | None, device: torch.dev
         return Rows(first, torch.full((batch,), time, device=device))
     if lengths.shape != (batch,):
         raise ValueError(f"lengths has shape {tuple(lengths.shape)}; expected {(batch,)}")
-    # Looking at values would make a GPU wait and end a compiler's tracing: there they are the
-    # caller's word.
+    # Reading values would synchronise a GPU and break a compiler's trace, so lengths are
+    # not checked there.
     may_look = lengths.device.type == "cpu" and not torch.compiler.is_compiling()
     if may_look and batch and not 0 <= lengths.min() <= lengths.max() <= time:
         raise ValueError(f"lengths must lie in 0 to {time}; got {lengths.tolist()}")
@@ -122,15 +122,15 @@ def padded_rows(batch: int, time: int, lengths: Tensor | None, device: torch.dev
 
 
 def dense_rows(x: Tensor) -> Tensor:
-    """x itself when its last axis is contiguous, else a copy of which that is true."""
+    """Return x, copied if its last axis is not contiguous."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def as_rows(x: Tensor) -> Tensor:
-    """(batch, time, n) as (row, n), a view where the strides allow it."""
+    """Flatten (batch, time, n) to (row, n), as a view if the strides allow it."""
     return dense_rows(x.flatten(0, 1))
 
 
 def tile_rows(rows: int, sequences: int, tile: int) -> int:
-    """Tiles of all sequences: those of sequence i are counted from first[i] // tile + i on."""
+    """Count the tiles of all sequences; those of sequence i start at first[i] // tile + i."""
     return rows // tile + sequences

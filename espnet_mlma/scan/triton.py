@@ -156,10 +156,10 @@ def scan_forward(
     softplus: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The scan, its final states, and what the backward pass wants; see `operators.scan`.
+    """Compute the scan, its final states, and states for the backward pass; see `operators.scan`.
 
     Args:
-        keep: whether there will be a backward pass.
+        keep: whether a backward pass follows.
 
     Returns:
         Output (row, channel); final states (direction, sequence, channel, state); states before
@@ -197,11 +197,11 @@ def scan_backward(
     grad_out: Tensor,
     grad_final: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """Gradients of `scan_forward`, each in the dtype of what it belongs to.
+    """Compute the gradients of `scan_forward`, each in the dtype of its tensor.
 
     Returns:
-        Those of u, delta, A, B, C, D, delta_bias and initial, each with a first axis for the
-        directions, and that of z; the last two empty where there is none.
+        Gradients of u, delta, A, B, C, D, delta_bias and initial, each with a first axis for the
+        directions, and of z. Those of initial and z are empty if there is none.
     """
     from espnet_mlma.scan.triton_kernels import backward_kernel
 
@@ -271,7 +271,7 @@ def _convolve(x, weight, bias, grad_out, out, rows: Rows, left: int, silu: bool)
 def conv_forward(
     x: Tensor, weight: Tensor, bias: Tensor, rows: Rows, left: int, silu: bool
 ) -> Tensor:
-    """Each channel of x (row, channel) convolved by its own kernel; see `operators.conv`."""
+    """Convolve each channel of x (row, channel) with its own kernel; see `operators.conv`."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     weight, bias = weight.t().float().contiguous(), bias.float().contiguous()
     _convolve(dense_rows(x), weight, bias, None, out, rows, left, silu)
@@ -288,7 +288,7 @@ def conv_backward(
     left: int,
     silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `conv_forward` by x, weight and bias, each in its dtype."""
+    """Compute the gradients of x, weight and bias, each in its dtype."""
     from espnet_mlma.scan.triton_kernels import conv_weight_kernel
 
     x, taps = dense_rows(x), weight.t().float().contiguous()
