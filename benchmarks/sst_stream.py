@@ -3,7 +3,7 @@
     python benchmarks/sst_stream.py --model egs2/mlma/sst1/exp/demo/stage2 \\
         --talk egs2/mlma/sst1/exp/demo/talks/joined-000.flac [--minutes 60] [--json FILE]
 
-Besides it has the options of `python -m espnet_mlma.sst stream` that make the translator.
+Besides it has the options of `mlma translate stream` that make the translator.
 
 The talk is repeated without end, filled up to whole turns, so that every round is heard alike. A
 turn whose memory holds only later rounds must say what the same turn of another round said.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 1: make the data folders of a mixture. Options are those of espnet_mlma.data.prepare.
+# Stage 1: make the data folders of a mixture. Options are those of `mlma recipe prepare`.
 # db.sh lists the folders of corpora that are not in --db_root.
 set -euo pipefail
 
@@ -19,4 +19,4 @@ done
 # run.sh sets it if the path has a blank.
 [ -z "${MLMA_DB_ROOT:-}" ] || roots+=(--db_root "${MLMA_DB_ROOT}")
 
-python3 -m espnet_mlma.data.prepare --out data "${roots[@]}" "$@"
+python3 -m espnet_mlma.cli recipe prepare --out data "${roots[@]}" "$@"

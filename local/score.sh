@@ -23,6 +23,6 @@ for decoding in "${experiment}"/*/; do
         [ ! -f "${text}" ] || sets+="$(basename "$(dirname "${text}")") "
     done
     if [ -n "${sets}" ]; then
-        python3 -m espnet_mlma.evaluation.score "${options[@]}" --decode_dir "${decoding%/}" --sets "${sets}"
+        python3 -m espnet_mlma.cli recipe score "${options[@]}" --decode_dir "${decoding%/}" --sets "${sets}"
     fi
 done

@@ -125,18 +125,19 @@ def test_streams_of_a_caller_stay(capsys):
 
 
 # The launcher, and programs of stages that need no model.
+RECIPE = ["espnet_mlma.cli", "recipe"]
 PROGRAMS = {
-    "espnet_mlma.cli": ["compare"],
-    "espnet_mlma.run": ["-c", f"print({LETTERS!r})"],
-    "espnet_mlma.data.prepare": ["--list", "test", "--mixture", "mini"],
-    "espnet_mlma.sst": ["score", "--help"],
-    "espnet_mlma.data.tokens": ["--help"],
+    "mlma compare": ["espnet_mlma.cli", "compare"],
+    "launcher": ["espnet_mlma.run", "-c", f"print({LETTERS!r})"],
+    "prepare": [*RECIPE, "prepare", "--list", "test", "--mixture", "mini"],
+    "translate": ["espnet_mlma.cli", "translate", "score", "--help"],
+    "tokens": [*RECIPE, "tokens", "--help"],
 }
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_program_prepares_its_streams(name):
-    command = [sys.executable, "-m", name, *PROGRAMS[name]]
+    command = [sys.executable, "-m", *PROGRAMS[name]]
     plain = shell(command, "", PYTHONIOENCODING="ascii")
     assert plain.returncode == 0, plain.stderr
     assert plain.stdout and b"Traceback" not in plain.stderr

@@ -1,4 +1,4 @@
-"""The `mlma` command: arguments and printing, a module for each of its commands."""
+"""The command `mlma`: a module for each of its commands, with arguments and printing only."""
 
 from __future__ import annotations
 
@@ -8,34 +8,55 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from espnet_mlma.cli import align, bench, compare, demo, info, report, stream, transcribe
+from espnet_mlma.cli import (
+    align,
+    bench,
+    compare,
+    demo,
+    info,
+    recipe,
+    report,
+    stream,
+    transcribe,
+    translate,
+)
 from espnet_mlma.cli.parser import Parser, UsageError
 from espnet_mlma.errors import MlmaWarning, run_cli
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.version import __version__
 
-COMMANDS = (transcribe, align, stream, info, bench, compare, demo, report)
+COMMANDS = (
+    transcribe,
+    align,
+    stream,
+    translate,
+    info,
+    bench,
+    compare,
+    demo,
+    report,
+    recipe,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
     Args:
-        arguments: what stands behind `mlma`; None: those of the process.
+        arguments: the command line without `mlma`; None: the process's.
 
     Raises:
-        SystemExit: 1 on an error, 2 on wrong usage, 130 on Ctrl-C, 141 on a
-            broken pipe.
+        SystemExit: 1 on an error, 2 on wrong usage, 130 on Ctrl-C, 141 on a broken pipe.
     """
     run_cli(lambda: run_command(build_parser().parse_args(arguments)))
 
 
 def build_parser() -> Parser:
-    """The parser of all the commands; each sets `run` and `parser`."""
+    """Build the parser of all commands; each command sets `run` and `parser`."""
     parser = Parser(
         prog="mlma",
-        description="Speech recognition with ConMamba and other CTC models of ESPnet.",
-        epilog="`mlma COMMAND --help` has an example of each command and its exit codes.",
+        description="Recognise and translate speech with ConMamba and other CTC models of ESPnet.",
+        epilog="`mlma COMMAND --help` shows an example of a command, its options and exit codes.",
     )
     parser.add_argument("--version", action="version", version=f"mlma {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -45,22 +66,27 @@ def build_parser() -> Parser:
 
 
 def run_command(arguments: argparse.Namespace) -> None:
-    """Do what a command line says, with a clean standard error.
+    """Run a parsed command line.
 
     Args:
-        arguments: with `run` and `parser`.
+        arguments: with `run`, `parser`, and `is_program` if a program behind it logs by itself.
 
     Raises:
         MlmaError: the command failed.
         SystemExit: 2 on wrong usage.
     """
-    keep_freed_memory()
-    # What ESPnet and its imports log and warn of, a user of a command can do nothing about.
-    logging.disable(logging.WARNING)
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", MlmaWarning)
+    if not getattr(arguments, "is_program", False):
+        keep_freed_memory()
+        _silence_imports()
     try:
         arguments.run(arguments)
     except UsageError as error:
         arguments.parser.error(str(error))
+
+
+def _silence_imports() -> None:
+    """Hide logs and warnings of ESPnet and its imports, on which a user cannot act."""
+    logging.disable(logging.WARNING)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", MlmaWarning)

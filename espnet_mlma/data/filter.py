@@ -1,6 +1,6 @@
 """Stage 4: apply the limits of length to a training or validation set.
 
-    python -m espnet_mlma.data.filter --data dump/raw/org/train --out dump/raw/train \
+    mlma recipe filter --data dump/raw/org/train --out dump/raw/train \
         --min_seconds 0.3 --max_seconds 30
 
 Reasons: `empty_text`, `too_short`, `too_long`, `too_many_symbols`.
@@ -18,7 +18,7 @@ from espnet_mlma import files
 from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.data import tables
-from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
 from espnet_mlma.text.language import with_language
 
@@ -100,22 +100,18 @@ def filter_folder(data: Path, out: Path, limits: LengthLimits) -> Counter[str]:
     return counts + Counter(kept=len(kept))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run stage 4 from the command line."""
     parser = ArgumentParser(
-        prog="python -m espnet_mlma.data.filter", description=(__doc__ or "").partition("\n")[0]
+        prog="mlma recipe filter", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--data", type=Path, required=True, help="dump/raw/org/<set>")
     parser.add_argument("--out", type=Path, required=True, help="dump/raw/<set>")
     parser.add_argument("--min_seconds", type=float, required=True, help="drop shorter clips")
     parser.add_argument("--max_seconds", type=float, required=True, help="drop longer clips")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     refuse_to_replace(args.out, [args.data])
     limits = LengthLimits(args.min_seconds, args.max_seconds)
     counts = filter_folder(args.data, args.out, limits)
     kept = counts.pop("kept")
     print(f"{args.out}: kept {kept} utterances; dropped: {tables.list_counts(counts)}")
-
-
-if __name__ == "__main__":
-    run_cli(main)

@@ -4,7 +4,7 @@ The set is split into shards, which are made in parallel (`shards.py`). Re-runni
 are finished and whose sources have not changed; `--verify` also checks their checksums. The tables
 of the set are written when all shards are finished, `wav.scp` last.
 
-    python -m espnet_mlma.data.format_audio --data data/train --out dump/raw/org/train --nj 4
+    mlma recipe format-audio --data data/train --out dump/raw/org/train --nj 4
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from espnet_mlma.data.shards import (
     make_shard,
 )
 from espnet_mlma.data.utterance import path_problem
-from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.errors import MlmaError
 
 SHARD_ITEMS = 400
 _MADE_BY = "stages 1 and 2"
@@ -217,10 +217,10 @@ def _remove_others(folder: Path, shards: Sequence[AudioShard]) -> None:
                 path.unlink()
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run stage 3 from the command line."""
     parser = ArgumentParser(
-        prog="python -m espnet_mlma.data.format_audio",
+        prog="mlma recipe format-audio",
         description=(__doc__ or "").partition("\n")[0],
     )
     parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1 or 2")
@@ -229,12 +229,8 @@ def main() -> None:
     parser.add_argument(
         "--verify", action="store_true", help="check all finished archives by their checksums"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     refuse_to_replace(args.out, [args.data])
     counts = format_folder(args.data, args.out, args.nj, args.verify)
     kept = counts.pop("kept")
     print(f"{args.out}: {kept} utterances; dropped: {tables.list_counts(counts)}")
-
-
-if __name__ == "__main__":
-    run_cli(main)

@@ -7,14 +7,14 @@ more hours than its probability. The table shows the hours of one actual draw.
 
 Source: Pratap et al., "Scaling speech technology to 1,000+ languages", 2023.
 
-    python -m espnet_mlma.data.mix --dump dump/raw/train_real --prepare
-    python -m espnet_mlma.data.mix --dump dump/raw/train_real --language_exponent 0.5
+    mlma recipe mix --dump dump/raw/train_real --prepare
+    mlma recipe mix --dump dump/raw/train_real --language_exponent 0.5
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,7 +23,7 @@ from espnet_mlma import files
 from espnet_mlma.arguments import ArgumentParser
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.data import tables
-from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.errors import MlmaError
 
 _MADE_BY = "stages 3 and 4"
 _ONE_BATCH = 2**62  # samples; more than any set has
@@ -144,11 +144,9 @@ def _lengths(dump: Path) -> dict[str, float]:
     return tables.numbers(path, tables.read(path, _MADE_BY), int, _MADE_BY)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the program from the command line."""
-    parser = ArgumentParser(
-        prog="python -m espnet_mlma.data.mix", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = ArgumentParser(prog="mlma recipe mix", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--dump", type=Path, required=True, help="folder of the training set")
     parser.add_argument("--prepare", action="store_true", help="only write the sampler's files")
     parser.add_argument(
@@ -157,13 +155,9 @@ def main() -> None:
     parser.add_argument("--corpus_exponent", type=float, default=0.5, help="P(corpus) ~ hours^this")
     parser.add_argument("--scaling", type=float, default=1.0, help="size of the draw")
     parser.add_argument("--epoch", type=int, default=1, help="seed of the draw")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     write_sampler_files(args.dump)
     if args.prepare:
         return
     drawn = draw(args.dump, args.language_exponent, args.corpus_exponent, args.scaling, args.epoch)
     print(table(shares(args.dump, drawn)))
-
-
-if __name__ == "__main__":
-    run_cli(main)

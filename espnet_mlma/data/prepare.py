@@ -1,7 +1,7 @@
 """Stage 1: make the data folders of a mixture of corpora.
 
-    python -m espnet_mlma.data.prepare --mixture real --db_root /corpora --out data --nj 4
-    python -m espnet_mlma.data.prepare --mixture real --list test
+    mlma recipe prepare --mixture real --db_root /corpora --out data --nj 4
+    mlma recipe prepare --mixture real --list test
 
 Dev and test sets are written first, so that training can leave out their utterances and speakers.
 """
@@ -9,7 +9,7 @@ Dev and test sets are written first, so that training can leave out their uttera
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
@@ -18,12 +18,12 @@ from espnet_mlma.data.checks import HeldOut
 from espnet_mlma.data.mixtures import CORPORA, CorpusSplit, Mixture, load, reader_of
 from espnet_mlma.data.utterance import Drop, Utterance
 from espnet_mlma.data.writer import write_set
-from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.errors import MlmaError
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run stage 1 from the command line."""
-    args = _arguments()
+    args = _arguments(argv)
     mixture = load(args.mixtures, args.mixture)
     if args.list:
         names = {"train": [mixture.train_set], "valid": [mixture.valid_set]}
@@ -110,9 +110,9 @@ def _roots(db_root: Path | None, named: list[str], corpora: list[str]) -> dict[s
     return roots
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(
-        prog="python -m espnet_mlma.data.prepare", description=(__doc__ or "").partition("\n")[0]
+        prog="mlma recipe prepare", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--mixture", required=True, help="name in the mixtures file")
     parser.add_argument(
@@ -125,8 +125,4 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("data"), help="parent of the data folders")
     parser.add_argument("--nj", type=int, default=4, help="threads")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    run_cli(main)
+    return parser.parse_args(argv)

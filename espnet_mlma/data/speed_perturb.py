@@ -3,7 +3,7 @@
 No audio is written: each copy has a line in `utt2speed`, and stage 3 resamples the audio. Ids and
 speakers get the prefix `sp<factor>-`, as in ESPnet's own stage.
 
-    python -m espnet_mlma.data.speed_perturb --data data/train --out data/train_sp \
+    mlma recipe speed-perturb --data data/train --out data/train_sp \
         --factors "0.9 1.0 1.1"
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.data import tables
-from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
 
 _MADE_BY = "stage 1"
@@ -65,16 +65,16 @@ def perturb(data: Path, out: Path, factors: Sequence[float]) -> int:
     return len(ids) * len(factors)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run stage 2 from the command line."""
     parser = ArgumentParser(
-        prog="python -m espnet_mlma.data.speed_perturb",
+        prog="mlma recipe speed-perturb",
         description=(__doc__ or "").partition("\n")[0],
     )
     parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1")
     parser.add_argument("--out", type=Path, required=True, help="data folder to write")
     parser.add_argument("--factors", required=True, help='speeds, such as "0.9 1.0 1.1"')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     refuse_to_replace(args.out, [args.data])
     try:
         factors = [float(factor) for factor in args.factors.split()]
@@ -82,7 +82,3 @@ def main() -> None:
         raise MlmaError(f"speed factors '{args.factors}': not numbers") from None
     count = perturb(args.data, args.out, factors)
     print(f"{args.out}: {count} utterances at speeds {args.factors}")
-
-
-if __name__ == "__main__":
-    run_cli(main)

@@ -3,7 +3,7 @@
 The list has ESPnet's order: `<blank>` is 0, `<unk>` is 1 and `<sos/eos>` is last. If the texts
 begin with language tokens, as in `text_lang` of stage 4, the list contains these too.
 
-    python -m espnet_mlma.data.tokens --text dump/raw/train/text --token_type bpe --nbpe 500 \
+    mlma recipe tokens --text dump/raw/train/text --token_type bpe --nbpe 500 \
         --out data/en_token_list/bpe_unigram500
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.data import tables
-from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
 from espnet_mlma.text.language import language_token, split_language
 
@@ -133,22 +133,18 @@ def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mo
     return len(tokens)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run stage 5 from the command line."""
     parser = ArgumentParser(
-        prog="python -m espnet_mlma.data.tokens", description=(__doc__ or "").partition("\n")[0]
+        prog="mlma recipe tokens", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="`<id> <text>` files")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--token_type", choices=("char", "bpe"), required=True, help="tokens")
     parser.add_argument("--nbpe", type=int, default=500, help="number of BPE pieces")
     parser.add_argument("--bpemode", choices=("unigram", "bpe"), default="unigram")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     refuse_to_replace(args.out, args.text)
     texts = read_transcripts(args.text)
     count = write_tokens(args.out, texts, args.token_type, args.nbpe, args.bpemode)
     print(f"{args.out / 'tokens.txt'}: {count} tokens from {len(texts)} sentences")
-
-
-if __name__ == "__main__":
-    run_cli(main)

@@ -51,7 +51,7 @@ class Calibration:
         """Read a checkpoint's calibration; None: none exists for this checkpoint.
 
         Args:
-            path: the file that `python -m espnet_mlma.evaluation.calibrate` writes.
+            path: the file that `mlma recipe calibrate` writes.
             model_file: the checkpoint.
 
         Raises:

@@ -4,7 +4,7 @@ ESPnet's trainer writes `checkpoint.pth`, the epoch's parameters and links to th
 other. It cannot resume if one of them is missing. `espnet_mlma.run` calls this before each
 training. To run it by hand:
 
-    python -m espnet_mlma.espnet.resume exp/asr_train
+    mlma recipe resume exp/asr_train
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 from espnet_mlma import checkpoints, claims, files
 from espnet_mlma.arguments import ArgumentParser
-from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.errors import MlmaError
 
 CHECKPOINT = "checkpoint.pth"
 _EPOCH = re.compile(r"(\d+)epoch\.pth")
@@ -186,11 +186,11 @@ def _link(link: Path, name: str, lines: list[str]) -> None:
     lines.append(f"{link}: a link that was missing or old; points at {name} now")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Repair the experiment named on the command line."""
-    parser = ArgumentParser(prog="python -m espnet_mlma.espnet.resume")
+    parser = ArgumentParser(prog="mlma recipe resume")
     parser.add_argument("experiment", type=Path)
-    experiment = parser.parse_args().experiment
+    experiment = parser.parse_args(argv).experiment
     try:
         config = files.read_yaml(experiment / "config.yaml", "train again")
     except MlmaError:  # killed before ESPnet wrote it whole; training writes it again
@@ -198,7 +198,3 @@ def main() -> None:
     with claims.claim(experiment, "trains in it"):
         for line in mend(experiment, config).lines:
             print(line)
-
-
-if __name__ == "__main__":
-    run_cli(main)

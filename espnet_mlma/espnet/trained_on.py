@@ -5,7 +5,7 @@ training if all epochs are finished. With a changed token list it fails. `traine
 experiment holds digests of the data and the token list, and the options. `collected_from.json`
 holds the same for the statistics of stage 10.
 
-    python -m espnet_mlma.espnet.trained_on exp/asr_train    # has its data changed?
+    mlma recipe trained-on exp/asr_train    # has its data changed?
 
 Options that match `MAY_CHANGE` may differ on resume. Other values of `ngpu` and `num_workers` give
 an equally good model, but not the same bits.
@@ -16,13 +16,13 @@ from __future__ import annotations
 import json
 import re
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from espnet_mlma import digests, files
-from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.errors import MlmaError
 
 TRAINED = "trained_on.json"
 COLLECTED = "collected_from.json"
@@ -296,12 +296,8 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Check the data of the experiment named on the command line."""
-    parser = ArgumentParser(prog="python -m espnet_mlma.espnet.trained_on")
+    parser = ArgumentParser(prog="mlma recipe trained-on")
     parser.add_argument("experiment", type=Path)
-    check_data(parser.parse_args().experiment)
-
-
-if __name__ == "__main__":
-    run_cli(main)
+    check_data(parser.parse_args(argv).experiment)

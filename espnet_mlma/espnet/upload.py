@@ -1,6 +1,6 @@
 """Upload a packed model to the Hugging Face hub: stage 15.
 
-python -m espnet_mlma.espnet.upload --packed exp/asr_train/model.zip --repository name/model
+mlma recipe upload --packed exp/asr_train/model.zip --repository name/model
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_mlma.arguments import ArgumentParser
-from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.errors import MlmaError
 
 
 def upload(packed: Path, repository: str) -> None:
@@ -44,14 +45,10 @@ def upload(packed: Path, repository: str) -> None:
             raise MlmaError(f"{repository}: {reason}; `hf auth login` sets who you are") from None
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Upload the model named on the command line."""
-    parser = ArgumentParser(prog="python -m espnet_mlma.espnet.upload")
+    parser = ArgumentParser(prog="mlma recipe upload")
     parser.add_argument("--packed", type=Path, required=True, help="zip file of stage 14")
     parser.add_argument("--repository", required=True, help="<user>/<name>")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     upload(args.packed, args.repository)
-
-
-if __name__ == "__main__":
-    run_cli(main)

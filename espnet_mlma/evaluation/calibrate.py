@@ -21,7 +21,7 @@ from espnet_mlma.decode.folder import print_skipped, read_lengths, read_options,
 from espnet_mlma.decode.recogniser import Recogniser, load
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.decode.words import Calibration, features, token_groups
-from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.errors import MlmaError
 from espnet_mlma.evaluation.score.align import align
 from espnet_mlma.memory import keep_freed_memory
 
@@ -140,8 +140,8 @@ def write(path: Path, calibration: Calibration, model_file: Path, about: Iterabl
     files.write(path, comment + yaml.safe_dump(values, sort_keys=False))
 
 
-def _parse() -> argparse.Namespace:
-    parser = ArgumentParser(prog="python -m espnet_mlma.evaluation.calibrate")
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = ArgumentParser(prog="mlma recipe calibrate")
     parser.description = __doc__
     parser.add_argument("--asr_train_config", type=Path, required=True)
     parser.add_argument("--asr_model_file", type=Path, required=True)
@@ -152,14 +152,14 @@ def _parse() -> argparse.Namespace:
         "--seconds", type=float, default=1200, help="maximum of audio to recognise (default: 1200)"
     )
     parser.add_argument("--ngpu", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     check_outputs(arguments, "output")
     return arguments
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Recognise, fit and write a calibration; skip if the checkpoint has one."""
-    arguments = _parse()
+    arguments = _parse(argv)
     keep_freed_memory()
     model_file, data_dir = arguments.asr_model_file, arguments.data_dir
     if Calibration.read(arguments.output, model_file) is not None:
@@ -177,13 +177,9 @@ def main() -> None:
     right = sum(word.is_right for word in words) / len(words)
     fitted = f"{len(words)} words of {len(judged)} utterances of {data_dir.name}"
     about = (
-        "Confidence of words, by python -m espnet_mlma.evaluation.calibrate:",
+        "Confidence of words, by mlma recipe calibrate:",
         f"fitted to {fitted}, {right:.1%} of them right,",
         f"for {model_file.resolve().name} only.",
     )
     write(arguments.output, calibration, model_file, about)
     print(f"{arguments.output}: fitted to {fitted}, {right:.1%} of them right")
-
-
-if __name__ == "__main__":
-    run_cli(main)

@@ -71,7 +71,8 @@ def _points(
 def _program(arguments: str) -> str:
     """The module that a command line ends up in."""
     words = arguments.split()
-    return words[max(n for n, word in enumerate(words[:4]) if word == "-m") + 1]
+    module = words[max(n for n, word in enumerate(words[:4]) if word == "-m") + 1 :]
+    return module[2] if module[1:2] == ["recipe"] else module[0]
 
 
 def _kill(report: Campaign, tried: Recipe, stage: int, name: str, kill: watch.Kill) -> None:

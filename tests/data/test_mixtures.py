@@ -99,7 +99,7 @@ def test_an_unknown_mixture_lists_the_known_ones(tmp_path: Path) -> None:
 
 
 def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "espnet_mlma.data.prepare", *map(str, args)]
+    command = [sys.executable, "-m", "espnet_mlma.cli", "recipe", "prepare", *map(str, args)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst.__main__ import main as sst
+from espnet_mlma.sst.commands import main as sst
 
 TABLES = ("text", "wav.scp", "utt2lang", "utt2num_samples", "utt2spk")
 
@@ -41,8 +41,8 @@ STAGES = [
     ("data.format_audio", ["--data", "way/test", "--out", "data/test"]),
     ("data.format_audio", ["--data", "data/test", "--out", "."]),
     ("data.tokens", ["--text", "data/test/text", "--out", "data/test", "--token_type", "char"]),
-    ("decode.__main__", [*DECODE, "--output_dir", "data"]),
-    ("decode.__main__", [*DECODE, "--output_dir", "way"]),
+    ("decode.stage", [*DECODE, "--output_dir", "data"]),
+    ("decode.stage", [*DECODE, "--output_dir", "way"]),
     ("evaluation.calibrate", [*DECODE, "--output", "exp/asr/config.yaml"]),
     ("evaluation.calibrate", [*DECODE, "--output", "data/test/text"]),
 ]

@@ -8,7 +8,7 @@ import yaml
 from babble import babble
 
 import espnet_mlma
-from espnet_mlma.decode.__main__ import main
+from espnet_mlma.decode.stage import main
 from espnet_mlma.errors import MlmaError
 
 

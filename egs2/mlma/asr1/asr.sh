@@ -253,7 +253,7 @@ stage_3() {
             *" ${set} "*) out=${data_feats}/org/${set} ;;
             *) out=${data_feats}/${set} ;;
         esac
-        ${train_cmd} python3 -m espnet_mlma.data.format_audio \
+        ${train_cmd} python3 -m espnet_mlma.cli recipe format-audio \
             --data "data/${set}" --out "${out}" --nj "${nj}" "${verify[@]}"
     done
 }
@@ -261,16 +261,16 @@ stage_3() {
 stage_4() {
     local set
     for set in "${train_set}" "${valid_set}"; do
-        python3 -m espnet_mlma.data.filter --data "${data_feats}/org/${set}" \
+        python3 -m espnet_mlma.cli recipe filter --data "${data_feats}/org/${set}" \
             --out "${data_feats}/${set}" \
             --min_seconds "${min_wav_duration}" --max_seconds "${max_wav_duration}"
     done
     # ESPnet's category samplers look for these beside the training set's wav.scp.
-    python3 -m espnet_mlma.data.mix --dump "${data_feats}/${train_set}" --prepare
+    python3 -m espnet_mlma.cli recipe mix --dump "${data_feats}/${train_set}" --prepare
 }
 
 stage_5() { # shellcheck disable=SC2086
-    python3 -m espnet_mlma.data.tokens --text ${bpe_train_text:-${data_feats}/${train_set}/${text_file}} \
+    python3 -m espnet_mlma.cli recipe tokens --text ${bpe_train_text:-${data_feats}/${train_set}/${text_file}} \
         --out "${tokens}" --token_type "${token_type}" --nbpe "${nbpe}" --bpemode "${bpemode}"
 }
 
@@ -355,7 +355,7 @@ stage_10() {
 }
 
 show_mix() {
-    python3 -m espnet_mlma.data.mix --dump "${data_feats}/${train_set}" \
+    python3 -m espnet_mlma.cli recipe mix --dump "${data_feats}/${train_set}" \
         --language_exponent "$(conf_value dataset_upsampling_factor 0.5)" \
         --corpus_exponent "$(conf_value category_upsampling_factor 0.5)" \
         --scaling "$(conf_value dataset_scaling_factor 1.2)"
@@ -433,14 +433,14 @@ stage_12() {
         echo "${data_feats}/${set}" 2>/dev/null >>"${folder}/logdir/sets.${job}" ||
             full "${folder}/logdir/sets.${job}"
     done
-    ${prefix} python3 -m espnet_mlma.evaluation.calibrate --asr_train_config "${asr_exp}/config.yaml" \
+    ${prefix} python3 -m espnet_mlma.cli recipe calibrate --asr_train_config "${asr_exp}/config.yaml" \
         --asr_model_file "${model}" --config conf/decode_ctc_best_path.yaml --ngpu "${gpu}" \
         --data_dir "${data_feats}/${valid_set}" --output "${asr_exp}/calibration.yaml" ||
         echo "  no calibration: a word's confidence is the probability of its symbols"
     decode() {
         local sets
         mapfile -t sets <"${folder}/logdir/sets.$1"
-        ${prefix} python3 -m espnet_mlma.decode --asr_train_config "${asr_exp}/config.yaml" \
+        ${prefix} python3 -m espnet_mlma.cli recipe decode --asr_train_config "${asr_exp}/config.yaml" \
             --asr_model_file "${model}" --config "${inference_config}" --ngpu "${gpu}" \
             --output_dir "${folder}" --data_dir "${sets[@]}" "${lm[@]}" 9>&-
     }
@@ -455,7 +455,7 @@ stage_12() {
 stage_13() {
     local bpe=()
     [ "${token_type}" = char ] || bpe=(--bpemodel "${bpemodel}")
-    python3 -m espnet_mlma.evaluation.score --dump "${data_feats}" --decode_dir "${asr_exp}/${inference_tag}" \
+    python3 -m espnet_mlma.cli recipe score --dump "${data_feats}" --decode_dir "${asr_exp}/${inference_tag}" \
         --sets "${test_sets}" --token_type "${token_type}" "${bpe[@]}"
 }
 
@@ -497,7 +497,7 @@ if wanted 1 "make data folders"; then
     finished data
 fi
 if [ -n "${speed_perturb_factors}" ] && wanted 2 "speeds ${speed_perturb_factors}"; then
-    python3 -m espnet_mlma.data.speed_perturb --data "data/${original_set}" \
+    python3 -m espnet_mlma.cli recipe speed-perturb --data "data/${original_set}" \
         --out "data/${train_set}" --factors "${speed_perturb_factors}"
     finished "data/${train_set}"
 fi
@@ -540,6 +540,6 @@ fi
 if wanted 15 "upload to ${hf_repo}"; then
     [ -n "${hf_repo}" ] || die "--hf_repo is needed: the repository to upload to"
     need "${packed}" "stage 14"
-    python3 -m espnet_mlma.espnet.upload --packed "${packed}" --repository "${hf_repo}"
+    python3 -m espnet_mlma.cli recipe upload --packed "${packed}" --repository "${hf_repo}"
     finished "https://huggingface.co/${hf_repo}"
 fi

@@ -44,7 +44,7 @@ fi
 # shellcheck source-path=SCRIPTDIR
 . ./path.sh
 
-sets() { python3 -m espnet_mlma.data.prepare --mixture "${mixture}" --list "$1"; }
+sets() { python3 -m espnet_mlma.cli recipe prepare --mixture "${mixture}" --list "$1"; }
 train_set=$(sets train)
 valid_set=$(sets valid)
 test_sets=$(sets test)

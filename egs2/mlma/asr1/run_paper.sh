@@ -116,7 +116,7 @@ run_model() {
     echo "$1 on $2: exp/asr_${tag}"
     if [ -e "exp/asr_${tag}/RESULTS.md" ]; then
         # shellcheck source-path=SCRIPTDIR
-        (. ./path.sh && python3 -m espnet_mlma.espnet.trained_on "exp/asr_${tag}")
+        (. ./path.sh && python3 -m espnet_mlma.cli recipe trained-on "exp/asr_${tag}")
         echo "  is done; without its RESULTS.md it would be trained further and scored again"
         return
     fi

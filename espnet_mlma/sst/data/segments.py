@@ -6,7 +6,7 @@ utterance that is of no use ends the segment before it, the next one begins afte
 in neither. Utterances that are no part of a longer recording are joined in random order with random
 silences before each.
 
-    python -m espnet_mlma.sst build --sentences pairs.jsonl --out train.jsonl
+    mlma translate build --sentences pairs.jsonl --out train.jsonl
 
 Source: Ouyang et al., CMU's IWSLT 2025 simultaneous speech translation system, section 3.2. They do
 not say how long their silences are.

@@ -3,7 +3,7 @@
 A recording with several sentences is one talk. Recordings of a single utterance are joined in
 random order, with a random silence before each.
 
-    python -m espnet_mlma.sst talks --sentences translated.jsonl --out talks --seconds 60
+    mlma translate talks --sentences translated.jsonl --out talks --seconds 60
 
 The folder holds `<talk>.flac` and `sentences.jsonl`, the references for `score`.
 """

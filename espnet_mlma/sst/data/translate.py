@@ -1,6 +1,6 @@
 """Translations of the sentences, with the prompt of the paper and up to three sentences before.
 
-    python -m espnet_mlma.sst translate --sentences sentences.jsonl --target de \\
+    mlma translate translate --sentences sentences.jsonl --target de \\
         --server http://localhost:8000/v1 --model Qwen/Qwen2.5-32B-Instruct-AWQ --out de.jsonl
 
 Source: Ouyang et al., CMU's IWSLT 2025 simultaneous speech translation system, section 3.2.

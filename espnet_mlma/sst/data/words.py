@@ -4,7 +4,7 @@ CTC writes a symbol at a peak and blanks for the rest of it, so that words seem 
 recogniser makes up for most of that; here a word lasts a margin longer, up to where the next one
 begins. The margin is what `benchmarks/sst_word_times.py` found best.
 
-    python -m espnet_mlma.sst words --sentences de.jsonl --model exp/asr_train --out words.jsonl
+    mlma translate words --sentences de.jsonl --model exp/asr_train --out words.jsonl
 
 Source: Peng et al., Less peaky and more accurate CTC forced alignment, arXiv 2406.02560.
 """

@@ -1,7 +1,7 @@
 """Translate talks while they are spoken: files, or raw samples from standard input.
 
-    python -m espnet_mlma.sst stream --model exp/stage2 --wav talk.wav --log instances.log
-    arecord -q -f S16_LE -r 16000 -c 1 | python -m espnet_mlma.sst stream --model exp/stage2 --live
+    mlma translate stream --model exp/stage2 --wav talk.wav --log instances.log
+    arecord -q -f S16_LE -r 16000 -c 1 | mlma translate stream --model exp/stage2 --live
 
 Text goes to standard output as it is translated, statistics after each talk to standard error.
 """

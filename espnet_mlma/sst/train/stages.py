@@ -3,9 +3,9 @@
 If the configuration has a stage 0, it runs first: CTC pretraining of encoder and adapter on the
 language model's tokens (`ctc.py`).
 
-    python -m espnet_mlma.sst train --stage 1 --config tiny.yaml --data train.jsonl --out exp/1
-    torchrun --nproc-per-node 8 -m espnet_mlma.sst train --stage 2 --config wav2vec2_qwen7b.yaml \\
-        --data train.jsonl --init exp/1 --out exp/2
+    mlma translate train --stage 1 --config tiny.yaml --data train.jsonl --out exp/1
+    torchrun --nproc-per-node 8 -m espnet_mlma.cli translate train --stage 2 \\
+        --config wav2vec2_qwen7b.yaml --data train.jsonl --init exp/1 --out exp/2
 
 Run the same command again to resume; on a CPU the result is the same to the bit. `--out` receives
 speech.safetensors, config.yaml and, after stage 2, lora/: together they are a translator. It also

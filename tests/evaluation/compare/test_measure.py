@@ -74,7 +74,7 @@ def column(out: Path, file: str) -> dict[str, str]:
 def scored(data: Path, out: Path) -> str:
     """Score decoded sets; return RESULTS.md."""
     options = ["--dump", data, "--decode_dir", out, "--sets", " ".join(SETS)]
-    command = [sys.executable, "-m", "espnet_mlma.evaluation.score", *map(str, options)]
+    command = [sys.executable, "-m", "espnet_mlma.cli", "recipe", "score", *map(str, options)]
     subprocess.run([*command, "--token_type", "char"], check=True, capture_output=True)
     return (out.parent / "RESULTS.md").read_text(encoding="utf-8")
 
@@ -136,7 +136,7 @@ def test_models_of_one_run_are_compared(data, tmp_path, experiment, s2t_experime
     out = tmp_path / "decoded"
     models = [f"small={experiment}", str(s2t_experiment)]
     options = ["--model", *models, "--data", data / "test_it", "--out", out, "--device", "cpu"]
-    command = [sys.executable, "-m", "espnet_mlma.evaluation.compare.measure", *map(str, options)]
+    command = [sys.executable, "-m", "espnet_mlma.cli", "recipe", "measure", *map(str, options)]
     subprocess.run([*command, "--training_hours", "3", "nan"], check=True, capture_output=True)
     names = ("small", s2t_experiment.name)
     found = [json.loads((out / name / "measured.json").read_text()) for name in names]

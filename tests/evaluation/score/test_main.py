@@ -43,7 +43,8 @@ def work(tmp_path: Path) -> Path:
 
 def run(work: Path, *more: str, sets: str = " ".join(UTTERANCES)) -> subprocess.CompletedProcess:
     options = ["--dump", "dump/raw", "--decode_dir", f"exp/asr_x/{TAG}", "--sets", sets]
-    command = [sys.executable, "-m", "espnet_mlma.evaluation.score", *options, *(more or CHAR)]
+    command = [sys.executable, "-m", "espnet_mlma.cli", "recipe", "score", *options]
+    command += more or CHAR
     return subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
 
 

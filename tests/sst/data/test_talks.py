@@ -66,7 +66,7 @@ def test_recordings_are_talks_as_they_are_and_what_was_dropped_is_silent(make_se
 def test_the_command_writes_talks_and_their_references(
     make_sentence, tmp_path, monkeypatch, capsys
 ):
-    from espnet_mlma.sst.__main__ import main
+    from espnet_mlma.sst.commands import main
 
     source, out = tmp_path / "s.jsonl", tmp_path / "talks"
     source.write_text("".join(line_of(make_sentence(n)) for n in (1, 2, 3)))

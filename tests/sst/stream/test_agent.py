@@ -21,7 +21,7 @@ pytest.importorskip("transformers")
 
 from espnet_mlma.sst import config as configuration  # noqa: E402
 from espnet_mlma.sst import model as models  # noqa: E402
-from espnet_mlma.sst.__main__ import main  # noqa: E402
+from espnet_mlma.sst.commands import main  # noqa: E402
 from espnet_mlma.sst.config import TurnDecoding  # noqa: E402
 from espnet_mlma.sst.llm.generate import Conversation  # noqa: E402
 from espnet_mlma.sst.score.logs import read_log  # noqa: E402

@@ -6,10 +6,10 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 
 from espnet_mlma.arguments import ArgumentParser, check_outputs
-from espnet_mlma.errors import run_cli
 
 # Name -> (module with `add_arguments(parser)` and `run(args)`, help text).
 COMMANDS = {
@@ -33,9 +33,10 @@ COMMANDS = {
 _OUTPUTS = {"stream": "log", "score": "output"}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command and import only its module."""
-    prog = "python -m espnet_mlma.sst"
+    prog = "mlma translate"
+    words = sys.argv[1:] if argv is None else list(argv)
     names = argparse.ArgumentParser(
         prog=prog,
         description="commands:\n"
@@ -43,7 +44,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names.add_argument("command", choices=COMMANDS, metavar="COMMAND")
-    command = names.parse_args(sys.argv[1:2]).command
+    command = names.parse_args(words[:1]).command
     _silence_transformers()
     module = import_module(COMMANDS[command][0])
     parser = ArgumentParser(
@@ -52,7 +53,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    args = parser.parse_args(sys.argv[2:])
+    args = parser.parse_args(words[1:])
     check_outputs(args, _OUTPUTS.get(command, "out"), inputs=_named(args))
     module.run(args)
 
@@ -68,7 +69,3 @@ def _silence_transformers() -> None:
     warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft asks
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
-
-
-if __name__ == "__main__":
-    run_cli(main)

@@ -7,6 +7,7 @@ reported and skipped; stage 13 counts its words as deleted.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,14 +17,11 @@ from espnet_mlma.decode.fingerprint import of_decoding
 from espnet_mlma.decode.folder import read_options
 from espnet_mlma.decode.recogniser import Recogniser, load
 from espnet_mlma.decode.sets import decode_set
-from espnet_mlma.errors import run_cli
 from espnet_mlma.memory import keep_freed_memory
 
 
-def _parse() -> argparse.Namespace:
-    parser = ArgumentParser(
-        prog="python -m espnet_mlma.decode", description=__doc__.splitlines()[0]
-    )
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = ArgumentParser(prog="mlma recipe decode", description=__doc__.splitlines()[0])
     parser.add_argument("--asr_train_config", type=Path, required=True)
     parser.add_argument("--asr_model_file", type=Path, required=True)
     parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="dump/raw/<set>")
@@ -31,12 +29,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, required=True, help="conf/decode_*.yaml")
     parser.add_argument("--lm", help="n-gram model of words, replaces the configuration's")
     parser.add_argument("--ngpu", type=int, default=0)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Decode each set and print the speed."""
-    arguments = _parse()
+    arguments = _parse(argv)
     keep_freed_memory()
     inputs = [*arguments.data_dir, arguments.asr_train_config, arguments.asr_model_file]
     for data_dir in arguments.data_dir:
@@ -55,7 +53,3 @@ def main() -> None:
     for data_dir in arguments.data_dir:
         out = arguments.output_dir / data_dir.name
         print(decode_set(recogniser, data_dir, batch_seconds, out, made_with))
-
-
-if __name__ == "__main__":
-    run_cli(main)

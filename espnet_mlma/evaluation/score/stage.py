@@ -8,7 +8,7 @@ from pathlib import Path
 
 from espnet_mlma.arguments import ArgumentParser
 from espnet_mlma.decode import fingerprint
-from espnet_mlma.errors import MlmaError, run_cli
+from espnet_mlma.errors import MlmaError
 from espnet_mlma.evaluation.score.align import Errors, total_errors
 from espnet_mlma.evaluation.score.result import ResultLine, find_sclite, write_result
 from espnet_mlma.evaluation.score.table import ResultRow, section, write_results
@@ -17,15 +17,15 @@ from espnet_mlma.evaluation.score.utterances import ScoredUtterance, score_set, 
 _UNITS = {"wer": "words", "cer": "chars", "ter": "tokens"}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Score the sets named on the command line."""
-    parser = ArgumentParser(prog="python -m espnet_mlma.evaluation.score", description=__doc__)
+    parser = ArgumentParser(prog="mlma recipe score", description=__doc__)
     parser.add_argument("--dump", type=Path, required=True, help="references: dump/raw")
     parser.add_argument("--decode_dir", type=Path, required=True, help="EXPERIMENT/INFERENCE_TAG")
     parser.add_argument("--sets", required=True, help="test sets, separated by spaces")
     parser.add_argument("--token_type", choices=("bpe", "char"), required=True)
     parser.add_argument("--bpemodel", type=Path, help="sentencepiece model for --token_type bpe")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     sets = args.sets.split()
     if not sets:
         raise MlmaError("--sets names no set; give the test sets that stage 12 decoded")
@@ -100,7 +100,3 @@ def _row(
         else None,
         **{unit: total_errors(of[u.id] for u in utterances) for unit, of in errors.items()},
     )
-
-
-if __name__ == "__main__":
-    run_cli(main)
