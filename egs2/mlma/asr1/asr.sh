@@ -228,9 +228,12 @@ interrupted() {
 # conf_value NAME DEFAULT: a value of the training configuration, which asr_args may override.
 conf_value() {
     local value
-    value=$(sed -n "s/^$1:[[:space:]]*\([^[:space:]#]*\).*/\1/p" "${asr_config}" | tail -n 1)
-    [[ " ${asr_args} " =~ .*\ --$1[\ =]+([^ ]+) ]] && value=${BASH_REMATCH[1]}
-    echo "${value:-$2}"
+    if [[ " ${asr_args} " =~ .*\ --$1[\ =]+([^ ]+) ]]; then
+        value=${BASH_REMATCH[1]}
+    else
+        value=$(python3 -m espnet_mlma.cli recipe conf "${asr_config}" "$1=$2")
+    fi
+    echo "${value}"
 }
 
 # resume_script FOLDER STAGE: leave the command that goes on from a stage beside its results.
@@ -355,17 +358,21 @@ stage_10() {
 }
 
 show_mix() {
+    local language corpus scaling
+    language=$(conf_value dataset_upsampling_factor 0.5)
+    corpus=$(conf_value category_upsampling_factor 0.5)
+    scaling=$(conf_value dataset_scaling_factor 1.2)
     python3 -m espnet_mlma.cli recipe mix --dump "${data_feats}/${train_set}" \
-        --language_exponent "$(conf_value dataset_upsampling_factor 0.5)" \
-        --corpus_exponent "$(conf_value category_upsampling_factor 0.5)" \
-        --scaling "$(conf_value dataset_scaling_factor 1.2)"
+        --language_exponent "${language}" --corpus_exponent "${corpus}" --scaling "${scaling}"
 }
 
 stage_11() {
     local shapes=("--train_shape_file" "${asr_stats_dir}/train/speech_shape") distributed=()
-    local log=${asr_exp}/train.log
+    local log=${asr_exp}/train.log iterator max_epoch
+    iterator=$(conf_value iterator_type sequence)
+    max_epoch=$(conf_value max_epoch 40)
     need "${asr_stats_dir}/valid/text_shape.${token_type}" "stage 10"
-    if [ "$(conf_value iterator_type sequence)" = category ]; then
+    if [ "${iterator}" = category ]; then
         # The category samplers take one shape file.
         echo "  the mix of one epoch:"
         show_mix
@@ -391,7 +398,7 @@ stage_11() {
         --ignore_init_mismatch "${ignore_init_mismatch}" "${model_options[@]}" "${shapes[@]}" \
         --valid_shape_file "${asr_stats_dir}/valid/speech_shape" \
         --valid_shape_file "${asr_stats_dir}/valid/text_shape.${token_type}" ${asr_args} 2>&1 9>&- |
-        tee -a "${log}" | epochs "$(conf_value max_epoch 40)" ||
+        tee -a "${log}" | epochs "${max_epoch}" ||
         failed "${log}" "${PIPESTATUS[0]}"
 }
 

@@ -99,20 +99,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # batches CONFIG: the options that give each GPU a whole batch.
 batches() {
-    local gpus=$((ngpu > 1 ? ngpu : 1)) name value
-    for name in batch_bins max_batch_size accum_grad num_iters_per_epoch; do
-        value=$(sed -n "s/^${name}:[[:space:]]*\([0-9]*\).*/\1/p" "$1")
-        case ${name} in
-            batch_bins | max_batch_size) value=$((value * gpus)) ;;
-            *) value=$((value / gpus)) ;;
-        esac
-        echo -n "--${name} ${value} "
-    done
+    local gpus=$((ngpu > 1 ? ngpu : 1)) values bins size accum iterations
+    # shellcheck source-path=SCRIPTDIR
+    values=$(. ./path.sh && python3 -m espnet_mlma.cli recipe conf "$1" \
+        batch_bins max_batch_size accum_grad num_iters_per_epoch) || exit
+    { read -r bins && read -r size && read -r accum && read -r iterations; } <<<"${values}"
+    echo "--batch_bins $((bins * gpus)) --max_batch_size $((size * gpus))" \
+        "--accum_grad $((accum / gpus)) --num_iters_per_epoch $((iterations / gpus))"
 }
 
 # run_model NAME MIXTURE CONFIG OPTION...: unless it is done.
 run_model() {
-    local config=$3 tag=paper_$1_$2${sp} stats=exp/asr_stats_raw_$2_char${sp} command
+    local config=$3 tag=paper_$1_$2${sp} stats=exp/asr_stats_raw_$2_char${sp} command of_gpus
     echo "$1 on $2: exp/asr_${tag}"
     if [ -e "exp/asr_${tag}/RESULTS.md" ]; then
         # shellcheck source-path=SCRIPTDIR
@@ -120,8 +118,9 @@ run_model() {
         echo "  is done; without its RESULTS.md it would be trained further and scored again"
         return
     fi
+    of_gpus=$(batches "${config}")
     command=(./run.sh --mixture "$2" --asr_config "${config}" --asr_tag "${tag}" --ngpu "${ngpu}"
-        --asr_args "$(batches "${config}")${*:4}${asr_args}")
+        --asr_args "${of_gpus} ${*:4}${asr_args}")
     # An earlier model of the same mixture has made the data, and their statistics last of all.
     if [[ " ${ready} " == *" $2 "* ]] || [ -e "${stats}/valid/text_shape.char" ]; then
         command+=(--stage 11)
