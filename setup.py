@@ -1,12 +1,30 @@
-"""The optional C extension; everything else is in setup.cfg."""
+"""The optional C extension, and the recipe as data of the package; the rest is in setup.cfg."""
 
 import os
+import shutil
 import tempfile
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 NATIVE = "espnet_mlma/scan/native"
+# What `mlma recipe new` lays out (espnet_mlma/cli/new.py).
+RECIPE = ("egs2/mlma/asr1", "conf", "local")
+NOT_RECIPE = shutil.ignore_patterns("conf", "local", "data", "db", "dump", "exp", "__pycache__")
+
+
+class BuildPython(build_py):
+    """Copies the recipe into the package; an editable install reads it from the checkout."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return
+        for part in RECIPE:
+            place = os.path.join(self.build_lib, "espnet_mlma", "recipe", part)
+            shutil.rmtree(place, ignore_errors=True)
+            shutil.copytree(part, place, ignore=NOT_RECIPE)
 
 
 class BuildNative(build_ext):
@@ -35,7 +53,7 @@ class BuildNative(build_ext):
 
 
 setup(
-    cmdclass={"build_ext": BuildNative},
+    cmdclass={"build_ext": BuildNative, "build_py": BuildPython},
     ext_modules=[
         Extension(
             "espnet_mlma.scan._native",

@@ -2,13 +2,13 @@
 # Sourced by the recipe's scripts: the Python they use, and what it needs to know.
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 
-# An activated environment is left as it is; without one, the checkout's own `.venv` is used.
-if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "${_root}/.venv/bin/python3" ]; then
+# An activated environment stays. Without one, the recipe of a checkout uses the checkout's `.venv`.
+if [ -z "${VIRTUAL_ENV:-}" ] && [ -d "${_root}/espnet_mlma" ] && [ -x "${_root}/.venv/bin/python3" ]; then
     export PATH=${_root}/.venv/bin:${PATH}
 fi
 if ! python3 -c 'import sys; from importlib.util import find_spec as f; sys.exit(not f("espnet_mlma"))'
 then
-    echo "error: $(command -v python3) has no espnet_mlma; run 'make venv' in ${_root}" >&2
+    echo "error: $(command -v python3) has no espnet_mlma; activate the environment that has it, or run 'make venv' in a checkout" >&2
     exit 1
 fi
 # With ESPnet's asr.sh in the place of ours: its helpers, and sclite where Debian puts it.
