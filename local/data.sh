@@ -19,4 +19,4 @@ done
 # run.sh sets it if the path has a blank.
 [ -z "${MLMA_DB_ROOT:-}" ] || roots+=(--db_root "${MLMA_DB_ROOT}")
 
-python3 -m espnet_mlma.cli recipe prepare --out data "${roots[@]}" "$@"
+python3 -m espnet_mlma.cli recipe prepare --output data "${roots[@]}" "$@"

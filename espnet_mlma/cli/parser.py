@@ -1,4 +1,4 @@
-"""What the commands' parsers have in common."""
+"""Shared parts of the commands' parsers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from espnet_mlma.arguments import ArgumentParser
 from espnet_mlma.errors import BROKEN_PIPE, MlmaError, one_line
 
 DEFAULT_MODEL = (
-    "an experiment folder, a packed zip, or a name on the Hugging Face hub, which is downloaded; "
-    "without it $MLMA_MODEL, or the model that `make demo` trained"
+    "experiment folder, packed zip, or id on the Hugging Face hub, which is downloaded "
+    "(default: $MLMA_MODEL, else the model that `make demo` trained)"
 )
 EXIT_CODES = {
-    0: "all went well",
-    1: "an error; it is one line on the standard error",
+    0: "success",
+    1: "an error; standard error has it in one line",
     2: "wrong usage",
     130: "ended by Ctrl-C",
-    BROKEN_PIPE: "nobody reads the output any more, as behind `| head -1`",
+    BROKEN_PIPE: "broken pipe, such as `| head -1`",
 }
 
 
@@ -32,14 +32,14 @@ _EMPTY_OPTION = re.compile(r"--[\w-]+=")
 
 
 class UsageError(MlmaError):
-    """A command line that makes no sense, found after it was parsed."""
+    """A wrong command line, found after parsing."""
 
 
 def binary_stdin() -> BinaryIO:
-    """The standard input as bytes.
+    """Return the standard input as a binary stream.
 
     Raises:
-        UsageError: the program was started without one.
+        UsageError: the standard input is closed.
     """
     if not streams.has_stdin():
         raise UsageError("there is no standard input; name a file, or send one through a pipe")
@@ -47,41 +47,41 @@ def binary_stdin() -> BinaryIO:
 
 
 def check_stdout() -> None:
-    """See, before any work, that there is a standard output to print to.
+    """Check before any work that the standard output is open.
 
     Raises:
-        UsageError: the program was started without one.
+        UsageError: the standard output is closed.
     """
     if not streams.has_stdout():
         raise UsageError("there is no standard output; write to a file with -o, or open one")
 
 
 def shown(path: str | Path) -> str:
-    """A path as text; the name of a file need not be text."""
+    """Return a path as text; bytes that are not UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 def check_output(output: Path | None) -> None:
-    """See, before any work, that what -o names can be a file.
+    """Check before any work that --output is not a folder.
 
     Raises:
-        UsageError: it is a folder.
+        UsageError: --output is a folder.
     """
     if output and os.path.isdir(output):
         raise UsageError(f"-o {output} is a folder; name a file")
 
 
 def format_of(output: Path | None, given: str | None, suffixes: Mapping[str, str]) -> str:
-    """The format of what a command writes: as --format says, or as the file's name ends.
+    """Choose the output format by --format, or by the suffix of --output.
 
     Args:
-        output: the file; None: the standard output.
-        given: by --format.
-        suffixes: of each format; the first is that of what has no suffix.
+        output: file to write; None: the standard output.
+        given: value of --format.
+        suffixes: format -> suffix; the first format is the default.
 
     Raises:
-        UsageError: there is no standard output; or the name is a folder's, or ends as another
-            format's, or, without --format, as none's.
+        UsageError: the standard output is closed, the file is a folder, or its suffix contradicts
+            --format or is unknown.
     """
     if output is None:
         check_stdout()
@@ -96,7 +96,7 @@ def format_of(output: Path | None, given: str | None, suffixes: Mapping[str, str
 
 
 class _Once(argparse.Action):
-    """Stores a value, and takes no second one, of which the first would be lost without a word."""
+    """Store a value; refuse a second one, which would silently replace the first."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         if getattr(namespace, self.dest) is not None:
@@ -105,7 +105,7 @@ class _Once(argparse.Action):
 
 
 class Parser(ArgumentParser):
-    """An argument parser whose errors are one line, and that takes no empty argument."""
+    """An argument parser that prints errors in one line and refuses empty arguments."""
 
     def parse_known_args(self, args=None, namespace=None):
         args = sys.argv[1:] if args is None else list(args)
@@ -127,15 +127,15 @@ def add_command(
     example: str,
     exit_codes: dict[int, str] | None = None,
 ) -> Parser:
-    """A command's parser.
+    """Add a command's parser.
 
     Args:
-        commands: what `add_subparsers` gave.
+        commands: result of `add_subparsers`.
         name: of the command.
-        run: does it.
-        summary: one line; stands in the list of commands too.
-        example: a command line and what it does.
-        exit_codes: those that mean something else than `EXIT_CODES` says.
+        run: runs the command with the parsed arguments.
+        summary: one line, also for the list of commands.
+        example: a command line, and what it does.
+        exit_codes: meanings that differ from `EXIT_CODES`.
     """
     codes = EXIT_CODES | (exit_codes or {})
     parser = commands.add_parser(
@@ -151,7 +151,7 @@ def add_command(
 
 
 def text_of(argument: str) -> str:
-    """Read an argument that is text; a locale without UTF-8 leaves its bytes escaped."""
+    """Decode an argument from UTF-8, also in a locale that has another encoding."""
     if argument.isprintable():
         return argument
     try:
@@ -161,17 +161,21 @@ def text_of(argument: str) -> str:
 
 
 def text_list(argument: str) -> tuple[str, ...]:
-    """Texts between commas."""
+    """Split a text at commas, decoded from UTF-8."""
     return comma_list(text_of(argument))
 
 
 def comma_list(text: str) -> tuple[str, ...]:
-    """What stands between commas."""
+    """Split a text at commas; drop empty parts."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def set_names(text: str) -> tuple[str, ...]:
-    """Names between commas, one at least."""
+    """Split names of test sets at commas.
+
+    Raises:
+        argparse.ArgumentTypeError: there is none.
+    """
     names = comma_list(text)
     if not names:
         raise argparse.ArgumentTypeError(f"{text!r} names no test set")
@@ -181,45 +185,45 @@ def set_names(text: str) -> tuple[str, ...]:
 def add_output(
     parser: argparse.ArgumentParser, help: str, dest: str = "output", metavar: str = "FILE"
 ) -> None:
-    """Where to write, given once at most."""
-    parser.add_argument("-o", dest=dest, type=Path, action=_Once, metavar=metavar, help=help)
+    """Add `-o` and `--output`, which may be given once."""
+    parser.add_argument(
+        "-o", "--output", dest=dest, type=Path, action=_Once, metavar=metavar, help=help
+    )
 
 
 def add_sets(parser: argparse.ArgumentParser) -> None:
-    """Which test sets of a decoding."""
+    """Add `--sets`, test sets of a decoding."""
     parser.add_argument(
         "--sets",
         type=set_names,
         default=(),
         metavar="LIST",
-        help="test sets to read, as test_cv_en,test_cv_it (default: all that are decoded)",
+        help="test sets, such as test_cv_en,test_cv_it (default: all that are decoded)",
     )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Which model."""
+    """Add `--model`."""
     parser.add_argument("--model", metavar="PATH|ZIP|HUB_ID", help=DEFAULT_MODEL)
 
 
 def add_speech_guard(parser: argparse.ArgumentParser) -> None:
-    """Whether words are dropped where the sound cannot be speech."""
+    """Add `--no-speech-guard`."""
     parser.add_argument(
         "--no-speech-guard",
         dest="speech_guard",
         action="store_false",
-        help="keep words even where the sound is silence, steady noise or hum",
+        help="keep words where the sound is silence, steady noise or hum",
     )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Which model, and where and how exactly it computes."""
+    """Add `--model`, `--device` and `--precision`."""
     add_model(parser)
-    parser.add_argument(
-        "--device", help="cpu, cuda, cuda:1, ...; without it a GPU where there is one"
-    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "int8"),
         default="float32",
-        help="of the large layers on a CPU; the lower ones are faster (default: float32)",
+        help="of the large layers on a CPU; bfloat16 and int8 are faster (default: float32)",
     )

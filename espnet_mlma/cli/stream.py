@@ -1,4 +1,4 @@
-"""`mlma stream`: live recognition of the standard input or the microphone."""
+"""`mlma stream`: recognise the standard input or the microphone live."""
 
 from __future__ import annotations
 
@@ -41,46 +41,46 @@ def add_to(commands) -> None:
         commands,
         "stream",
         run,
-        "recognise live: bare samples from the standard input, or the microphone",
+        "recognise speech live, from the standard input or the microphone",
         "arecord -q -f S16_LE -r 16000 -c 1 | mlma stream\n"
-        "  writes words as they become final, and on a terminal what may still change after them",
-        {0: "all went well; a microphone is ended by Ctrl-C", 130: "stdin was ended by Ctrl-C"},
+        "  writes words as they become final; a terminal also shows the text that may still change",
+        {0: "success; Ctrl-C ends a microphone", 130: "Ctrl-C while reading stdin"},
     )
     add_model_options(parser)
     add_speech_guard(parser)
     parser.add_argument(
-        "--microphone", action="store_true", help="listen to it in place of the standard input"
+        "--microphone", action="store_true", help="read the microphone, not the standard input"
     )
     parser.add_argument(
         "--rate",
         type=natural,
         default=16000,
         metavar="HZ",
-        help="of the samples on stdin: 16-bit little-endian, one channel (default: %(default)s)",
+        help="sampling rate of stdin: 16-bit little-endian, one channel (default: %(default)s)",
     )
     parser.add_argument(
         "--chunk",
         type=positive,
         default=0.64,
         metavar="S",
-        help="seconds that a bidirectional model encodes at once (default: %(default)s)",
+        help="audio that a bidirectional model encodes at once (default: %(default)s)",
     )
     parser.add_argument(
-        "--look-ahead",
+        "--lookahead",
         type=not_negative,
         default=0.64,
         metavar="S",
-        help="seconds after them that it waits for (default: %(default)s)",
+        help="audio after the chunk that it waits for (default: %(default)s)",
     )
     parser.add_argument(
         "--jsonl",
         action="store_true",
-        help="print a JSON object for each change: seconds heard, words now final, partial text",
+        help="print a JSON object for each change: seconds heard, new final words, partial text",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print what is heard until the sound ends, then figures on the standard error."""
+    """Print words until the sound ends, then speed and delays on the standard error."""
     check_stdout()
     if not arguments.microphone and binary_stdin().isatty():
         raise UsageError("stdin is a terminal; send samples through a pipe, or give --microphone")
@@ -91,8 +91,8 @@ def run(arguments: argparse.Namespace) -> None:
     from espnet_mlma.audio import SAMPLE_RATE, pcm_blocks
     from espnet_mlma.decode.streaming import StreamingTranscriber
 
-    transcriber = StreamingTranscriber(recogniser, arguments.chunk, arguments.look_ahead)
-    # The first of everything is slow, and would be the first words' latency.
+    transcriber = StreamingTranscriber(recogniser, arguments.chunk, arguments.lookahead)
+    # The first chunk is slow; its time would count as latency of the first words.
     transcriber.push(np.zeros(2 * SAMPLE_RATE, np.float32))
     transcriber.reset()
     if arguments.microphone:
@@ -108,10 +108,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def microphone_blocks() -> Iterator[np.ndarray]:
-    """Samples at 16 kHz as they are heard, until Ctrl-C.
+    """Yield the microphone's samples at 16 kHz until Ctrl-C.
 
     Raises:
-        MlmaError: there is no sounddevice, no PortAudio or no microphone.
+        MlmaError: sounddevice, PortAudio or a microphone is missing.
     """
     from espnet_mlma.audio import SAMPLE_RATE
 
@@ -124,7 +124,7 @@ def microphone_blocks() -> Iterator[np.ndarray]:
     except OSError:
         raise MlmaError("the microphone needs PortAudio; install libportaudio2") from None
     heard: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
-    # As an exception Ctrl-C could come between two halves of a block's recognition.
+    # KeyboardInterrupt could stop the recognition of a block halfway.
     before = signal.signal(signal.SIGINT, lambda *_: heard.put(None))
     try:
         with sounddevice.InputStream(
@@ -144,13 +144,18 @@ def microphone_blocks() -> Iterator[np.ndarray]:
 
 
 class JsonPrinter:
-    """A JSON object a line for each update that says something new."""
+    """Print each update with new words or text as a line of JSON."""
 
     def __init__(self):
         self._partial = ""
 
     def show(self, update: StreamUpdate, heard: float) -> None:
-        """Print an update that came when `heard` seconds were heard."""
+        """Print an update.
+
+        Args:
+            update: of the transcriber.
+            heard: seconds of audio so far.
+        """
         if update.final or update.partial != self._partial:
             words = [
                 {name: _rounded(value) for name, value in asdict(w).items()} for w in update.final
@@ -160,7 +165,7 @@ class JsonPrinter:
         self._partial = update.partial
 
     def finish(self) -> None:
-        """The sound is over."""
+        """End the output."""
 
 
 def _rounded(value: str | float) -> str | float:
@@ -168,7 +173,7 @@ def _rounded(value: str | float) -> str | float:
 
 
 class TextPrinter:
-    """Final words; on a terminal the partial text too, on a line that is written anew."""
+    """Print final words; on a terminal redraw the last line with the partial text."""
 
     def __init__(self):
         self._width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
@@ -189,20 +194,20 @@ class TextPrinter:
             print(_CLEAR_LINE + shown, end="", flush=True)
 
     def finish(self) -> None:
-        """The sound is over."""
+        """End the output."""
         print(flush=True)
 
 
 @dataclass
 class Figures:
-    """How late words came, how often a partial text was not kept, and the time it took.
+    """Delays of words, revisions of partial texts, and computing time.
 
     Attributes:
-        heard: seconds of sound so far.
-        delays: of each word the seconds from its end until it was final, computing included.
-        spent: seconds of computing, of each block.
-        partials: how many different partial texts were shown.
-        revised: how many of them were not the beginning of what came in their place.
+        heard: seconds of audio so far.
+        delays: seconds from each word's end until it was final, computing included.
+        spent: seconds of computing for each block.
+        partials: number of different partial texts.
+        revised: number of partial texts that were not a prefix of the text that replaced them.
     """
 
     heard: float = 0.0
@@ -215,7 +220,7 @@ class Figures:
     def measure(
         self, transcriber: StreamingTranscriber, blocks: Iterable[np.ndarray]
     ) -> Iterator[StreamUpdate]:
-        """Push all blocks (time,) at 16 kHz, and finish; the updates pass on."""
+        """Push blocks (time,) at 16 kHz into a transcriber; yield its updates and measure them."""
         from espnet_mlma.audio import SAMPLE_RATE
 
         for block in blocks:
@@ -235,7 +240,7 @@ class Figures:
         return update
 
     def summary(self) -> str:
-        """One line."""
+        """Return all figures in one line."""
         computing = sum(self.spent)
         mean, most = 1000 * computing / len(self.spent), 1000 * max(self.spent)
         line = f"{self.heard:.1f} s of audio, {self.heard / computing:.0f} x real time"
@@ -243,8 +248,8 @@ class Figures:
         if self.delays:
             delays = sorted(self.delays)
             line += (
-                f"; a word final {statistics.median(delays):.2f} s after its end "
-                f"(of 10 words 9 in {delays[int(0.9 * (len(delays) - 1))]:.2f})"
+                f"; words final {statistics.median(delays):.2f} s after their end (median), "
+                f"{delays[int(0.9 * (len(delays) - 1))]:.2f} s (p90)"
             )
         if self.partials:
             line += f"; {self.revised} of {self.partials} partial texts revised"

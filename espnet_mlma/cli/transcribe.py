@@ -1,4 +1,4 @@
-"""`mlma transcribe`: sound files to text, subtitles or tables."""
+"""`mlma transcribe`: recognise sound files; write text, subtitles or tables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -25,15 +26,18 @@ from espnet_mlma.cli.parser import (
     text_list,
 )
 from espnet_mlma.cli.progress import Progress
+from espnet_mlma.decode.options import Decoding
 from espnet_mlma.errors import MlmaError, one_line
 from espnet_mlma.files import write
-from espnet_mlma.numbers import finite, natural, positive
+from espnet_mlma.numbers import finite, natural, not_negative, positive
 
 if TYPE_CHECKING:
     from espnet_mlma.decode import Recogniser
 
-# Prefixes that a search keeps where --beam does not say.
+# Default of --beam-size with a language model or hotwords.
 SEARCH_BEAM = 16
+# Options that have no effect without another one.
+_NEEDED = {"lm_weight": "lm", "word_bonus": "lm", "hotword_weight": "hotwords"}
 
 
 def add_to(commands) -> None:
@@ -43,9 +47,9 @@ def add_to(commands) -> None:
         "transcribe",
         run,
         "recognise sound files, folders of them, or the standard input",
-        "mlma transcribe talk.mp3 interviews/ --format srt,json -o subtitles\n"
-        "  writes talk.srt, talk.json and those of the files below interviews/ into subtitles/",
-        {1: "a file could not be recognised, and the others were; or another error"},
+        "mlma transcribe talk.mp3 interviews/ --format srt,json --output subtitles\n"
+        "  writes talk.srt, talk.json and the same for files below interviews/ into subtitles/",
+        {1: "an error; or a file could not be recognised, and the others were"},
     )
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="sound file, folder, or - for stdin"
@@ -56,61 +60,92 @@ def add_to(commands) -> None:
         type=known_formats,
         default=(),
         metavar="FORMAT,...",
-        help=f"write files: {', '.join(FORMATS)}, or all; without it the text is printed, one line "
-        "a file, behind its name where there are several",
+        help=f"write files: {', '.join(FORMATS)}, or all (default: print one line of text for each "
+        "file, after its name if there are several)",
     )
     add_output(
         parser,
-        "where to write them, with the folders they have below a FILE that is a folder; what "
-        "is there is replaced (default: beside the sound, or of stdin in the current folder, where "
-        "nothing is replaced)",
+        "folder for the files of --format; keeps the subfolders of a FILE that is a folder, and "
+        "replaces existing files (default: beside each sound, for stdin the current folder; "
+        "existing files are not replaced)",
         dest="folder",
         metavar="DIR",
     )
     parser.add_argument(
-        "--lang",
+        "--language",
         type=language_code,
         metavar="CODE",
-        help="the language, where you know it, as en or it: models that take one, as OWSM-CTC, are "
-        "told it, and JSON has it in place of the guess",
+        help="spoken language, such as en or it: passed to models that take one, such as OWSM-CTC, "
+        "and written to JSON (default: guessed from the text)",
     )
-    parser.add_argument("--vad", action="store_true", help="leave out what is no speech")
+    parser.add_argument("--vad", action="store_true", help="skip parts without speech")
     add_speech_guard(parser)
     parser.add_argument(
         "--batch-seconds",
         type=positive,
         default=60.0,
         metavar="S",
-        help="most audio of a file that is encoded at once (default: 60)",
+        help="maximum of audio that is encoded at once (default: 60)",
     )
     search = parser.add_argument_group("search")
     search.add_argument(
-        "--beam",
+        "--beam-size",
         type=natural,
         metavar="N",
-        help="prefixes kept; 1 is the best path "
+        help="number of prefixes kept; 1 is the best path "
         f"(default: 1, and {SEARCH_BEAM} with --lm or --hotwords)",
     )
+    search.add_argument(
+        "--token-threshold",
+        type=finite,
+        metavar="L",
+        help="skip symbols with a lower log-probability in a frame "
+        f"(default: {Decoding.token_threshold:g})",
+    )
+    search.add_argument(
+        "--score-threshold",
+        type=not_negative,
+        metavar="D",
+        help="drop prefixes whose log-probability is this far below the best "
+        f"(default: {Decoding.score_threshold:g})",
+    )
     search.add_argument("--lm", metavar="FILE", help="n-gram model of words, ARPA or KenLM binary")
-    search.add_argument("--lm-weight", type=finite, metavar="W", help="of its log-probabilities")
+    search.add_argument(
+        "--lm-weight",
+        type=finite,
+        metavar="W",
+        help=f"factor of the language model's log-probabilities (default: {Decoding.lm_weight:g})",
+    )
+    search.add_argument(
+        "--word-bonus",
+        type=finite,
+        metavar="B",
+        help="added for each word with --lm, because language models prefer few words "
+        f"(default: {Decoding.word_bonus:g})",
+    )
     search.add_argument(
         "--hotwords",
         type=text_list,
-        default=(),
         metavar="WORD,...",
         help="words or phrases to expect",
+    )
+    search.add_argument(
+        "--hotword-weight",
+        type=finite,
+        metavar="W",
+        help=f"added for each letter of a hotword found (default: {Decoding.hotword_weight:g})",
     )
 
 
 def language_code(text: str) -> str:
-    """An ISO 639 code of two or three letters."""
+    """Check an ISO 639 code of two or three letters."""
     if not (len(text) in (2, 3) and text.isascii() and text.islower()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no code such as en or ita")
+        raise argparse.ArgumentTypeError(f"{text!r} is no language code such as en or ita")
     return text
 
 
 def known_formats(text: str) -> tuple[str, ...]:
-    """Names of formats between commas, each once; `all` for all of them."""
+    """Split names of formats at commas; `all` means all of them."""
     names = tuple(dict.fromkeys(comma_list(text)))
     unknown = [name for name in names if name not in (*FORMATS, "all")]
     if unknown or not names:
@@ -120,21 +155,20 @@ def known_formats(text: str) -> tuple[str, ...]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Recognise each file; those that cannot be are named and passed over.
+    """Recognise each file; report files that fail, and continue.
 
     Raises:
-        UsageError: the command line makes no sense.
-        SystemExit: 1 where a file failed.
+        UsageError: options contradict each other.
+        SystemExit: 1 if a file failed.
     """
     formats = arguments.format
     if arguments.folder is not None and not formats:
-        raise UsageError("-o is for files, and no --format says which to write")
-    if arguments.lm_weight is not None and arguments.lm is None:
-        raise UsageError("--lm-weight is for a language model, and no --lm names one")
+        raise UsageError("--output needs formats, and there is no --format; add one")
+    search = search_options(arguments)
     if not formats:
         check_stdout()
     if STDIN in arguments.files:
-        binary_stdin()  # where there is none, said before a model is loaded
+        binary_stdin()  # fails before a model is loaded
     sounds, wrong = find_sounds(arguments.files)
     for path, reason in wrong.items():
         print(f"error: {one_line(shown(path))}: {reason}", file=sys.stderr)
@@ -147,9 +181,9 @@ def run(arguments: argparse.Namespace) -> None:
         make_folder(arguments.folder)
     name, recogniser = model.load(
         arguments,
-        search_options(arguments),
+        search,
         batch_seconds=arguments.batch_seconds,
-        language=arguments.lang,
+        language=arguments.language,
     )
     is_several = len(arguments.files) > 1 or len(jobs) > 1
     start, seconds, failed = time.perf_counter(), 0.0, 0
@@ -173,12 +207,19 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def search_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What of the command line is about the search; without an option, as `Decoding` has it."""
-    given = {name: getattr(arguments, name) for name in ("lm", "lm_weight", "hotwords")}
-    is_search = arguments.lm is not None or arguments.hotwords
-    beam = arguments.beam or (SEARCH_BEAM if is_search else 1)
+    """Return the options of `Decoding` that the command line gives.
+
+    Raises:
+        UsageError: an option has no effect without another one, which is missing.
+    """
+    given = {field.name: getattr(arguments, field.name) for field in fields(Decoding)}
     given = {name: value for name, value in given.items() if value is not None}
-    return {"beam_size": beam, "speech_guard": arguments.speech_guard} | given
+    for name, needed in _NEEDED.items():
+        if name in given and not given.get(needed):
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} has no effect without --{needed}; add it")
+    is_search = given.get("lm") is not None or given.get("hotwords")
+    return {"beam_size": SEARCH_BEAM if is_search else 1} | given
 
 
 def write_files(
@@ -189,11 +230,11 @@ def write_files(
     vad: bool,
     label: str,
 ) -> float:
-    """Recognise a sound, write a file for each format, and give the seconds of audio.
+    """Recognise a sound and write a file for each format; return the seconds of audio.
 
     Raises:
-        DamagedAudio: after the files are written, where a part of the sound is missing.
-        MlmaError: it cannot be recognised.
+        DamagedAudio: a part of the sound is missing; the files have the rest.
+        MlmaError: the sound cannot be recognised.
     """
     from espnet_mlma.audio import DamagedAudio
     from espnet_mlma.decode import formats
@@ -213,11 +254,16 @@ def write_files(
 
 
 def print_text(recogniser: Recogniser, sound: Path, vad: bool, label: str, prefix: str) -> float:
-    """Print the text of a sound on one line, as it becomes final, and give the seconds of audio.
+    """Print a sound's text on one line as it becomes final; return the seconds of audio.
 
-    Before its first word stands `prefix`.
+    On a terminal the text itself shows the progress, and there is no bar.
 
-    Where the text goes to a terminal it shows by itself how far the work is.
+    Args:
+        recogniser: the model.
+        sound: file, or `STDIN`.
+        vad: skip parts without speech.
+        label: name of the progress bar.
+        prefix: printed before the first word.
     """
     length = length_of(sound)
     separator = prefix
@@ -235,18 +281,18 @@ def print_text(recogniser: Recogniser, sound: Path, vad: bool, label: str, prefi
 
 
 def audio_of(sound: Path) -> Path | BinaryIO:
-    """What the recogniser is to read."""
+    """Return a file as the recogniser reads it; stdin as a binary stream."""
     return binary_stdin() if sound == STDIN else sound
 
 
 def length_of(sound: Path) -> float | None:
-    """Seconds of audio as the file's header has them; None: it does not say."""
+    """Return the seconds of audio in a file's header; None: unknown."""
     from espnet_mlma.audio import duration_of
 
     return None if sound == STDIN else duration_of(sound)
 
 
 def summary(sounds: int, failed: int, seconds: float, spent: float) -> str:
-    """One line on all of it."""
+    """Return one line on all files."""
     line = f"{sounds - failed} of {sounds} files, {seconds:.1f} s of audio in {spent:.1f} s"
     return f"{line}, {seconds / spent:.0f} x real time"

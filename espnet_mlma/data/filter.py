@@ -1,6 +1,6 @@
 """Stage 4: apply the limits of length to a training or validation set.
 
-    mlma recipe filter --data dump/raw/org/train --out dump/raw/train \
+    mlma recipe filter --data dump/raw/org/train --output dump/raw/train \
         --min_seconds 0.3 --max_seconds 30
 
 Reasons: `empty_text`, `too_short`, `too_long`, `too_many_symbols`.
@@ -106,12 +106,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="mlma recipe filter", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--data", type=Path, required=True, help="dump/raw/org/<set>")
-    parser.add_argument("--out", type=Path, required=True, help="dump/raw/<set>")
+    parser.add_argument("--output", type=Path, required=True, help="dump/raw/<set>")
     parser.add_argument("--min_seconds", type=float, required=True, help="drop shorter clips")
     parser.add_argument("--max_seconds", type=float, required=True, help="drop longer clips")
     args = parser.parse_args(argv)
-    refuse_to_replace(args.out, [args.data])
+    refuse_to_replace(args.output, [args.data])
     limits = LengthLimits(args.min_seconds, args.max_seconds)
-    counts = filter_folder(args.data, args.out, limits)
+    counts = filter_folder(args.data, args.output, limits)
     kept = counts.pop("kept")
-    print(f"{args.out}: kept {kept} utterances; dropped: {tables.list_counts(counts)}")
+    print(f"{args.output}: kept {kept} utterances; dropped: {tables.list_counts(counts)}")

@@ -4,7 +4,7 @@ The set is split into shards, which are made in parallel (`shards.py`). Re-runni
 are finished and whose sources have not changed; `--verify` also checks their checksums. The tables
 of the set are written when all shards are finished, `wav.scp` last.
 
-    mlma recipe format-audio --data data/train --out dump/raw/org/train --nj 4
+    mlma recipe format-audio --data data/train --output dump/raw/org/train --nj 4
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def format_folder(data: Path, out: Path, nj: int, verify: bool = False) -> Count
     """
     items = read_items(data)
     if problem := path_problem(str(out)):  # wav.scp will contain it
-        raise MlmaError(f"--out {problem}; choose another folder")
+        raise MlmaError(f"--output {problem}; choose another folder")
     try:
         with claim(out / "data", "formats it"):
             return _format(data, items, out, nj, verify)
@@ -224,13 +224,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=(__doc__ or "").partition("\n")[0],
     )
     parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1 or 2")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--nj", type=int, default=4, help="processes")
     parser.add_argument(
         "--verify", action="store_true", help="check all finished archives by their checksums"
     )
     args = parser.parse_args(argv)
-    refuse_to_replace(args.out, [args.data])
-    counts = format_folder(args.data, args.out, args.nj, args.verify)
+    refuse_to_replace(args.output, [args.data])
+    counts = format_folder(args.data, args.output, args.nj, args.verify)
     kept = counts.pop("kept")
-    print(f"{args.out}: {kept} utterances; dropped: {tables.list_counts(counts)}")
+    print(f"{args.output}: {kept} utterances; dropped: {tables.list_counts(counts)}")

@@ -1,6 +1,6 @@
 """Stage 1: make the data folders of a mixture of corpora.
 
-    mlma recipe prepare --mixture real --db_root /corpora --out data --nj 4
+    mlma recipe prepare --mixture real --db_root /corpora --output data --nj 4
     mlma recipe prepare --mixture real --list test
 
 Dev and test sets are written first, so that training can leave out their utterances and speakers.
@@ -31,12 +31,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     roots = _roots(args.db_root, args.root, mixture.corpora)
     for name in (mixture.train_set, mixture.valid_set, *mixture.test_sets):
-        refuse_to_replace(args.out / name, (roots[corpus] for corpus in mixture.corpora))
+        refuse_to_replace(args.output / name, (roots[corpus] for corpus in mixture.corpora))
     for corpus in mixture.corpora:
         generate = getattr(reader_of(corpus), "generate", None)
         if generate is not None:  # a synthetic corpus
             generate(roots[corpus], nj=args.nj)
-    make_sets(mixture, roots, args.out, args.nj)
+    make_sets(mixture, roots, args.output, args.nj)
 
 
 def make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -> None:
@@ -123,6 +123,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--root", action="append", default=[], metavar="CORPUS=DIR", help="folder of one corpus"
     )
-    parser.add_argument("--out", type=Path, default=Path("data"), help="parent of the data folders")
+    parser.add_argument(
+        "--output", type=Path, default=Path("data"), help="parent of the data folders"
+    )
     parser.add_argument("--nj", type=int, default=4, help="threads")
     return parser.parse_args(argv)

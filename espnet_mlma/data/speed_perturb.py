@@ -3,7 +3,7 @@
 No audio is written: each copy has a line in `utt2speed`, and stage 3 resamples the audio. Ids and
 speakers get the prefix `sp<factor>-`, as in ESPnet's own stage.
 
-    mlma recipe speed-perturb --data data/train --out data/train_sp \
+    mlma recipe speed-perturb --data data/train --output data/train_sp \
         --factors "0.9 1.0 1.1"
 """
 
@@ -72,13 +72,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=(__doc__ or "").partition("\n")[0],
     )
     parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1")
-    parser.add_argument("--out", type=Path, required=True, help="data folder to write")
+    parser.add_argument("--output", type=Path, required=True, help="data folder to write")
     parser.add_argument("--factors", required=True, help='speeds, such as "0.9 1.0 1.1"')
     args = parser.parse_args(argv)
-    refuse_to_replace(args.out, [args.data])
+    refuse_to_replace(args.output, [args.data])
     try:
         factors = [float(factor) for factor in args.factors.split()]
     except ValueError:
         raise MlmaError(f"speed factors '{args.factors}': not numbers") from None
-    count = perturb(args.data, args.out, factors)
-    print(f"{args.out}: {count} utterances at speeds {args.factors}")
+    count = perturb(args.data, args.output, factors)
+    print(f"{args.output}: {count} utterances at speeds {args.factors}")

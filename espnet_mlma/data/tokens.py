@@ -4,7 +4,7 @@ The list has ESPnet's order: `<blank>` is 0, `<unk>` is 1 and `<sos/eos>` is las
 begin with language tokens, as in `text_lang` of stage 4, the list contains these too.
 
     mlma recipe tokens --text dump/raw/train/text --token_type bpe --nbpe 500 \
-        --out data/en_token_list/bpe_unigram500
+        --output data/en_token_list/bpe_unigram500
 """
 
 from __future__ import annotations
@@ -139,12 +139,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="mlma recipe tokens", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="`<id> <text>` files")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--token_type", choices=("char", "bpe"), required=True, help="tokens")
     parser.add_argument("--nbpe", type=int, default=500, help="number of BPE pieces")
     parser.add_argument("--bpemode", choices=("unigram", "bpe"), default="unigram")
     args = parser.parse_args(argv)
-    refuse_to_replace(args.out, args.text)
+    refuse_to_replace(args.output, args.text)
     texts = read_transcripts(args.text)
-    count = write_tokens(args.out, texts, args.token_type, args.nbpe, args.bpemode)
-    print(f"{args.out / 'tokens.txt'}: {count} tokens from {len(texts)} sentences")
+    count = write_tokens(args.output, texts, args.token_type, args.nbpe, args.bpemode)
+    print(f"{args.output / 'tokens.txt'}: {count} tokens from {len(texts)} sentences")

@@ -139,7 +139,7 @@ def send_samples(monkeypatch, sounds):
 
 
 def test_stream_prints_the_words(mlma, experiment, send_samples):
-    code, out, err = mlma("stream", "--model", experiment, "--chunk", 0.4, "--look-ahead", 0.2)
+    code, out, err = mlma("stream", "--model", experiment, "--chunk", 0.4, "--lookahead", 0.2)
     assert code == 0, err
     assert out.split() and out.count("\n") == 1
     assert err.startswith("2.0 s of audio, ")

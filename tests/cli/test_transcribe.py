@@ -1,14 +1,16 @@
 import io
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from espnet_mlma.cli import files
+from espnet_mlma.cli import build_parser, files
 from espnet_mlma.cli.files import Sound, find_sounds, plan_outputs
 from espnet_mlma.cli.parser import UsageError
-from espnet_mlma.decode import formats, load
+from espnet_mlma.cli.transcribe import search_options
+from espnet_mlma.decode import Decoding, formats, load
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def test_a_folder_gives_its_sounds_in_order(mlma, experiment, sounds, expected):
 
 
 def test_files_are_written_for_each_format(mlma, experiment, sounds, expected, tmp_path):
-    arguments = ["transcribe", sounds / "a.flac", "--model", experiment, "--lang", "nl"]
+    arguments = ["transcribe", sounds / "a.flac", "--model", experiment, "--language", "nl"]
     code, out, _ = mlma(*arguments, "--format", "all", "-o", tmp_path / "new")
     assert (code, out) == (0, "")
     written = {file.suffix for file in (tmp_path / "new").iterdir()}
@@ -81,13 +83,32 @@ def test_a_pipe_is_read_from_stdin(mlma, experiment, sounds, expected, monkeypat
 
 def test_a_search_is_passed_on(mlma, experiment, sounds):
     recogniser = load(experiment, device="cpu")
-    code, out, _ = mlma("transcribe", sounds / "a.flac", "--model", experiment, "--beam", 4)
+    code, out, _ = mlma("transcribe", sounds / "a.flac", "--model", experiment, "--beam-size", 4)
     assert code == 0
     code, hot, err = mlma(
         "transcribe", sounds / "a.flac", "--model", experiment, "--hotwords", "abc,de fg"
     )
     assert code == 0, err
     assert len({out, hot, recogniser.transcribe(sounds / "a.flac").text}) > 1
+
+
+def test_every_option_of_decoding_is_on_the_command_line():
+    options = {
+        "beam_size": 4,
+        "token_threshold": -5.0,
+        "score_threshold": 9.0,
+        "lm": "words.arpa",
+        "lm_weight": 0.7,
+        "word_bonus": 1.0,
+        "hotwords": ("abc", "de fg"),
+        "hotword_weight": 2.0,
+        "speech_guard": False,
+    }
+    assert set(options) == {field.name for field in fields(Decoding)}
+    line = "transcribe a.wav --beam-size 4 --token-threshold=-5 --score-threshold 9 --lm words.arpa"
+    line += " --lm-weight 0.7 --word-bonus 1 --hotword-weight 2 --no-speech-guard --hotwords"
+    parsed = build_parser().parse_args([*line.split(), "abc,de fg"])
+    assert search_options(parsed) == options
 
 
 def test_a_language_model_in_capitals_is_told_of_in_one_line(mlma, experiment, sounds, tmp_path):

@@ -55,7 +55,7 @@ def run_format(
 ) -> subprocess.Popen:
     """Run `code` and then stage 3 in a new process."""
     command = [sys.executable, "-c", FORMAT + code + "run_cli(f.main)"]
-    command += ["--data", str(data), "--out", str(out), "--nj", str(nj)]
+    command += ["--data", str(data), "--output", str(out), "--nj", str(nj)]
     command += ["--verify"] * verify
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options

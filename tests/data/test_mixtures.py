@@ -108,7 +108,7 @@ def ids(path: Path) -> set[str]:
 
 
 def test_the_real_mixture_from_the_command_line(shared_corpora: Path, tmp_path: Path) -> None:
-    result = run("--mixture", "real", "--db_root", shared_corpora, "--out", tmp_path, "--nj", 2)
+    result = run("--mixture", "real", "--db_root", shared_corpora, "--output", tmp_path, "--nj", 2)
     assert result.returncode == 0, result.stderr
     names = run("--mixture", "real", "--list", "test").stdout.split()
     folders = {path.name for path in tmp_path.iterdir()}
@@ -133,7 +133,7 @@ def test_the_real_mixture_from_the_command_line(shared_corpora: Path, tmp_path: 
 
 
 def test_a_wrong_root_is_a_one_line_error_and_writes_nothing(tmp_path: Path) -> None:
-    result = run("--mixture", "real", "--db_root", tmp_path / "no", "--out", tmp_path / "data")
+    result = run("--mixture", "real", "--db_root", tmp_path / "no", "--output", tmp_path / "data")
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
     assert line.startswith("error: LibriSpeech: nothing at ") and "openslr.org/12" in line
@@ -142,9 +142,8 @@ def test_a_wrong_root_is_a_one_line_error_and_writes_nothing(tmp_path: Path) -> 
 
 def test_root_overrides_db_root_for_one_corpus(shared_corpora: Path, tmp_path: Path) -> None:
     elsewhere = f"librispeech={shared_corpora / 'LibriSpeech'}"
-    result = run(
-        "--mixture", "real", "--db_root", tmp_path, "--root", elsewhere, "--out", tmp_path / "data"
-    )  # fmt: skip
+    options = ("--db_root", tmp_path, "--root", elsewhere, "--output", tmp_path / "data")
+    result = run("--mixture", "real", *options)
     assert result.stderr.startswith("error: Common Voice: nothing at ")
     wrong = run("--mixture", "real", "--db_root", tmp_path, "--root", "libri=/x")
     assert wrong.stderr.startswith("error: --root libri=/x: not CORPUS=DIR")
@@ -158,7 +157,16 @@ def test_only_used_corpora_need_a_root(shared_corpora: Path, tmp_path: Path) -> 
         "  train: [commonvoice nl train]\n  valid: [commonvoice nl dev]\n  test: [mls nl test]\n",
         encoding="utf-8",
     )
-    options = ["--mixtures", mixtures, "--mixture", "tiny", "--out", tmp_path / "data", "--nj", 2]
+    options = [
+        "--mixtures",
+        mixtures,
+        "--mixture",
+        "tiny",
+        "--output",
+        tmp_path / "data",
+        "--nj",
+        2,
+    ]
     options += ["--root", f"commonvoice={shared_corpora / 'commonvoice'}"]
     without = run(*options)
     assert without.returncode == 1

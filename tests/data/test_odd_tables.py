@@ -17,17 +17,17 @@ PER_UTTERANCE = ("text", "utt2spk", "utt2lang", "utt2dataset", "utt2category")
 PROGRAMS = {
     "stage 2": (
         speed_perturb.main,
-        ["--data", "data/train", "--out", "out", "--factors", "0.9 1.0"],
+        ["--data", "data/train", "--output", "out", "--factors", "0.9 1.0"],
         [f"data/train/{name}" for name in (*PER_UTTERANCE, "wav.scp")],
     ),
     "stage 3": (
         format_audio.main,
-        ["--data", "data/train", "--out", "out", "--nj", "1"],
+        ["--data", "data/train", "--output", "out", "--nj", "1"],
         [f"data/train/{name}" for name in (*PER_UTTERANCE, "wav.scp", "utt2speed", "segments")],
     ),
     "stage 4": (
         filter_.main,
-        ["--data", "org", "--out", "out", "--min_seconds", "0.3", "--max_seconds", "30"],
+        ["--data", "org", "--output", "out", "--min_seconds", "0.3", "--max_seconds", "30"],
         [f"org/{name}" for name in (*PER_UTTERANCE, "wav.scp", "utt2num_samples")],
     ),
     "stage 4, sampler": (
@@ -37,7 +37,7 @@ PROGRAMS = {
     ),
     "stage 5": (
         tokens.main,
-        ["--text", "org/text", "--out", "out", "--token_type", "char"],
+        ["--text", "org/text", "--output", "out", "--token_type", "char"],
         ["org/text"],
     ),
 }

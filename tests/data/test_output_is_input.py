@@ -34,13 +34,13 @@ DECODE = ["--asr_train_config", "exp/asr/config.yaml", "--asr_model_file", "exp/
 DECODE += ["--config", "decode.yaml", "--data_dir", "data/test"]
 SECONDS = ["--min_seconds", "0", "--max_seconds", "9"]
 STAGES = [
-    ("data.filter", ["--data", "data/test", "--out", "data/test", *SECONDS]),
-    ("data.filter", ["--data", "data/test", "--out", "way/test", *SECONDS]),
-    ("data.filter", ["--data", "data/test", "--out", "data", *SECONDS]),
-    ("data.speed_perturb", ["--data", "data/test", "--out", "./data/test", "--factors", "1"]),
-    ("data.format_audio", ["--data", "way/test", "--out", "data/test"]),
-    ("data.format_audio", ["--data", "data/test", "--out", "."]),
-    ("data.tokens", ["--text", "data/test/text", "--out", "data/test", "--token_type", "char"]),
+    ("data.filter", ["--data", "data/test", "--output", "data/test", *SECONDS]),
+    ("data.filter", ["--data", "data/test", "--output", "way/test", *SECONDS]),
+    ("data.filter", ["--data", "data/test", "--output", "data", *SECONDS]),
+    ("data.speed_perturb", ["--data", "data/test", "--output", "./data/test", "--factors", "1"]),
+    ("data.format_audio", ["--data", "way/test", "--output", "data/test"]),
+    ("data.format_audio", ["--data", "data/test", "--output", "."]),
+    ("data.tokens", ["--text", "data/test/text", "--output", "data/test", "--token_type", "char"]),
     ("decode.stage", [*DECODE, "--output_dir", "data"]),
     ("decode.stage", [*DECODE, "--output_dir", "way"]),
     ("evaluation.calibrate", [*DECODE, "--output", "exp/asr/config.yaml"]),
@@ -97,9 +97,9 @@ def test_comet_files_replace_no_input(place):
     assert contents(place) == before
 
 
-@pytest.mark.parametrize("option", ["--data", "--out"])
+@pytest.mark.parametrize("option", ["--data", "--output"])
 def test_an_empty_folder_name_is_an_error(place, monkeypatch, capsys, option):
-    options = {"--data": "data/test", "--out": "new"} | {option: ""}
+    options = {"--data": "data/test", "--output": "new"} | {option: ""}
     line = [part for pair in options.items() for part in pair]
     monkeypatch.setattr(sys, "argv", ["filter", *line, *SECONDS])
     with pytest.raises(SystemExit) as end:

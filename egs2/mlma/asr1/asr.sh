@@ -257,7 +257,7 @@ stage_3() {
             *) out=${data_feats}/${set} ;;
         esac
         ${train_cmd} python3 -m espnet_mlma.cli recipe format-audio \
-            --data "data/${set}" --out "${out}" --nj "${nj}" "${verify[@]}"
+            --data "data/${set}" --output "${out}" --nj "${nj}" "${verify[@]}"
     done
 }
 
@@ -265,7 +265,7 @@ stage_4() {
     local set
     for set in "${train_set}" "${valid_set}"; do
         python3 -m espnet_mlma.cli recipe filter --data "${data_feats}/org/${set}" \
-            --out "${data_feats}/${set}" \
+            --output "${data_feats}/${set}" \
             --min_seconds "${min_wav_duration}" --max_seconds "${max_wav_duration}"
     done
     # ESPnet's category samplers look for these beside the training set's wav.scp.
@@ -274,7 +274,7 @@ stage_4() {
 
 stage_5() { # shellcheck disable=SC2086
     python3 -m espnet_mlma.cli recipe tokens --text ${bpe_train_text:-${data_feats}/${train_set}/${text_file}} \
-        --out "${tokens}" --token_type "${token_type}" --nbpe "${nbpe}" --bpemode "${bpemode}"
+        --output "${tokens}" --token_type "${token_type}" --nbpe "${nbpe}" --bpemode "${bpemode}"
 }
 
 stage_9() {
@@ -505,7 +505,7 @@ if wanted 1 "make data folders"; then
 fi
 if [ -n "${speed_perturb_factors}" ] && wanted 2 "speeds ${speed_perturb_factors}"; then
     python3 -m espnet_mlma.cli recipe speed-perturb --data "data/${original_set}" \
-        --out "data/${train_set}" --factors "${speed_perturb_factors}"
+        --output "data/${train_set}" --factors "${speed_perturb_factors}"
     finished "data/${train_set}"
 fi
 if wanted 3 "all audio as 16 kHz FLAC, ${nj} processes"; then

@@ -76,10 +76,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     models = _named(args.model)
     sets = _by_name(args.data)
     if args.training_hours and len(args.training_hours) != len(models):
-        parser.error("--training_hours: give one for each model; nan where it is unknown")
+        parser.error("--training-hours: give one for each model; nan where it is unknown")
     hours = dict(zip(models, args.training_hours, strict=False))
     if args.only is None:
-        check(models, sets, args.out)
+        check(models, sets, args.output)
     if args.only is None and len(models) > 1:
         program = [sys.executable, "-m", "espnet_mlma.cli", "recipe", "measure", *argv]
         for name in models:
@@ -90,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.only:
         kill_with_parent()
     name = args.only or next(iter(models))
-    with claim(args.out / name, "measures it"):
-        measure(args, models[name], sets, args.out / name, hours.get(name))
+    with claim(args.output / name, "measures it"):
+        measure(args, models[name], sets, args.output / name, hours.get(name))
 
 
 def check(models: Mapping[str, str], sets: Mapping[str, Path], out: Path) -> None:
@@ -188,7 +188,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="mlma recipe measure",
         description=__doc__.splitlines()[0],
-        epilog="Then compare the models: `mlma compare NAME=OUT/NAME ...`.",
+        epilog="Then compare the models: `mlma compare NAME=OUTPUT/NAME ...`.",
     )
     parser.add_argument(
         "--model",
@@ -196,13 +196,13 @@ def _parser() -> ArgumentParser:
         nargs="+",
         required=True,
         metavar="[NAME=]PATH|ZIP|HUB_ID",
-        help="NAME is its folder in --out (default: last part of the path or id)",
+        help="NAME is its folder in --output (default: last part of the path or id)",
     )
     parser.add_argument(
         "--data", type=Path, nargs="+", required=True, metavar="SET", help="dump/raw/<set>"
     )
     parser.add_argument(
-        "--out",
+        "--output",
         type=Path,
         required=True,
         help=f"will contain NAME/, with a folder per set and {FILE}",
@@ -210,17 +210,17 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--language", metavar="CODE", help="spoken language (default: of utt2lang)")
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument(
-        "--batch_seconds", type=positive, default=60.0, help="audio in a batch (default: 60)"
+        "--batch-seconds", type=positive, default=60.0, help="audio in a batch (default: 60)"
     )
     parser.add_argument(
-        "--training_hours",
+        "--training-hours",
         type=_hours,
         nargs="+",
         default=[],
         metavar="H",
         help="training audio of each model; nan: unknown",
     )
-    parser.add_argument("--usd_per_hour", type=positive, metavar="X", help="price of the machine")
+    parser.add_argument("--usd-per-hour", type=positive, metavar="X", help="price of the machine")
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     # For the process of one of several models.
     parser.add_argument("--run", default=started, help=argparse.SUPPRESS)
@@ -269,15 +269,15 @@ def check_place(out: Path, sets: Collection[str]) -> None:
     """
     nearest = next(place for place in (out, *out.parents) if place.exists())
     if not nearest.is_dir():
-        raise MlmaError(f"{nearest}: a file; give another --out")
+        raise MlmaError(f"{nearest}: a file; give another --output")
     data = next((out / name for name in sets if (out / name / "wav.scp").exists()), None)
     if data:
-        raise MlmaError(f"{data}: a data folder, would be replaced; give another --out")
+        raise MlmaError(f"{data}: a data folder, would be replaced; give another --output")
     other = min({text.parent.name for text in out.glob("*/text")} - set(sets), default=None)
     if other:
         raise MlmaError(
             f"{out}: has {other} of an earlier run, its figures would be lost; add {other} to "
-            "--data, or give another --out"
+            "--data, or give another --output"
         )
 
 

@@ -58,7 +58,7 @@ def data(tmp_path_factory) -> Path:
 def start(monkeypatch, data: Path, model: Path | str, out: Path, *more: str) -> dict:
     """Run the program in this process; return the contents of measured.json."""
     sets = [str(data / name) for name in SETS]
-    options = ["--model", f"{out.name}={model}", "--data", *sets, "--out", str(out.parent)]
+    options = ["--model", f"{out.name}={model}", "--data", *sets, "--output", str(out.parent)]
     options += ["--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["measure", *options, *more])
     measure.main()
@@ -82,7 +82,7 @@ def scored(data: Path, out: Path) -> str:
 @pytest.mark.parametrize("model", ["s2t_experiment", "experiment"])
 def test_from_a_model_to_scores(monkeypatch, request, data, tmp_path, model):
     folder, out = request.getfixturevalue(model), tmp_path / "exp" / "decode"
-    options = ["--batch_seconds", "60", "--training_hours", "3.5", "--usd_per_hour", "0.4"]
+    options = ["--batch-seconds", "60", "--training-hours", "3.5", "--usd-per-hour", "0.4"]
     found = start(monkeypatch, data, folder, out, *options)
     network, _ = checkpoint.build(folder)
     assert (found["system"], found["model"]) == (folder.name, str(folder))
@@ -135,9 +135,9 @@ def test_models_of_one_run_are_compared(data, tmp_path, experiment, s2t_experime
     """Each model has its own process; the table treats them as one run."""
     out = tmp_path / "decoded"
     models = [f"small={experiment}", str(s2t_experiment)]
-    options = ["--model", *models, "--data", data / "test_it", "--out", out, "--device", "cpu"]
+    options = ["--model", *models, "--data", data / "test_it", "--output", out, "--device", "cpu"]
     command = [sys.executable, "-m", "espnet_mlma.cli", "recipe", "measure", *map(str, options)]
-    subprocess.run([*command, "--training_hours", "3", "nan"], check=True, capture_output=True)
+    subprocess.run([*command, "--training-hours", "3", "nan"], check=True, capture_output=True)
     names = ("small", s2t_experiment.name)
     found = [json.loads((out / name / "measured.json").read_text()) for name in names]
     assert found[0]["run"] == found[1]["run"]
@@ -154,9 +154,9 @@ def test_wrong_models_and_figures_are_errors(monkeypatch, capsys, data, tmp_path
     with pytest.raises(MlmaError, match="two models have the name 'a'; give NAME=MODEL"):
         start(monkeypatch, data, "x", tmp_path / "a", "--model", "a=y")
     with pytest.raises(SystemExit):
-        start(monkeypatch, data, "x", tmp_path / "a", "--training_hours", "1", "2")
+        start(monkeypatch, data, "x", tmp_path / "a", "--training-hours", "1", "2")
     assert "give one for each model" in capsys.readouterr().err
-    for option in ("--usd_per_hour", "--training_hours", "--batch_seconds"):
+    for option in ("--usd-per-hour", "--training-hours", "--batch-seconds"):
         with pytest.raises(SystemExit):  # before decoding
             start(monkeypatch, data, "x", tmp_path / "a", option, "0")
         assert f"{option}: 0 is not a number above 0" in capsys.readouterr().err
@@ -210,14 +210,14 @@ def test_an_output_folder_in_use_is_an_error_before_decoding(
 ):
     start(monkeypatch, data, experiment, tmp_path / "a", "--data", str(data / "test_it"))
     before = (tmp_path / "a" / "measured.json").read_bytes()
-    with pytest.raises(MlmaError, match="a: has test_it of an earlier run.*give another --out"):
+    with pytest.raises(MlmaError, match="a: has test_it of an earlier run.*give another --output"):
         start(monkeypatch, data, experiment, tmp_path / "a", "--data", str(data / "test_en"))
     assert (tmp_path / "a" / "measured.json").read_bytes() == before
     with pytest.raises(MlmaError, match="raw/test_it: a data folder"):
         start(monkeypatch, data, experiment, data)
     assert (data / "test_it" / "wav.scp").is_file()
     (tmp_path / "b").write_text("a file")
-    with pytest.raises(MlmaError, match="b: a file; give another --out"):
+    with pytest.raises(MlmaError, match="b: a file; give another --output"):
         start(monkeypatch, data, experiment, tmp_path / "b")
 
 
