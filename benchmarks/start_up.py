@@ -37,7 +37,7 @@ def seconds_of(code: str, repeats: int = 5) -> float:
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
         times.append(time.perf_counter() - started)
     return statistics.median(times)
 
@@ -52,6 +52,9 @@ def main() -> None:
     rows = [["python itself", f"{nothing:.3f} s"]]
     for module in ("espnet_mlma", "torch", "espnet_mlma.encoder"):
         rows.append([f"import {module}", f"{seconds_of(f'import {module}') - nothing:.3f} s"])
+    for command in (["--help"], ["info", args.model]):
+        line = f"from espnet_mlma.cli import main; main({command!r})"
+        rows.append([f"mlma {command[0]}", f"{seconds_of(line):.3f} s"])
     code = PARTS.format(threads=args.threads, model=args.model, audio=str(args.audio))
     runs = [
         [float(x) for x in subprocess.check_output([sys.executable, "-c", code]).split()[-4:]]

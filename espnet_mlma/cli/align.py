@@ -1,4 +1,4 @@
-"""`mlma align`: when each word of a known text was said."""
+"""`mlma align`: find the time of each word of a known text."""
 
 from __future__ import annotations
 
@@ -29,24 +29,26 @@ def add_to(commands) -> None:
         commands,
         "align",
         run,
-        "find when each word of a known text was said",
+        "find the time of each word of a known text",
         'mlma align talk.wav --text "good morning to you all" -o talk.TextGrid\n'
-        "  writes tiers of words and symbols that Praat opens; a word begins a little before the\n"
-        "  peak of its first symbol, and ends a little after that of its last",
+        "  writes tiers of words and symbols for Praat; a word begins shortly before the peak of\n"
+        "  its first symbol and ends shortly after the peak of its last",
     )
     parser.add_argument("file", metavar="FILE", help="sound file, or - for stdin")
     text = parser.add_mutually_exclusive_group(required=True)
-    text.add_argument("--text", type=text_of, help="what was said")
-    text.add_argument("--text-file", type=Path, metavar="FILE", help="holds it, in UTF-8")
+    text.add_argument("--text", type=text_of, help="the words that were spoken")
+    text.add_argument("--text-file", type=Path, metavar="FILE", help="file with the text, in UTF-8")
     add_model_options(parser)
     parser.add_argument(
-        "--format", choices=tuple(FORMATS), help="(default: as FILE ends, else textgrid)"
+        "--format",
+        choices=tuple(FORMATS),
+        help="(default: by the suffix of --output, else textgrid)",
     )
-    add_output(parser, "write it there (default: print it)")
+    add_output(parser, "file to write (default: print)")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Align, and print or write the result."""
+    """Align a text with a sound; print or write the result."""
     text = arguments.text
     if text is None:
         text = read_text(arguments.text_file, "give a file with the text")

@@ -1,4 +1,4 @@
-"""`mlma bench`: how fast a model is on this machine."""
+"""`mlma bench`: measure the speed of a model on this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_to(commands) -> None:
         run,
         "measure loading and recognition on this machine",
         "mlma bench --model exp/asr_small --seconds 5 30 --threads 1 --audio talk.wav\n"
-        "  prints a table: samples in memory to text, for 5 s and for 30 s of talk.wav repeated",
+        "  prints the time from samples in memory to text, for 5 s and 30 s of talk.wav repeated",
     )
     add_model_options(parser)
     parser.add_argument(
@@ -37,7 +37,7 @@ def add_to(commands) -> None:
         metavar="S",
         help="lengths of audio (default: 5 30 120)",
     )
-    parser.add_argument("--threads", type=natural, metavar="N", help="of the processor")
+    parser.add_argument("--threads", type=natural, metavar="N", help="CPU threads")
     parser.add_argument(
         "--audio",
         metavar="FILE",
@@ -46,10 +46,10 @@ def add_to(commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Load, recognise each length once to warm up and then three times; print medians."""
+    """Load a model and print the median time of three recognitions of each length."""
     check_stdout()
     start = time.perf_counter()
-    model.choose(arguments.model)  # what is missing is said before the imports
+    model.choose(arguments.model)  # a missing model fails before the slow imports
     import_espnet()
 
     import torch
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def samples_of(file: str | None) -> np.ndarray:
-    """The samples (time,) of a file at 16 kHz; without one, a second of noise."""
+    """Return the samples (time,) of a file at 16 kHz; without a file, 1 s of noise."""
     import numpy as np
 
     from espnet_mlma.audio import SAMPLE_RATE, audio_blocks
@@ -81,7 +81,7 @@ def samples_of(file: str | None) -> np.ndarray:
 
 
 def repeated(samples: np.ndarray, seconds: float) -> np.ndarray:
-    """Samples again and again, up to so many seconds."""
+    """Repeat samples (time,) up to a length in seconds."""
     import numpy as np
 
     from espnet_mlma.audio import SAMPLE_RATE
@@ -90,7 +90,7 @@ def repeated(samples: np.ndarray, seconds: float) -> np.ndarray:
 
 
 def median_seconds(recogniser, samples: np.ndarray) -> float:
-    """Wall-clock time of a recognition, the median after a first one that does not count."""
+    """Return the median wall time of a recognition in seconds, without a first warm-up."""
     spent = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()

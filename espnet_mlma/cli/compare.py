@@ -1,4 +1,4 @@
-"""`mlma compare`: systems side by side, with what others published."""
+"""`mlma compare`: put decoded systems and published figures side by side."""
 
 from __future__ import annotations
 
@@ -34,53 +34,54 @@ def add_to(commands) -> None:
         run,
         "put decoded systems and published figures side by side, with tests of significance",
         "mlma compare small=exp/asr_small/decode_a large=exp/asr_large/decode_a "
-        "--published owsm-ctc,mlma --format html -o comparison.html\n"
-        "  writes tables and plots of two models, OWSM-CTC and the paper; p-values for the two",
+        "--published owsm-ctc,mlma --format html --output comparison.html\n"
+        "  writes tables and plots of two models, with p-values, and figures of OWSM-CTC and MLMA",
     )
     parser.add_argument(
         "systems",
         nargs="*",
         type=named_folder,
         metavar="NAME=DECODE_FOLDER",
-        help="what stage 12 wrote; without any, published figures alone. A NAME that is a "
-        "published system's, such as owsm-ctc-v3.1, takes its caveats",
+        help="name and folder of a decoding of stage 12 (default: published figures only); the "
+        "NAME of a published system, such as owsm-ctc-v3.1, adds that system's caveats",
     )
     parser.add_argument(
         "--published",
         default="all",
         metavar="LIST|all|none",
-        help="whose published figures to quote: names, or beginnings of names such as owsm, parted "
-        "by commas (default: all, on the languages and corpora that were decoded)",
+        help="published systems to quote: names or prefixes such as owsm, separated by commas "
+        "(default: all, for the decoded languages and corpora)",
     )
     parser.add_argument(
         "--normaliser",
         choices=tuple(NORMALISERS),
         default="ours",
-        help="of references and hypotheses; Whisper's needs espnet-mlma[compare] (default: ours)",
+        help="normaliser of references and hypotheses; whisper needs espnet-mlma[compare] "
+        "(default: ours)",
     )
-    parser.add_argument("--format", choices=tuple(FORMATS), help="(default: as FILE ends, else md)")
-    add_output(parser, "write it there (default: print it)")
+    parser.add_argument("--format", choices=tuple(FORMATS), help="(default: by suffix, else md)")
+    add_output(parser, "file to write (default: print)")
     parser.add_argument(
         "--dump",
         type=Path,
         metavar="FOLDER",
-        help="the references, dump/raw (default: that of the recipe a decoding is in)",
+        help="references, dump/raw (default: of the recipe that contains the decoding)",
     )
     add_sets(parser)
 
 
 def named_folder(text: str) -> tuple[str, Path]:
-    """A name and a folder, of which one may be empty only by mistake."""
+    """Split NAME=FOLDER; both are needed."""
     name, _, folder = text.partition("=")
     if not name or not folder:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DECODE_FOLDER")
-    if not name.isprintable():  # a line break, or what a terminal's locale could not decode
+    if not name.isprintable():  # a line break, or bytes that the locale cannot decode
         raise argparse.ArgumentTypeError(f"{name!r} cannot be written in a table; give another")
     return name, Path(folder)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Compare, and print or write the result."""
+    """Compare systems; print or write the result."""
     names = [name for name, _ in arguments.systems]
     if len(set(names)) < len(names):
         raise UsageError("two systems have one name; give each its own")
@@ -115,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def inputs_of(arguments: argparse.Namespace) -> list[Path]:
-    """What is read below the folders that are named."""
+    """Return files and folders that are read below those on the command line."""
     folders = [folder for _, folder in arguments.systems]
     below = [folder / "measured.json" for folder in folders]
     for folder in (*folders, *filter(None, [arguments.dump])):
@@ -124,7 +125,7 @@ def inputs_of(arguments: argparse.Namespace) -> list[Path]:
 
 
 def render(comparison: Comparison, form: str) -> str:
-    """The comparison as md, json or html."""
+    """Return the comparison as md, json or html."""
     if form == "json":
         from espnet_mlma.evaluation.compare.comparison import as_json
 

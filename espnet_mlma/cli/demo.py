@@ -1,4 +1,4 @@
-"""`mlma demo`: a local web page."""
+"""`mlma demo`: serve a local web page that transcribes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_to(commands) -> None:
         "open a local web page that transcribes uploads and recordings",
         "mlma demo --model exp/asr_small exp/asr_large\n"
         "  serves http://127.0.0.1:7860 with the two models side by side, until Ctrl-C",
-        {0: "the page was served and ended by Ctrl-C", 130: "Ctrl-C came before the page"},
+        {0: "Ctrl-C ended the page", 130: "Ctrl-C before the page was ready"},
     )
     parser.add_argument(
         "--model",
@@ -30,7 +30,7 @@ def add_to(commands) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; 0.0.0.0 lets everyone in who can reach this machine "
+        help="address to listen on; 0.0.0.0 admits everyone who can reach this machine "
         "(default: %(default)s)",
     )
     parser.add_argument(
@@ -47,14 +47,14 @@ def add_to(commands) -> None:
         type=positive,
         default=10.0,
         metavar="M",
-        help="longest audio that is taken (default: 10)",
+        help="maximum length of audio (default: 10)",
     )
     parser.add_argument(
         "--max-mb",
         type=positive,
         default=50.0,
         metavar="MB",
-        help="largest upload that is taken, all files of a request together (default: 50)",
+        help="maximum size of an upload, all files together (default: 50)",
     )
 
 

@@ -1,4 +1,4 @@
-"""The sounds that a command line names, and the files that are written for them."""
+"""Find the sounds of a command line; plan the files to write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import write
 
 STDIN = Path("-")
-# As decode/formats.py has them; to ask it would import PyTorch for a --help.
+# A copy of the table in decode/formats.py, whose import would load PyTorch for --help.
 FORMATS = {
     "txt": ".txt",
     "json": ".json",
@@ -22,7 +22,7 @@ FORMATS = {
     "tsv": ".tsv",
     "textgrid": ".TextGrid",
 }
-# What is taken from a folder; a file that is named is tried whatever its suffix.
+# Read from folders; a file on the command line may have any suffix.
 SOUND_SUFFIXES = (
     ".aac",
     ".ac3",
@@ -39,20 +39,20 @@ SOUND_SUFFIXES = (
 
 
 class Sound(NamedTuple):
-    """A sound file, or `STDIN`, and the folder it has below the one that was named, if one was."""
+    """A sound file, or `STDIN`, with its subfolder below the folder on the command line."""
 
     path: Path
     below: Path = Path()
 
 
 def find_sounds(named: Iterable[Path]) -> tuple[list[Sound], dict[Path, str]]:
-    """Files as they are named, and those below folders, sorted by path.
+    """List sound files, and those below folders sorted by path.
 
     Args:
         named: files, folders, or `STDIN`.
 
     Returns:
-        The sounds, and what is wrong with a file or folder that gives none.
+        The sounds; and files and folders without a sound, each with the reason.
     """
     found, wrong = [], {}
     for path in dict.fromkeys(named):
@@ -69,19 +69,19 @@ def find_sounds(named: Iterable[Path]) -> tuple[list[Sound], dict[Path, str]]:
 
 
 def is_sound(file: Path) -> bool:
-    """Whether what lies in a folder is to be recognised; `._talk.mp3` is what a Mac leaves."""
+    """Return whether a file in a folder is a sound; `._talk.mp3` is metadata of macOS."""
     return file.suffix.lower() in SOUND_SUFFIXES and file.name[0] != "." and file.is_file()
 
 
 def plan_outputs(
     sounds: Iterable[Sound], formats: Iterable[str], folder: Path | None
 ) -> list[tuple[Path, dict[str, Path]]]:
-    """For each sound the file to write of each format.
+    """Choose the file to write for each sound and format.
 
     Args:
-        sounds: `STDIN` is written as if it were `stdin` in the current folder.
+        sounds: `STDIN` gives files named `stdin` in the current folder.
         formats: keys of `FORMATS`.
-        folder: where to write all, in the folders they come from; None: each beside its sound.
+        folder: gets all files, in the subfolders of the sounds; None: files go beside the sounds.
 
     Raises:
         UsageError: two sounds would write one file, or a file beside a sound would be replaced.
@@ -96,12 +96,12 @@ def plan_outputs(
             if file in writers:
                 raise UsageError(
                     f"{writers[file]} and {sound} would both write {file}; rename one, or "
-                    "recognise them apart with different -o"
+                    "run the command once for each, with different --output"
                 )
-            # What lies beside a sound may be anybody's, a reference for one.
+            # A file beside a sound may be somebody's reference.
             if folder is None and file.exists():
                 raise UsageError(
-                    f"{file} is there already; name a folder with -o, where files are replaced"
+                    f"{file} exists already; name a folder with --output, where files are replaced"
                 )
             writers[file] = sound
         planned.append((sound, files))
@@ -109,19 +109,21 @@ def plan_outputs(
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it.
+    """Make a folder and its parents.
 
     Raises:
-        MlmaError: it cannot be made.
+        MlmaError: the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MlmaError(f"cannot make {folder}: {error.strerror}; choose another with -o") from None
+        raise MlmaError(
+            f"cannot make {folder}: {error.strerror}; choose another --output"
+        ) from None
 
 
 def print_or_write(contents: str, output: Path | None) -> None:
-    """Put what a command made into a file, and say so; without one print it."""
+    """Write a command's result to a file and report it; without a file, print the result."""
     if output is None:
         print(contents, end="")
     else:

@@ -1,4 +1,4 @@
-"""`mlma info`: what a model is."""
+"""`mlma info`: describe a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from espnet_mlma.espnet.imports import import_espnet
 if TYPE_CHECKING:
     from torch import nn
 
-_SAMPLE = 12  # symbols of a vocabulary that are shown
+_SAMPLE = 12  # symbols of the vocabulary to print
 _LANGUAGE_SYMBOL = re.compile(r"<([a-z]{2,3})>")
 _NO_LANGUAGE = frozenset({"asr", "eos", "na", "pad", "sop", "sos", "unk"})
 
@@ -29,14 +29,14 @@ def add_to(commands) -> None:
         "info",
         run,
         "describe a model: layers, parameters, vocabulary, languages, training set",
-        "mlma info exp/asr_small\n  prints what config.yaml and the checkpoint say",
+        "mlma info exp/asr_small\n  prints facts from config.yaml and the checkpoint",
     )
     parser.add_argument("positional", nargs="?", metavar="MODEL", help="the same as --model")
     add_model(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print a line for each fact."""
+    """Print one fact per line."""
     if arguments.positional and arguments.model:
         raise UsageError(f"{arguments.positional} and --model {arguments.model}: give one of both")
     check_stdout()
@@ -46,15 +46,15 @@ def run(arguments: argparse.Namespace) -> None:
     from espnet_mlma.loading import checkpoint
 
     network, config = checkpoint.build(Path(name))
-    for what, value in list(facts(name, network, config)):  # all of them, or an error alone
+    for what, value in list(facts(name, network, config)):  # an error comes before any output
         print(f"{what + ':':<14}{value}")
 
 
 def facts(name: str, network: nn.Module, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Names and values, in the order they are printed.
+    """Yield names and values in the order of printing.
 
     Args:
-        name: of the model, as it was given; the recipe is looked for above it.
+        name: of the model on the command line; its recipe is searched above this path.
         network: the model.
         config: the training configuration.
     """
@@ -70,7 +70,7 @@ def facts(name: str, network: nn.Module, config: dict[str, Any]) -> Iterator[tup
 
 
 def encoder(network: nn.Module, kind: str) -> str:
-    """Kind and size of an encoder; ours and ESPnet's have their layers under these names."""
+    """Return kind and size of an encoder of ours or ESPnet's."""
     layers = getattr(network, "blocks", None) or getattr(network, "encoders", ())
     size = f"{len(layers)} layers of {network.output_size()}" if layers else type(network).__name__
     is_causal = getattr(network, "is_causal", bool)()
@@ -78,7 +78,7 @@ def encoder(network: nn.Module, kind: str) -> str:
 
 
 def parameters(network: nn.Module) -> str:
-    """How many, in all and in each part that has some."""
+    """Return the number of parameters, in all and of each part."""
     parts = {
         name: sum(parameter.numel() for parameter in part.parameters())
         for name, part in network.named_children()
@@ -88,16 +88,16 @@ def parameters(network: nn.Module) -> str:
 
 
 def vocabulary(tokens: Sequence[str], token_type: str) -> str:
-    """How many symbols, of what type, and some of them."""
+    """Return number and type of the symbols, and some of them."""
     some = " ".join(tokens[:_SAMPLE]) + (" ..." if len(tokens) > _SAMPLE else "")
     return f"{len(tokens)} {token_type}: {some}"
 
 
 def languages(tables: Sequence[Path], tokens: Sequence[str]) -> str:
-    """Utterances of each language in the training set, or the languages among the symbols.
+    """Return the utterances per language of the training set, or the languages among the symbols.
 
     Args:
-        tables: `utt2lang` of the training set, where that is here.
+        tables: `utt2lang` files of the training set that exist.
         tokens: the vocabulary.
     """
     counts: Counter[str] = Counter()
@@ -109,11 +109,14 @@ def languages(tables: Sequence[Path], tokens: Sequence[str]) -> str:
             ", ".join(f"{language} {n}" for language, n in sorted(counts.items())) + " utterances"
         )
     named = (match[1] for match in map(_LANGUAGE_SYMBOL.fullmatch, tokens) if match)
-    return " ".join(sorted(set(named) - _NO_LANGUAGE)) or "unknown; the training set is not here"
+    return (
+        " ".join(sorted(set(named) - _NO_LANGUAGE))
+        or "unknown; the training set is not on this machine"
+    )
 
 
 def audio(network: nn.Module, config: dict[str, Any]) -> str:
-    """The rate that the model hears, and the milliseconds of an encoder frame."""
+    """Return the sampling rate and the milliseconds of an encoder frame."""
     from espnet_mlma.audio import SAMPLE_RATE
     from espnet_mlma.decode.owsm import acoustic_model
 

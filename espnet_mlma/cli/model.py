@@ -1,4 +1,4 @@
-"""Which model a command uses."""
+"""Choose and load the model of a command."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from espnet_mlma.espnet.imports import import_espnet
 if TYPE_CHECKING:
     from espnet_mlma.decode import Recogniser
 
-# Where `make demo` leaves its model, below a checkout.
+# Model of `make demo`, below a checkout.
 DEMO = Path("egs2/mlma/asr1/exp/asr_train_asr_conmamba_mini_raw_mini_char")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def choose(named: str | None) -> str:
-    """The model to load.
+    """Choose the model to load.
 
     Args:
-        named: by --model; None: the environment's, or the one that `make demo` trained.
+        named: by --model; None: by $MLMA_MODEL, else the model of `make demo`.
 
     Raises:
-        MlmaError: none is named and there is none, or files of the one that is are missing.
+        MlmaError: there is no model, or its files are missing.
     """
     if named is None and os.environ.get("MLMA_MODEL") == "":
         raise MlmaError("MLMA_MODEL is empty; name a model, or unset it")
@@ -40,19 +40,19 @@ def choose(named: str | None) -> str:
         if (folder / DEMO / "config.yaml").is_file():
             return str(folder / DEMO)
     raise MlmaError(
-        "no model: give --model or set MLMA_MODEL, or train the demonstration's in ten minutes "
-        "with `make demo` in a checkout of espnet-mlma"
+        "no model: give --model, set MLMA_MODEL, or train the demonstration in ten minutes by "
+        "`make demo` in a checkout of espnet-mlma"
     )
 
 
 def inputs(arguments: argparse.Namespace) -> list[str | Path | None]:
-    """What the options of `add_model_options`, and --lm, have read.
+    """Return the inputs that --model and --lm name.
 
     Args:
-        arguments: with `model`, perhaps with `lm`.
+        arguments: with `model`, and `lm` if the command has it.
 
     Raises:
-        MlmaError: as of `choose`.
+        MlmaError: see `choose`.
     """
     name = choose(arguments.model)
     folder = Path(name).parent if Path(name).suffix in (".yaml", ".yml") else None
@@ -62,15 +62,18 @@ def inputs(arguments: argparse.Namespace) -> list[str | Path | None]:
 def load(
     arguments: argparse.Namespace, search: Mapping[str, Any] | None = None, **options: Any
 ) -> tuple[str, Recogniser]:
-    """The model's name and the model, by the options of `add_model_options`.
+    """Load a model by the options of `add_model_options`.
 
     Args:
         arguments: with `model`, `device` and `precision`.
         search: options of `Decoding`.
-        options: more for `espnet_mlma.load`.
+        options: more options of `espnet_mlma.load`.
+
+    Returns:
+        The model's name and the model.
     """
     name = choose(arguments.model)
-    with notice(f"loading {Path(name).name} ..."):  # a line too long could not be erased
+    with notice(f"loading {Path(name).name} ..."):  # a wrapped line cannot be erased
         import_espnet()
 
         from espnet_mlma.decode import load as load_recogniser

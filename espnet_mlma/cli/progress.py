@@ -1,4 +1,4 @@
-"""How far the audio is done, as a bar on a terminal."""
+"""Show progress on a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ERASE_LINE = "\r\033[K"
 
 @contextmanager
 def notice(text: str) -> Iterator[None]:
-    """Say on a terminal what is being done, as long as it takes."""
+    """Show a line on a terminal until the work is done."""
     is_shown = sys.stderr.isatty()
     if is_shown:
         print(text, end="", file=sys.stderr, flush=True)
@@ -23,12 +23,14 @@ def notice(text: str) -> Iterator[None]:
 
 
 class Progress:
-    """A bar on the standard error, if that is a terminal; to be called with seconds that are done.
+    """A progress bar on the standard error, if that is a terminal.
+
+    Call it with the seconds of audio that are done.
 
     Args:
-        label: what is being done.
+        label: name of the work.
         total: seconds of audio; None: unknown.
-        is_shown: whether there is to be a bar.
+        is_shown: whether to show the bar.
     """
 
     def __init__(self, label: str, total: float | None, is_shown: bool):

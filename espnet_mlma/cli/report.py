@@ -1,4 +1,4 @@
-"""`mlma report`: a page about what an experiment gets wrong."""
+"""`mlma report`: write a page with an experiment's errors."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def add_to(commands) -> None:
         "report",
         run,
         "write a page with an experiment's errors: tables, worst utterances, confusions, training",
-        "mlma report exp/asr_train_asr_conmamba_mini_raw_mini_char --worst 20 -o errors.html\n"
-        "  writes one file that a browser opens without network: open errors.html",
+        "mlma report exp/asr_small --worst 20 --output errors.html\n"
+        "  writes one file that browsers open without network",
     )
     parser.add_argument(
-        "experiment", type=Path, metavar="EXP", help="exp/asr_*, decoded by stage 12"
+        "experiment", type=Path, metavar="EXP", help="experiment that stage 12 decoded, exp/asr_*"
     )
     parser.add_argument(
-        "--decoding", metavar="NAME", help="folder of stage 12 in it (default: the only one)"
+        "--decoding", metavar="NAME", help="decoding folder in EXP (default: the only one)"
     )
     parser.add_argument(
         "--dump",
         type=Path,
         metavar="DIR",
-        help="references and audio of stage 3 (default: dump/raw of the experiment's recipe)",
+        help="references and audio, dump/raw (default: of the experiment's recipe)",
     )
     add_sets(parser)
     parser.add_argument(
@@ -42,29 +42,29 @@ def add_to(commands) -> None:
         type=natural,
         default=50,
         metavar="N",
-        help="utterances to list and to hear, languages in turn (default: 50)",
+        help="utterances to list with audio, languages in turn (default: 50)",
     )
     parser.add_argument(
         "--audio-mb",
         type=not_negative,
         default=8.0,
         metavar="MB",
-        help="most audio in the page, as MP3 in base64; 0: none (default: 8)",
+        help="maximum of audio in the page, as MP3 in base64; 0: no audio (default: 8)",
     )
-    add_output(parser, "write it there (default: EXP/DECODING/report.html)")
+    add_output(parser, "file to write (default: EXP/DECODING/report.html)")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read, align, write the page and say what is in it.
+    """Write the page and print what it contains.
 
     Raises:
-        UsageError: -o is a folder, or is missing where test sets are chosen.
+        UsageError: --output is a folder, or is missing although --sets is given.
     """
     check_output(arguments.output)
     if arguments.output and arguments.output.suffix.lower() not in ("", ".html", ".htm"):
         raise UsageError(f"-o {arguments.output}: the page is HTML; name it .html")
     if arguments.sets and not arguments.output:
-        raise UsageError("--sets: name a file with -o, for report.html is the page of all sets")
+        raise UsageError("--sets: name a file with -o, because report.html is the page of all sets")
     if arguments.output:
         refuse_inputs([arguments.output], inputs_of(arguments))
     import_espnet()
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def inputs_of(arguments: argparse.Namespace) -> list[Path]:
-    """What is read below the folders that are named."""
+    """Return files and folders that are read below those on the command line."""
     experiment, dump = arguments.experiment, arguments.dump
     folders = [experiment, *experiment.glob("*/"), *experiment.glob("*/*/")]
     folders += [] if dump is None else [dump, *dump.glob("*/")]

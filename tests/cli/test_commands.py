@@ -185,7 +185,7 @@ def test_figures_are_of_delays_and_of_partial_texts_that_were_not_kept():
     assert figures.summary().endswith("1 of 3 partial texts revised")
 
 
-def test_on_a_terminal_the_partial_text_is_written_anew(monkeypatch):
+def test_a_terminal_redraws_the_partial_text(monkeypatch):
     master, slave = os.openpty()
     with open(slave, "w") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)

@@ -61,15 +61,15 @@ def test_the_library_gives_what_is_there_with_the_error(experiment, cut):
     assert " ".join(part.text for part in parts) == whole.text
 
 
-def test_channels_that_cancel_are_told_of_in_one_line(mlma, experiment, tmp_path):
+def test_channels_that_cancel_give_a_warning_of_one_line(mlma, experiment, tmp_path):
     speech = babble(32000)
     soundfile.write(tmp_path / "one.wav", speech, 16000)
     soundfile.write(tmp_path / "two.wav", np.stack([speech, -speech], 1), 16000)
     _, one, _ = mlma("transcribe", tmp_path / "one.wav", "--model", experiment)
     code, two, err = mlma("transcribe", tmp_path / "two.wav", "--model", experiment)
     assert code == 0 and one == two != "\n"
-    told = [line for line in err.splitlines() if "two.wav" in line]
-    assert len(told) == 1 and "out of phase" in told[0]
+    warnings = [line for line in err.splitlines() if "two.wav" in line]
+    assert len(warnings) == 1 and "out of phase" in warnings[0]
 
 
 @pytest.mark.parametrize("kind", ["WAV", "MP3", "FLAC", "OGG"])

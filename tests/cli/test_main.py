@@ -133,7 +133,7 @@ def test_a_full_disk_is_one_line():
     assert done.stderr == "error: cannot write the output: the disk is full; make room\n"
 
 
-def test_a_reader_that_goes_is_no_error_to_tell():
+def test_a_broken_pipe_prints_no_error():
     process = start("print('a line')")
     process.stdout.close()
     assert process.stderr.read() == b""

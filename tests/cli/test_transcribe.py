@@ -111,7 +111,9 @@ def test_every_option_of_decoding_is_on_the_command_line():
     assert search_options(parsed) == options
 
 
-def test_a_language_model_in_capitals_is_told_of_in_one_line(mlma, experiment, sounds, tmp_path):
+def test_a_language_model_in_capitals_gives_a_warning_of_one_line(
+    mlma, experiment, sounds, tmp_path
+):
     pytest.importorskip("kenlm")
     arpa = tmp_path / "CAPITALS.arpa"
     grams = "\\1-grams:\n-4\t<unk>\n-99\t<s>\t-0.3\n-1\t</s>\n-1\tABC\t-0.2\n-1\tDE\t-0.2\n"
@@ -143,7 +145,7 @@ def test_what_lies_beside_a_sound_is_not_replaced(mlma, experiment, sounds, expe
     options = ["transcribe", sound, "--format", "txt"]
     code, _, err = mlma(*options, "--model", tmp_path / "nothing")
     assert code == 2
-    assert err.startswith(f"error: {notes} is there already; name a folder with -o")
+    assert err.startswith(f"error: {notes} exists already; name a folder with --output")
     assert notes.read_text() == "what was really said"
     assert mlma(*options, "--model", experiment, "-o", tmp_path)[0] == 0
     assert notes.read_text() == expected["b.wav"] + "\n"

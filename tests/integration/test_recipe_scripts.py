@@ -169,7 +169,7 @@ def test_corpora_lie_in_a_folder_of_any_name(recipe: Path, name: str) -> None:
     assert f"nothing at {db}/LibriSpeech/" in done.stderr.replace("\\t", "\t")
 
 
-def test_stage_3_makes_damaged_audio_again_when_it_is_told_to(recipe: Path) -> None:
+def test_stage_3_repairs_damaged_audio_with_verify_audio(recipe: Path) -> None:
     for name in ("train", "dev", "test"):
         make_data(recipe, name, 2)
     stage_3 = [*SETS, *shlex.split("--stage 3 --stop_stage 3 --nj 1")]
@@ -384,7 +384,7 @@ def test_synthetic_speech_is_made_on_the_fly_as_the_recipes_page_says(recipe: Pa
     command = shlex.split("--mixture synthetic --asr_config conf/tiny.yaml --ngpu 0 --nj 1")
     assert run(recipe, "run.sh", *command, "--stop_stage", "10").returncode == 0
     lines = {}
-    for name, more in (("once", ""), ("anew", options), ("again", options)):
+    for name, more in (("once", ""), ("on the fly", options), ("again", options)):
         experiment = recipe / "exp" / name
         given = ["--asr_args", f"{more} --max_epoch 1 --log_interval 1", "--asr_exp", experiment]
         done = run(recipe, "run.sh", *command, "--stage", "11", "--stop_stage", "11", *given)
@@ -392,8 +392,8 @@ def test_synthetic_speech_is_made_on_the_fly_as_the_recipes_page_says(recipe: Pa
         log = (experiment / "train.log").read_text()
         lines[name] = re.findall(r"1epoch:train:\d+-\d+batch.* loss_ctc=([\d.]+)", log)
     assert len(lines["once"]) > 5
-    assert lines["anew"][0] != lines["once"][0], "before any update: other sound"
-    assert lines["anew"] == lines["again"], "the seed decides"
+    assert lines["on the fly"][0] != lines["once"][0], "before any update: other sound"
+    assert lines["on the fly"] == lines["again"], "the seed decides"
     given[1], given[3] = options.replace("train_", "dev_"), recipe / "exp" / "wrong"
     done = run(recipe, "run.sh", *command, "--stage", "11", "--stop_stage", "11", *given)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

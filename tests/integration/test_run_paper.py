@@ -210,7 +210,7 @@ def test_tables_of_the_readme_are_those_it_runs():
     assert said == {table: sorted({of[2] for of in models}) for table, models in TABLES.items()}
 
 
-def test_a_computer_without_gpus_is_told_what_it_is_in_for(recipe):
+def test_without_a_gpu_the_cost_is_printed(recipe):
     done = run(recipe, "--table", 3, "--dry_run", "true", "--ngpu", 0)
     assert {row["--ngpu"] for row in commands(done)} == {"0"}
     assert "gpu_hours.py says how long" in done.stderr
