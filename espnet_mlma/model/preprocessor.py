@@ -35,7 +35,7 @@ class NonSpeechPreprocessor(CommonPreprocessor):
         self,
         *,
         non_speech_prob: float = 0.03,
-        quieter_prob: float = 0.3,
+        quieter_prob: float = 0.1,
         quieter_decibels: float = 30.0,
         silence_prob: float = 0.2,
         silence_seconds: float = 1.0,
