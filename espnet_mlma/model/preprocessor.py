@@ -9,20 +9,26 @@ from espnet_mlma.corpora import non_speech
 from espnet_mlma.corpora.audio import SAMPLE_RATE
 from espnet_mlma.errors import MlmaError
 
+# Telephones end at 3.4 kHz; mp3 of speech often at 7.
+_HIGHEST_HZ = (3400, SAMPLE_RATE / 2)
+
 
 class NonSpeechPreprocessor(CommonPreprocessor):
     """ESPnet's, which in training also shows the model sound without speech.
 
     Some clips are replaced by silence, noise, hum or notes of the same length with an empty text,
-    some are made quieter, and some get silence or noise around them. A model that has only heard
-    speech writes words for whatever it hears; one that has heard speech at one level alone takes
-    quiet speech for noise. Drawn from NumPy's global generator, as ESPnet's own augmentation, which
-    follows. Validation and the statistics of stage 10 hear every clip as it is.
+    some are made quieter, some lose their high frequencies as mp3 and telephones cut them, and
+    some get silence or noise around them. A model trained on speech alone writes words for
+    whatever it hears. One that has seen low level, or empty bands, in non-speech alone takes quiet
+    or band-limited speech for noise. Drawn from NumPy's global generator, as ESPnet's own
+    augmentation, which follows. Validation and the statistics of stage 10 get every clip as it is.
 
     Args:
         non_speech_prob: share of clips that are replaced.
         quieter_prob: share of the others that are made quieter.
         quieter_decibels: by how much at most.
+        band_limited_prob: share of the clips with speech that lose all above a frequency between
+            3.4 and 8 kHz.
         silence_prob: share of clips that get a background at their beginning; likewise at the end.
         silence_seconds: its longest.
         options: those of CommonPreprocessor.
@@ -37,6 +43,7 @@ class NonSpeechPreprocessor(CommonPreprocessor):
         non_speech_prob: float = 0.03,
         quieter_prob: float = 0.1,
         quieter_decibels: float = 30.0,
+        band_limited_prob: float = 0.1,
         silence_prob: float = 0.2,
         silence_seconds: float = 1.0,
         **options,
@@ -46,6 +53,7 @@ class NonSpeechPreprocessor(CommonPreprocessor):
             "non_speech_prob": (non_speech_prob, 1.0, "a share from 0 to 1"),
             "quieter_prob": (quieter_prob, 1.0, "a share from 0 to 1"),
             "quieter_decibels": (quieter_decibels, 120.0, "decibels from 0 to 120"),
+            "band_limited_prob": (band_limited_prob, 1.0, "a share from 0 to 1"),
             "silence_prob": (silence_prob, 1.0, "a share from 0 to 1"),
             "silence_seconds": (silence_seconds, 60.0, "seconds from 0 to 60"),
         }
@@ -55,6 +63,7 @@ class NonSpeechPreprocessor(CommonPreprocessor):
         self._non_speech_prob = non_speech_prob
         self._quieter_prob = quieter_prob
         self._quieter_decibels = quieter_decibels
+        self._band_limited_prob = band_limited_prob
         self._silence_prob = silence_prob
         self._silence_samples = round(silence_seconds * SAMPLE_RATE)
 
@@ -71,6 +80,8 @@ class NonSpeechPreprocessor(CommonPreprocessor):
             return data | {self.speech_name: sound, self.text_name: ""}
         if rng.random() < self._quieter_prob:
             speech = speech * 10 ** (-rng.uniform(0, self._quieter_decibels) / 20)
+        if rng.random() < self._band_limited_prob:
+            speech = _low_passed(speech, rng.uniform(*_HIGHEST_HZ))
         before, after = (
             non_speech.background(rng, rng.integers(self._silence_samples + 1))
             if rng.random() < self._silence_prob
@@ -79,3 +90,10 @@ class NonSpeechPreprocessor(CommonPreprocessor):
         )
         sound = np.concatenate([before, speech, after]).astype(data[self.speech_name].dtype)
         return data | {self.speech_name: sound}
+
+
+def _low_passed(sound: np.ndarray, highest: float) -> np.ndarray:
+    """Remove all above a frequency in Hz, as a codec does."""
+    spectrum = np.fft.rfft(sound)
+    spectrum[int(highest * len(sound) / SAMPLE_RATE) + 1 :] = 0
+    return np.fft.irfft(spectrum, len(sound))
