@@ -250,7 +250,7 @@ def main() -> None:
     parser = model_arguments(__doc__.splitlines()[0])
     parser.add_argument("--name", default="the model", help="what tables call it")
     parser.add_argument(
-        "--longest", type=float, default=MIXED_SECONDS, help="leave out longer clips; seconds"
+        "--longest", type=float, default=float("inf"), help="leave out longer clips; seconds"
     )
     args = parser.parse_args()
     if not args.model:
