@@ -94,6 +94,8 @@ class NonSpeechPreprocessor(CommonPreprocessor):
 
 def _low_passed(sound: np.ndarray, highest: float) -> np.ndarray:
     """Remove all above a frequency in Hz, as a codec does."""
+    if not len(sound):
+        return sound
     spectrum = np.fft.rfft(sound)
     spectrum[int(highest * len(sound) / SAMPLE_RATE) + 1 :] = 0
     return np.fft.irfft(spectrum, len(sound))

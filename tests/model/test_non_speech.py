@@ -82,6 +82,12 @@ def test_some_clips_lose_their_high_frequencies():
     assert 50 < limited < 110
 
 
+def test_a_clip_without_samples_stays_as_it_is():
+    shares = {"non_speech_prob": 0, "quieter_prob": 1.0, "silence_prob": 0}
+    read = preprocessor(band_limited_prob=1.0, **shares)
+    assert len(read("a", {"speech": np.zeros(0, np.float32), "text": "a"})["speech"]) == 0
+
+
 def test_the_same_seed_gives_the_same_clips():
     read = preprocessor(non_speech_prob=0.3, silence_prob=0.5)
     found = []
