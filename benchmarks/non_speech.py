@@ -196,8 +196,10 @@ def false_words(recogniser: Recogniser, args) -> None:
     stream = StreamingTranscriber(recogniser)
     kinds = [*KINDS, "all, one after the other"]
     found, seconds = {name: np.zeros(6, int) for name in kinds}, dict.fromkeys(kinds, 0.0)
+    left_out = 0
     for name, samples in clips():
         if len(samples) > args.longest * SAMPLE_RATE:
+            left_out += 1
             continue
         seconds[name] += len(samples) / SAMPLE_RATE
         ways = [recogniser.transcribe(samples).words, live(stream, samples), ()]
@@ -206,6 +208,8 @@ def false_words(recogniser: Recogniser, args) -> None:
         for place, words in enumerate(ways):
             found[name][2 * place :][:2] += len(words), len(guarded(words, samples))
         print(f"  {sum(seconds.values()):.0f} s", end="\r", flush=True)
+    if left_out:
+        print(f"{left_out} clips of more than {args.longest:g} s are left out")
     rows = [[name, f"{seconds[name] / 60:.1f}", *found[name]] for name in kinds if seconds[name]]
     hours = sum(seconds.values()) / 3600
     all_words = sum(found.values())
