@@ -196,8 +196,10 @@ def false_words(recogniser: Recogniser, args) -> None:
     stream = StreamingTranscriber(recogniser)
     kinds = [*KINDS, "all, one after the other"]
     found, seconds = {name: np.zeros(6, int) for name in kinds}, dict.fromkeys(kinds, 0.0)
+    left_out = 0
     for name, samples in clips():
         if len(samples) > args.longest * SAMPLE_RATE:
+            left_out += 1
             continue
         seconds[name] += len(samples) / SAMPLE_RATE
         ways = [recogniser.transcribe(samples).words, live(stream, samples), ()]
@@ -206,6 +208,8 @@ def false_words(recogniser: Recogniser, args) -> None:
         for place, words in enumerate(ways):
             found[name][2 * place :][:2] += len(words), len(guarded(words, samples))
         print(f"  {sum(seconds.values()):.0f} s", end="\r", flush=True)
+    if left_out:
+        print(f"{left_out} clips of more than {args.longest:g} s are left out")
     rows = [[name, f"{seconds[name] / 60:.1f}", *found[name]] for name in kinds if seconds[name]]
     hours = sum(seconds.values()) / 3600
     all_words = sum(found.values())
@@ -250,7 +254,7 @@ def main() -> None:
     parser = model_arguments(__doc__.splitlines()[0])
     parser.add_argument("--name", default="the model", help="the model's name in titles")
     parser.add_argument(
-        "--longest", type=float, default=MIXED_SECONDS, help="leave out longer clips; seconds"
+        "--longest", type=float, default=float("inf"), help="leave out longer clips; seconds"
     )
     args = parser.parse_args()
     if not args.model:

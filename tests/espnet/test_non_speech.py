@@ -35,7 +35,8 @@ def clip(text: str = "a b") -> dict:
 
 
 def test_the_shares_are_those_of_the_options():
-    read = preprocessor(non_speech_prob=0.2, quieter_prob=0, silence_prob=0.5)
+    shares = {"quieter_prob": 0, "band_limited_prob": 0, "silence_prob": 0.5}
+    read = preprocessor(non_speech_prob=0.2, **shares)
     plain = clip()["speech"]
     np.random.seed(0)
     heard = [read("a", clip()) for _ in range(400)]
@@ -56,13 +57,35 @@ def test_the_shares_are_those_of_the_options():
 
 
 def test_some_clips_are_quieter():
-    read = preprocessor(non_speech_prob=0, quieter_prob=0.4, quieter_decibels=20, silence_prob=0)
+    shares = {"non_speech_prob": 0, "band_limited_prob": 0, "silence_prob": 0}
+    read = preprocessor(quieter_prob=0.4, quieter_decibels=20, **shares)
     np.random.seed(0)
     heard = [read("a", clip()) for _ in range(200)]
     gains = [20 * np.log10(np.abs(one["speech"]).max() / 0.1) for one in heard]
     assert all(len(one["text"]) == 3 and one["speech"].dtype == np.float32 for one in heard)
     assert -20 < min(gains) < -15 and max(gains) < 0.01
     assert 50 < sum(gain < -0.01 for gain in gains) < 110
+
+
+def test_some_clips_lose_their_high_frequencies():
+    read = preprocessor(non_speech_prob=0, quieter_prob=0, band_limited_prob=0.4, silence_prob=0)
+    noise = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+    np.random.seed(0)
+    limited = 0
+    for _ in range(200):
+        sound = read("a", {"speech": noise, "text": "a b"})["speech"]
+        assert len(sound) == RATE and sound.dtype == np.float32
+        empty = np.flatnonzero(np.abs(np.fft.rfft(sound)) < 0.1)  # Hz: the clip lasts a second
+        if len(empty) > 10:
+            limited += 1
+            assert empty[0] >= 3400 and len(empty) == RATE // 2 + 1 - empty[0]
+    assert 50 < limited < 110
+
+
+def test_a_clip_without_samples_stays_as_it_is():
+    shares = {"non_speech_prob": 0, "quieter_prob": 1.0, "silence_prob": 0}
+    read = preprocessor(band_limited_prob=1.0, **shares)
+    assert len(read("a", {"speech": np.zeros(0, np.float32), "text": "a"})["speech"]) == 0
 
 
 def test_the_same_seed_gives_the_same_clips():
@@ -95,6 +118,7 @@ def test_a_text_with_a_language_token_is_emptied_whole():
         {"silence_prob": -0.1},
         {"silence_seconds": -1},
         {"quieter_prob": 2},
+        {"band_limited_prob": 2},
     ],
 )
 def test_an_option_out_of_range_is_named(option):

@@ -49,8 +49,8 @@ def preprocessor(data: Path, train: bool, *options: str) -> AbsPreprocessor:
     """What the trainer reads clips with."""
     words = ["--output_dir", "unused", "--token_type", "char", *options]
     words += ["--preprocessor", "espeak", "--preprocessor_conf", f"sentences={data}"]
-    for other in ("non_speech_prob=0", "quieter_prob=0", "silence_prob=0"):
-        words += ["--preprocessor_conf", other]
+    for share in ("non_speech", "quieter", "band_limited", "silence"):
+        words += ["--preprocessor_conf", f"{share}_prob=0"]
     args = ASRTask.get_parser().parse_args(words)
     args.token_list = ["<blank>", "<unk>", "<space>", *"abcdefghijlosv", "<sos/eos>"]
     return ASRTask.build_preprocess_fn(args, train)

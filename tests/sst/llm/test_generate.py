@@ -143,8 +143,9 @@ def test_cache_holds_what_was_said_and_nothing_else(llm, dialogue, beams):
         embedded = llm.embed(tokens, torch.cat(speech(14)))[None]
         llm.model(inputs_embeds=embedded, past_key_values=whole)
     for ours, expected in zip(conversation.cache.layers, whole.layers, strict=True):
-        torch.testing.assert_close(ours.keys, expected.keys, rtol=0, atol=1e-4)
-        torch.testing.assert_close(ours.values, expected.values, rtol=0, atol=1e-4)
+        # Rounding over 400 tokens reaches 2.4e-5 on some CPUs.
+        torch.testing.assert_close(ours.keys, expected.keys, rtol=0, atol=4e-5)
+        torch.testing.assert_close(ours.values, expected.values, rtol=0, atol=2e-5)
 
 
 @torch.no_grad()
@@ -173,7 +174,7 @@ def test_turn_by_turn_is_one_pass_over_the_example(make_model, request, style):
         assert cache.end_turn() == 0
     found = torch.cat(found).log_softmax(-1)
     assert len(found) == int(targets.sum())
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
 
 
 def test_after_forgetting_the_oldest_turn_left_follows_the_prompt(llm, dialogue):
@@ -197,7 +198,7 @@ def test_after_forgetting_the_oldest_turn_left_follows_the_prompt(llm, dialogue)
         embedded = llm.embed(tokens, torch.cat(speech(20)[-kept:]))[None]
         llm.model(inputs_embeds=embedded, past_key_values=alone)
     torch.testing.assert_close(
-        conversation.cache.layers[0].values, alone.layers[0].values, rtol=0, atol=1e-4
+        conversation.cache.layers[0].values, alone.layers[0].values, rtol=0, atol=1e-5
     )
 
 
