@@ -2,6 +2,7 @@
 # make translation  speech into text of another language, while it is spoken: train, stream, score
 # make test    lint and tests
 # make docs    the documentation site, in build/site
+# make wheel   a source distribution and a tested wheel for Linux, in dist
 # PYTHON=...   the Python to make .venv with; found by itself otherwise
 # WORKERS=2    processes that run the tests; each needs up to 4 GB
 SHELL := /bin/bash
@@ -17,7 +18,7 @@ SCRIPTS := .ci/run $(wildcard tools/*.sh local/*.sh egs2/*/*/*.sh)
 PACKAGE := $(shell find espnet_mlma -name '*.py' -o -name '*.yaml' -o -name '*.[ch]')
 CONF := conf/train_asr_conmamba_mini.yaml conf/decode_ctc_best_path.yaml conf/mixtures.yaml
 
-.PHONY: venv demo translation test lint docs clean
+.PHONY: venv demo translation test lint docs wheel clean
 .DELETE_ON_ERROR:
 
 venv: $(INSTALLED)
@@ -52,12 +53,17 @@ docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet --strict
 
+wheel: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[release]'
+	$(ENVIRONMENT) tools/build_wheels.sh dist
+	$(BIN)/python tools/check_wheel.py --dependencies .venv dist/*.whl
+
 # Tests of a file stay in one process: they share fixtures. String hashes are those of the recipe.
 test: lint
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	rm -rf $(RECIPE)/{data,dump,exp,db} egs2/mlma/sst1/exp
 	find espnet_mlma tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -f espnet_mlma/scan/*.so

@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 SETUP = Path(__file__).resolve().parents[1] / "setup.cfg"
-# Extras that nobody installs who only uses the package.
-APART = {"test"}
+# Extras for developers: users of the package never install them.
+APART = {"docs", "release", "test"}
 # Where a package's metadata name no licence, as of its files or its repository.
 KNOWN = {
     "camel-kenlm": "LGPL-2.1-or-later",

@@ -64,9 +64,11 @@ class _ConvArgs(ctypes.Structure):
 def _load_library() -> ctypes.CDLL | None:
     """Load the library built at install; None: it was not built.
 
-    torch is imported first, so that both share one OpenMP runtime and its threads.
+    torch is imported first: wheels have no libgomp and use torch's, so that there is one OpenMP
+    runtime and one pool of threads.
     """
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+    # setup.py builds .abi3.so; an older build may lie beside it.
+    for suffix in (".abi3.so", *importlib.machinery.EXTENSION_SUFFIXES):
         path = Path(__file__).with_name(f"_native{suffix}")
         if path.exists():
             library = ctypes.CDLL(str(path))
