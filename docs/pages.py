@@ -4,13 +4,19 @@ mkdocs runs this script before it builds the site (mkdocs.yml, gen-files).
 """
 
 import argparse
+import contextlib
+import io
 import os
 import re
+import subprocess
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import mkdocs_gen_files
 
-from espnet_mlma.cli import build_parser
+from espnet_mlma.cli import build_parser, recipe
+from espnet_mlma.sst import commands as translation
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "docs"
@@ -62,6 +68,19 @@ def commands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     return found
 
 
+def help_of(main: Callable[[Sequence[str]], object], *arguments: str) -> str:
+    """What a program prints with `--help`."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        main([*arguments, "--help"])
+    return printed.getvalue()
+
+
+def script_help(script: str) -> str:
+    """What a shell script of the repository prints with `--help`."""
+    command = ["bash", str(ROOT / script), "--help"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 for source, page in MOUNTED.items():
     text = (ROOT / source).read_text(encoding="utf-8")
     write(page, with_links_of(Path(page), ROOT / source, text))
@@ -71,7 +90,15 @@ for file in sorted(SITE.rglob("*.md")):
 
 os.environ["COLUMNS"] = "96"
 parser = build_parser()
-parts = ["# Command line\n", f"```text\n{parser.format_help()}```\n"]
-for command in commands(parser):
-    parts += [f"## `{command.prog}`\n", f"```text\n{command.format_help()}```\n"]
+pages = {
+    "# Command line": parser.format_help(),
+    **{f"## `{command.prog}`": command.format_help() for command in commands(parser)},
+}
+for name, (module, _) in recipe.STAGES.items():
+    pages[f"## `mlma recipe {name}`"] = help_of(import_module(module).main)
+for name in translation.COMMANDS:
+    pages[f"## `mlma translate {name}`"] = help_of(translation.main, name)
+for script in ("egs2/mlma/asr1/run.sh", "egs2/mlma/asr1/run_paper.sh", "egs2/mlma/sst1/run.sh"):
+    pages[f"## `{script}`"] = script_help(script)
+parts = [f"{title}\n\n```text\n{text.rstrip()}\n```\n" for title, text in pages.items()]
 write("reference/command-line.md", "\n".join(parts))
