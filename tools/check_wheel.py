@@ -16,7 +16,7 @@ from pathlib import Path
 
 # Runs in the new environment.
 CHECKS = """
-import shutil, sys
+import os, shutil, sys
 from pathlib import Path
 
 import torch
@@ -29,13 +29,14 @@ assert package.is_relative_to(sys.prefix), f"{package} is not the wheel's"
 assert not any(map(shutil.which, ("cc", "gcc", "clang"))), "there is a compiler"
 assert "cpu" in scan.available_backends(), scan.available_backends()
 
-u, delta = torch.randn(2, 2, 40, 24)
-A, B, C = -torch.rand(24, 16), *torch.randn(2, 2, 40, 16)
-in_c, expected = (
-    scan.selective_scan(u, delta, A, B, C, delta_softplus=True, backend=backend)
-    for backend in ("cpu", "reference")
-)
-torch.testing.assert_close(in_c, expected, rtol=1e-4, atol=1e-4)
+encoder = espnet_mlma.ConMambaEncoder(80, output_size=32, num_blocks=2, linear_units=64).eval()
+features, lengths = torch.randn(2, 200, 80), torch.tensor([200, 150])
+frames = []
+for backend in ("cpu", "reference"):
+    os.environ["ESPNET_MLMA_SCAN"] = backend
+    with torch.no_grad():
+        frames.append(encoder(features, lengths)[0])
+torch.testing.assert_close(*frames, rtol=1e-4, atol=1e-4)
 
 with open("/proc/self/maps") as file:
     loaded = {line.split(maxsplit=5)[-1].strip() for line in file if ".so" in line}
