@@ -33,7 +33,7 @@ from espnet_mlma.decode.folder import read_options
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.decode.prefix_beam import prefix_beam
 from espnet_mlma.decode.recogniser import Recogniser, by_length
-from espnet_mlma.loading.checkpoint import AVERAGES
+from espnet_mlma.loading.paths import AVERAGES
 
 VOCABULARY = 1000
 DURATIONS = (10.0, *np.linspace(5, 15, 63))  # the first is also timed alone

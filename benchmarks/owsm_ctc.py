@@ -45,7 +45,7 @@ import espnet_mlma
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.decode.precision import count_parameters
 from espnet_mlma.decode.recogniser import Recogniser
-from espnet_mlma.loading.checkpoint import AVERAGES
+from espnet_mlma.loading.paths import AVERAGES
 
 OWSM = "OWSM-CTC"
 SYSTEMS = (OWSM, "ours")

@@ -16,7 +16,7 @@ from espnet2.tasks.asr import ASRTask
 from torch import Tensor, nn
 
 from espnet_mlma.audio import SAMPLE_RATE
-from espnet_mlma.loading.checkpoint import AVERAGES
+from espnet_mlma.loading.paths import AVERAGES
 
 # How far a frame's own symbol is above the others. With it a prefix beam tries 3 symbols a frame
 # beside blank where 18 are written in 10 s; of the recipe's trained models it tries 2 to 11.

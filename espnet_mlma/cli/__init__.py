@@ -6,37 +6,28 @@ import argparse
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from importlib import import_module
 
-from espnet_mlma.cli import (
-    align,
-    bench,
-    compare,
-    demo,
-    info,
-    recipe,
-    report,
-    stream,
-    transcribe,
-    translate,
-)
 from espnet_mlma.cli.parser import Parser, UsageError
 from espnet_mlma.errors import MlmaWarning, run_cli
 from espnet_mlma.memory import keep_freed_memory
 from espnet_mlma.version import __version__
 
-COMMANDS = (
-    transcribe,
-    align,
-    stream,
-    translate,
-    info,
-    bench,
-    compare,
-    demo,
-    report,
-    recipe,
-)
+# Name of the command and of its module -> summary. Only the module of the chosen one is imported.
+COMMANDS = {
+    "transcribe": "recognise sound files, folders of them, or the standard input",
+    "align": "find the time of each word of a known text",
+    "stream": "recognise speech live, from the standard input or the microphone",
+    "translate": "translate speech while it is spoken: make data, train, stream, score",
+    "info": "describe a model: layers, parameters, vocabulary, languages, training set",
+    "bench": "measure loading and recognition on this machine",
+    "compare": "put decoded systems and published figures side by side, with tests of significance",
+    "demo": "open a local web page that transcribes uploads and recordings",
+    "report": "write a page with an experiment's errors: tables, worst utterances, confusions, "
+    "training",
+    "recipe": "make a recipe folder, or run one stage of a recipe",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,11 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: 1 on an error, 2 on wrong usage, 130 on Ctrl-C, 141 on a broken pipe.
     """
-    run_cli(lambda: run_command(build_parser().parse_args(arguments)))
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    run_cli(lambda: run_command(build_parser(words[:1]).parse_args(words)))
 
 
-def build_parser() -> Parser:
-    """Build the parser of all commands; each command sets `run` and `parser`."""
+def build_parser(complete: Collection[str] = COMMANDS) -> Parser:
+    """Build the parser of all commands.
+
+    Args:
+        complete: the commands that get their options, `run` and `parser`; their modules are
+            imported.
+    """
     parser = Parser(
         prog="mlma",
         description="Recognise and translate speech with ConMamba and other CTC models of ESPnet.",
@@ -60,8 +57,15 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"mlma {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_to(commands)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name in complete:
+            import_module(f"{__name__}.{name}").add_arguments(command)
     return parser
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from espnet_mlma.arguments import refuse_inputs
 from espnet_mlma.cli import files, model
 from espnet_mlma.cli.parser import (
-    add_command,
+    Parser,
     add_model_options,
     add_output,
     binary_stdin,
+    describe,
     format_of,
     shown,
     text_of,
@@ -23,13 +24,11 @@ from espnet_mlma.files import read_text
 FORMATS = {name: files.FORMATS[name] for name in ("textgrid", "ctm", "json")}
 
 
-def add_to(commands) -> None:
-    """Add the command's parser."""
-    parser = add_command(
-        commands,
-        "align",
+def add_arguments(parser: Parser) -> None:
+    """Add the command's options."""
+    describe(
+        parser,
         run,
-        "find the time of each word of a known text",
         'mlma align talk.wav --text "good morning to you all" -o talk.TextGrid\n'
         "  writes tiers of words and symbols for Praat; a word begins shortly before the peak of\n"
         "  its first symbol and ends shortly after the peak of its last",

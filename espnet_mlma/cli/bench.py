@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from espnet_mlma.cli import model
-from espnet_mlma.cli.parser import add_command, add_model_options, check_stdout
+from espnet_mlma.cli.parser import Parser, add_model_options, check_stdout, describe
 from espnet_mlma.espnet.imports import import_espnet
 from espnet_mlma.numbers import natural, positive
 
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 REPEATS = 3
 
 
-def add_to(commands) -> None:
-    """Add the command's parser."""
-    parser = add_command(
-        commands,
-        "bench",
+def add_arguments(parser: Parser) -> None:
+    """Add the command's options."""
+    describe(
+        parser,
         run,
-        "measure loading and recognition on this machine",
         "mlma bench --model exp/asr_small --seconds 5 30 --threads 1 --audio talk.wav\n"
         "  prints the time from samples in memory to text, for 5 s and 30 s of talk.wav repeated",
     )

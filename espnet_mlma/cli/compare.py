@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from espnet_mlma.arguments import refuse_inputs
 from espnet_mlma.cli.files import print_or_write
 from espnet_mlma.cli.parser import (
+    Parser,
     UsageError,
-    add_command,
     add_output,
     add_sets,
     comma_list,
+    describe,
     format_of,
 )
 
@@ -26,13 +27,11 @@ FORMATS = {"md": ".md", "json": ".json", "html": ".html"}
 NORMALISERS = {"ours": ("ours",), "whisper": ("whisper",), "both": ("ours", "whisper")}
 
 
-def add_to(commands) -> None:
-    """Add the command's parser."""
-    parser = add_command(
-        commands,
-        "compare",
+def add_arguments(parser: Parser) -> None:
+    """Add the command's options."""
+    describe(
+        parser,
         run,
-        "put decoded systems and published figures side by side, with tests of significance",
         "mlma compare small=exp/asr_small/decode_a large=exp/asr_large/decode_a "
         "--published owsm-ctc,mlma --format html --output comparison.html\n"
         "  writes tables and plots of two models, with p-values, and figures of OWSM-CTC and MLMA",

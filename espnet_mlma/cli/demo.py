@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 
 from espnet_mlma.cli import model
-from espnet_mlma.cli.parser import DEFAULT_MODEL, UsageError, add_command
+from espnet_mlma.cli.parser import DEFAULT_MODEL, Parser, UsageError, describe
 from espnet_mlma.espnet.imports import import_espnet
 from espnet_mlma.numbers import natural, positive
 
 
-def add_to(commands) -> None:
-    """Add the command's parser."""
-    parser = add_command(
-        commands,
-        "demo",
+def add_arguments(parser: Parser) -> None:
+    """Add the command's options."""
+    describe(
+        parser,
         run,
-        "open a local web page that transcribes uploads and recordings",
         "mlma demo --model exp/asr_small exp/asr_large\n"
         "  serves http://127.0.0.1:7860 with the two models side by side, until Ctrl-C",
         {0: "Ctrl-C ended the page", 130: "Ctrl-C before the page was ready"},

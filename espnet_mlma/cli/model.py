@@ -32,7 +32,7 @@ def choose(named: str | None) -> str:
     if named is None and os.environ.get("MLMA_MODEL") == "":
         raise MlmaError("MLMA_MODEL is empty; name a model, or unset it")
     if name := named or os.environ.get("MLMA_MODEL"):
-        from espnet_mlma.loading.checkpoint import check_path
+        from espnet_mlma.loading.paths import check_path
 
         check_path(Path(name))
         return name

@@ -119,35 +119,25 @@ class Parser(ArgumentParser):
         self.exit(2, f"error: {one_line(message)}; see {self.prog} --help\n")
 
 
-def add_command(
-    commands,
-    name: str,
+def describe(
+    parser: Parser,
     run: Callable[[argparse.Namespace], None],
-    summary: str,
     example: str,
     exit_codes: dict[int, str] | None = None,
-) -> Parser:
-    """Add a command's parser.
+) -> None:
+    """Describe a command: its example, its exit codes, and the function that runs it.
 
     Args:
-        commands: result of `add_subparsers`.
-        name: of the command.
+        parser: of the command.
         run: runs the command with the parsed arguments.
-        summary: one line, also for the list of commands.
         example: a command line, and what it does.
         exit_codes: meanings that differ from `EXIT_CODES`.
     """
     codes = EXIT_CODES | (exit_codes or {})
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=f"example:\n  {example}\n\nexit codes:\n"
-        + "\n".join(f"  {code:<4} {meaning}" for code, meaning in codes.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser.epilog = f"example:\n  {example}\n\nexit codes:\n" + "\n".join(
+        f"  {code:<4} {meaning}" for code, meaning in codes.items()
     )
     parser.set_defaults(run=run, parser=parser)
-    return parser
 
 
 def text_of(argument: str) -> str:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from importlib import import_module
 
-from espnet_mlma.cli.parser import add_command
+from espnet_mlma.cli.parser import Parser, describe
 
 # Name -> (module with `main(argv)`, help). Only the module of the chosen stage is imported.
 STAGES = {
@@ -28,13 +28,11 @@ STAGES = {
 }
 
 
-def add_to(commands) -> None:
-    """Add the command's parser."""
-    parser = add_command(
-        commands,
-        "recipe",
+def add_arguments(parser: Parser) -> None:
+    """Add the command's options."""
+    describe(
+        parser,
         run,
-        "make a recipe folder, or run one stage of a recipe",
         "mlma recipe new my_recipe\n  makes a folder whose run.sh runs all stages",
     )
     add_programs(parser, "stage", {name: what for name, (_, what) in STAGES.items()})

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from espnet_mlma.arguments import refuse_inputs
-from espnet_mlma.cli.parser import UsageError, add_command, add_output, add_sets, check_output
+from espnet_mlma.cli.parser import Parser, UsageError, add_output, add_sets, check_output, describe
 from espnet_mlma.espnet.imports import import_espnet
 from espnet_mlma.files import write
 from espnet_mlma.numbers import natural, not_negative
@@ -14,13 +14,11 @@ from espnet_mlma.numbers import natural, not_negative
 _MEGA = 1_000_000
 
 
-def add_to(commands) -> None:
-    """Add the command's parser."""
-    parser = add_command(
-        commands,
-        "report",
+def add_arguments(parser: Parser) -> None:
+    """Add the command's options."""
+    describe(
+        parser,
         run,
-        "write a page with an experiment's errors: tables, worst utterances, confusions, training",
         "mlma report exp/asr_small --worst 20 --output errors.html\n"
         "  writes one file that browsers open without network",
     )

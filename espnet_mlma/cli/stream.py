@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from espnet_mlma.cli import model
 from espnet_mlma.cli.parser import (
+    Parser,
     UsageError,
-    add_command,
     add_model_options,
     add_speech_guard,
     binary_stdin,
     check_stdout,
+    describe,
 )
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.numbers import natural, not_negative, positive
@@ -35,13 +36,11 @@ _BLOCK_SECONDS = 0.1
 _CLEAR_LINE = "\r\x1b[K"
 
 
-def add_to(commands) -> None:
-    """Add the command's parser."""
-    parser = add_command(
-        commands,
-        "stream",
+def add_arguments(parser: Parser) -> None:
+    """Add the command's options."""
+    describe(
+        parser,
         run,
-        "recognise speech live, from the standard input or the microphone",
         "arecord -q -f S16_LE -r 16000 -c 1 | mlma stream\n"
         "  writes words as they become final; a terminal also shows the text that may still change",
         {0: "success; Ctrl-C ends a microphone", 130: "Ctrl-C while reading stdin"},

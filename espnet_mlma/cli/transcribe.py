@@ -14,14 +14,15 @@ from espnet_mlma.arguments import refuse_inputs
 from espnet_mlma.cli import model
 from espnet_mlma.cli.files import FORMATS, STDIN, find_sounds, make_folder, plan_outputs
 from espnet_mlma.cli.parser import (
+    Parser,
     UsageError,
-    add_command,
     add_model_options,
     add_output,
     add_speech_guard,
     binary_stdin,
     check_stdout,
     comma_list,
+    describe,
     shown,
     text_list,
 )
@@ -40,13 +41,11 @@ SEARCH_BEAM = 16
 _NEEDED = {"lm_weight": "lm", "word_bonus": "lm", "hotword_weight": "hotwords"}
 
 
-def add_to(commands) -> None:
-    """Add the command's parser."""
-    parser = add_command(
-        commands,
-        "transcribe",
+def add_arguments(parser: Parser) -> None:
+    """Add the command's options."""
+    describe(
+        parser,
         run,
-        "recognise sound files, folders of them, or the standard input",
         "mlma transcribe talk.mp3 interviews/ --format srt,json --output subtitles\n"
         "  writes talk.srt, talk.json and the same for files below interviews/ into subtitles/",
         {1: "an error; or a file could not be recognised, and the others were"},

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from espnet_mlma.cli.parser import add_command
+from espnet_mlma.cli.parser import Parser, describe
 from espnet_mlma.cli.recipe import add_programs
 from espnet_mlma.sst import commands as programs
 
 
-def add_to(commands) -> None:
-    """Add the command's parser."""
-    parser = add_command(
-        commands,
-        "translate",
+def add_arguments(parser: Parser) -> None:
+    """Add the command's options."""
+    describe(
+        parser,
         run,
-        "translate speech while it is spoken: make data, train, stream, score",
         "arecord -q -f S16_LE -r 16000 -c 1 | mlma translate stream --model exp/stage2 --live\n"
         "  translates what the microphone records",
     )

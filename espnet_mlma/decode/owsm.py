@@ -15,7 +15,7 @@ from espnet_mlma.decode.acoustic import AcousticModel, stack
 from espnet_mlma.decode.best_path import BLANK
 from espnet_mlma.decode.words import CHAR_SPACE
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.loading import checkpoint
+from espnet_mlma.loading.configuration import task_of
 
 # ISO 639-3, which the symbols use, and ISO 639-1. A language without a code of two letters keeps
 # its code of three.
@@ -176,7 +176,7 @@ def acoustic_model(
     Raises:
         MlmaError: the model does not have the language or the task.
     """
-    if checkpoint.task_of(config) == "s2t_ctc":
+    if task_of(config) == "s2t_ctc":
         return SpeechToTextModel(model, config, device, language, task)
     if task != "asr":
         raise MlmaError(

@@ -39,6 +39,7 @@ from espnet_mlma.errors import MlmaError
 from espnet_mlma.espnet.imports import check_device
 from espnet_mlma.loading import checkpoint
 from espnet_mlma.loading.configuration import pieces_of
+from espnet_mlma.loading.paths import located
 
 Audio = str | Path | BinaryIO | np.ndarray | Tensor
 # Largest table, frames by symbols, that an alignment keeps: a byte each.
@@ -355,7 +356,7 @@ def load(
         raise MlmaError(f"precision {precision} is for a CPU; the device is {device}")
     check_device(device)
     model_file = None if model_file is None else Path(model_file)
-    with checkpoint.located(Path(path), model_file) as (config_file, found):
+    with located(Path(path), model_file) as (config_file, found):
         model, config = checkpoint.from_files(config_file, found)
         calibration = Calibration.read(config_file.with_name("calibration.yaml"), found)
         pieces = pieces_of(config)  # here, because the files of a zip are gone afterwards

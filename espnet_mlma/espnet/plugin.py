@@ -7,11 +7,11 @@ of the recipe several seconds, so an import hook fills the tables only when ESPn
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 _ASR = frozenset(["espnet2.tasks.asr", "espnet3.systems.esp2_asr.task"])
 TASKS = _ASR | {f"espnet2.tasks.{task}" for task in ("st", "slu", "s2t", "s2t_ctc", "ssl")}
@@ -41,10 +41,14 @@ def register(task: ModuleType) -> None:
         task.preprocessor_choices.classes["espeak"] = SpeakingPreprocessor
 
 
-class _ThenLoader(importlib.abc.Loader):
-    """Load a module with its own loader, then call a function with it."""
+class _ThenLoader:
+    """Load a module with its own loader, then call a function with it.
 
-    def __init__(self, loader: importlib.abc.Loader, then: Callable[[ModuleType], object]):
+    Without the base class in `importlib.abc`, whose import takes as long as the rest of
+    `mlma --help`; so for `_Finder`.
+    """
+
+    def __init__(self, loader: Any, then: Callable[[ModuleType], object]):
         self._loader = loader
         self._then = then
 
@@ -56,7 +60,7 @@ class _ThenLoader(importlib.abc.Loader):
         self._then(module)
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     """Find the modules that have a function registered, and wrap their loader."""
 
     def __init__(self) -> None:
@@ -65,7 +69,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name not in self.then:
             return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        spec: Any = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             spec.loader = _ThenLoader(spec.loader, self.then[name])
         return spec

@@ -64,6 +64,16 @@ _COMPUTING = {
         ]
     ),
 }
+# Frames of features to a frame of the encoder, by input layer; the encoders' default input layers.
+_SUBSAMPLING = {
+    **{"linear": 1, "cnn4": 4, "cnn8": 8, "conv1d1": 1, "conv1d2": 2, "conv1d3": 3},
+    **{"conv2d": 4, "conv2d1": 1, "conv2d2": 2, "conv2d6": 6, "conv2d8": 8},
+}
+_INPUT_LAYERS = {
+    **{"conmamba": "cnn4", "e_branchformer_ctc": "conv2d8"},
+    **dict.fromkeys(["branchformer", "conformer", "e_branchformer", "transformer"], "conv2d"),
+}
+_HOP_SAMPLES = 128  # ESPnet's default front-end
 # Bytes. The features' statistics are a few numbers for each of some hundred bins.
 _LARGEST_STATISTICS = 16 << 20
 
@@ -91,7 +101,8 @@ def read(config: Path) -> dict[str, Any]:
             raise MlmaError(f"{config}: {key} is {_shown(value)}; give a mapping of options")
     for key, computing in _COMPUTING.items():
         value = arguments.get(key)
-        if value is not None and not (isinstance(value, str) and value in computing):
+        is_none = value is None and key != "encoder"
+        if not is_none and not (isinstance(value, str) and value in computing):
             raise MlmaError(
                 f"{config}: {key} is {_shown(value)}, which may download or run files; give one of "
                 f"{', '.join(sorted(computing))}"
@@ -129,6 +140,26 @@ def task_of(config: dict[str, Any]) -> Task | None:
         return "s2t_ctc"
     is_other = config.get("preprocessor") == "s2t" or any(key in config for key in _OF_OTHER_TASKS)
     return None if is_other or not {"encoder", "ctc_conf", "token_list"} <= set(config) else "asr"
+
+
+def frame_samples(config: dict[str, Any]) -> int | None:
+    """Return the samples from one encoder frame to the next, as the configuration says.
+
+    Args:
+        config: from `read`.
+
+    Returns:
+        Samples; None: only the model can tell, see `AcousticModel.frame_samples`.
+    """
+    encoder = config["encoder"]
+    options = config.get("encoder_conf") or {}
+    layer = options.get("input_layer", _INPUT_LAYERS.get(encoder))
+    subsampling = _SUBSAMPLING.get("cnn4" if encoder == "conformer_cnn4" else layer)
+    hop = (config.get("frontend_conf") or {}).get("hop_length", _HOP_SAMPLES)
+    is_plain = config.get("frontend", "default") == "default" and not config.get("postencoder")
+    if not is_plain or subsampling is None or not isinstance(hop, int) or hop < 1:
+        return None
+    return hop * subsampling
 
 
 def find(config: Path, written: str) -> Path | None:

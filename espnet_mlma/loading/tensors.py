@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickletools
-import tarfile
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Collection, Mapping
@@ -15,9 +13,7 @@ import torch
 from torch import Tensor
 
 from espnet_mlma.errors import MlmaError
-
-# Each is a pickle: magic number, version, system, contents.
-_LEGACY_PICKLES = 4
+from espnet_mlma.loading.shapes import LEGACY_PICKLES, check_is_file, check_stored, damaged
 
 
 def read(file: Path, foreign: bool = False) -> Any:
@@ -33,11 +29,9 @@ def read(file: Path, foreign: bool = False) -> Any:
     Raises:
         MlmaError: it cannot be read, or has other contents.
     """
-    if not os.path.isfile(file):
-        what = "a folder" if os.path.isdir(file) else "no such file"
-        raise MlmaError(f"{file}: {what}; give a checkpoint")
+    check_is_file(file)
     try:
-        _check_stored(file)
+        check_stored(file)
         stand_ins = _stand_ins(file) if foreign else []
         with open(file, "rb") as stream, torch.serialization.safe_globals(stand_ins):
             # Mapping avoids a second copy in memory. PyTorch needs a path in UTF-8 for it.
@@ -45,10 +39,7 @@ def read(file: Path, foreign: bool = False) -> Any:
             source = file if is_mapped else stream
             return torch.load(source, map_location="cpu", weights_only=True, mmap=is_mapped)
     except Exception as error:  # a damaged pickle may raise any
-        raise MlmaError(
-            f"{file}: a damaged checkpoint, or one with more than tensors ({_reason(error)}); copy "
-            "it again, or ask who made it"
-        ) from None
+        raise damaged(file, _reason(error)) from None
 
 
 def check(
@@ -132,22 +123,6 @@ def _kind(tensor: Tensor) -> str:
     return "float" if tensor.is_floating_point() else "integer"
 
 
-def _check_stored(file: Path) -> None:
-    """Refuse a tar, a compressed zip and one with wrong checksums.
-
-    `torch.save` writes neither tars nor compressed zips. PyTorch does not compare checksums.
-    """
-    if tarfile.is_tarfile(file):
-        raise ValueError("a tar archive")
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise ValueError("a compressed archive")
-            damaged = archive.testzip()
-            if damaged is not None:
-                raise ValueError(f"{damaged} does not match its checksum")
-
-
 def _is_utf8(file: Path) -> bool:
     try:
         str(file).encode()
@@ -173,7 +148,7 @@ def _stand_ins(file: Path) -> list[Any]:
             names = set(torch.serialization.get_unsafe_globals_in_checkpoint(stream))
     else:
         with open(file, "rb") as stream:
-            ops = [op for _ in range(_LEGACY_PICKLES) for op in pickletools.genops(stream)]
+            ops = [op for _ in range(LEGACY_PICKLES) for op in pickletools.genops(stream)]
         names = {_modern(str(argument)) for op, argument, _ in ops if op.name == "GLOBAL"}
     others = [(_StandIn, name) for name in names - {"collections.defaultdict"}]
     return [(_new_dict, "collections.defaultdict"), *others]

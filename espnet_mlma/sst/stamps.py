@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from espnet_mlma.loading.paths import located
+
 Stamp = tuple[str, int, int]
 """File name, size in bytes, modification time in nanoseconds."""
 
@@ -37,8 +39,5 @@ def of_recogniser(path: Path) -> list[Stamp]:
     """
     if path.suffix == ".zip" or not path.exists():
         return of_weights(path)
-    # Imported late: PyTorch takes seconds to import, and words from TextGrids do not need it.
-    from espnet_mlma.loading.checkpoint import located
-
     with located(path) as (_, checkpoint):
         return of_weights(checkpoint)

@@ -9,7 +9,7 @@ import pytest
 from espnet_mlma.cli import COMMANDS, model
 from espnet_mlma.version import __version__
 
-NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+NAMES = list(COMMANDS)
 
 
 def test_the_commands_are_there(mlma):
@@ -35,16 +35,35 @@ def test_version(mlma):
     assert mlma("--version") == (0, f"mlma {__version__}\n", "")
 
 
-def test_help_imports_neither_torch_nor_espnet():
+def imported_by(*arguments: object) -> set[str]:
+    """Run a command in a process of its own; return the modules that it imported."""
     code = (
         "import sys\n"
         "from espnet_mlma.cli import main\n"
-        "try: main(['transcribe', '--help'])\n"
-        "except SystemExit: pass\n"
-        "print(sorted({'torch', 'numpy', 'espnet2', 'tqdm'} & set(sys.modules)), file=sys.stderr)\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print(*sys.modules, file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr == "[]\n"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+def test_help_imports_no_command():
+    imported = imported_by("--help")
+    commands = {f"espnet_mlma.cli.{name}" for name in NAMES}
+    assert not imported & {*commands, "yaml", "numpy", "torch", "espnet2"}
+
+
+def test_help_of_a_command_imports_neither_numpy_nor_torch():
+    imported = imported_by("transcribe", "--help")
+    assert not imported & {"numpy", "torch", "espnet2", "tqdm"}
+    assert "espnet_mlma.cli.stream" not in imported
+
+
+def test_info_imports_neither_torch_nor_espnet(experiment):
+    assert not imported_by("info", experiment) & {"torch", "espnet2"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.loading import tensors
+from espnet_mlma.loading import shapes, tensors
 from espnet_mlma.sst.encoder.weights import load_wav2vec2
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -133,8 +133,9 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, extension, monkeypatch, kind,
         tensors.read(file)
     assert str(error.value).startswith(f"{file}: ") and "\n" not in str(error.value)
     assert "weights_only" not in str(error.value)
-    with pytest.raises(MlmaError):
-        load_wav2vec2(file)
+    for read in (load_wav2vec2, shapes.read):
+        with pytest.raises(MlmaError):
+            read(file)
     assert os.listdir(tmp_path) == ["model.pt"]
 
 
@@ -153,6 +154,8 @@ def test_a_checkpoint_opens_no_other_file(tmp_path, module, attribute):
     as_zip(tmp_path / "model.pt", pickled)
     with pytest.raises(MlmaError, match=f"{module}.{attribute}"):
         tensors.read(tmp_path / "model.pt")
+    with pytest.raises(MlmaError, match=f"{module}.{attribute}"):
+        shapes.read(tmp_path / "model.pt")
     assert tensors.read(tmp_path / "model.pt", foreign=True) == []
 
 
@@ -165,6 +168,8 @@ def test_a_checkpoint_changes_no_function(tmp_path):
     for foreign in (False, True):
         with pytest.raises(MlmaError):
             tensors.read(tmp_path / "m.pt", foreign)
+    with pytest.raises(MlmaError):
+        shapes.read(tmp_path / "m.pt")
     assert torch._utils._rebuild_tensor_v2.__defaults__ == before
 
 
@@ -195,8 +200,9 @@ def test_a_compressed_archive_is_refused(tmp_path):
     ):
         for member in stored.namelist():
             bomb.writestr(member, stored.read(member))
-    with pytest.raises(MlmaError, match="compressed archive"):
-        tensors.read(tmp_path / "bomb.pt")
+    for read in (tensors.read, shapes.read):
+        with pytest.raises(MlmaError, match="compressed archive"):
+            read(tmp_path / "bomb.pt")
 
 
 MODEL = {"a": torch.zeros(2, 3), "steps": torch.tensor(0)}

@@ -105,7 +105,7 @@ def check(models: Mapping[str, str], sets: Mapping[str, Path], out: Path) -> Non
     Raises:
         MlmaError: a file is missing, or an output folder is in use.
     """
-    from espnet_mlma.loading.checkpoint import check_path
+    from espnet_mlma.loading.paths import check_path
 
     for folder in sets.values():
         for table in ("wav.scp", "utt2num_samples"):
@@ -142,7 +142,7 @@ def measure(
     from espnet_mlma.decode import Decoding, load
     from espnet_mlma.decode.fingerprint import of_decoding
     from espnet_mlma.decode.precision import count_parameters
-    from espnet_mlma.loading.checkpoint import located
+    from espnet_mlma.loading.paths import located
     from espnet_mlma.memory import keep_freed_memory
 
     keep_freed_memory()
