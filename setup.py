@@ -12,7 +12,10 @@ from setuptools.command.build_py import build_py
 NATIVE = "espnet_mlma/scan/native"
 # What `mlma recipe new` lays out (espnet_mlma/cli/new.py).
 RECIPE = ("egs2/mlma/asr1", "conf", "local")
-NOT_RECIPE = shutil.ignore_patterns("conf", "local", "data", "db", "dump", "exp", "__pycache__")
+# Links, results of a checkout, and the ablation grid, which needs benchmarks/.
+NOT_RECIPE = shutil.ignore_patterns(
+    *("conf", "local", "data", "db", "dump", "exp", "ablation", "__pycache__")
+)
 
 
 class BuildPython(build_py):

@@ -1,4 +1,4 @@
-"""The grid of benchmarks/ablation.py: rows differ from their twins only in what they name."""
+"""The ablation grid of the recipe: rows differ from their twins only in what they name."""
 
 import sys
 from argparse import Namespace
@@ -13,7 +13,8 @@ from espnet2.tasks import asr
 from espnet_mlma.errors import MlmaError
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+ABLATION = ROOT / "egs2" / "mlma" / "asr1" / "ablation"
+sys.path.insert(0, str(ABLATION))
 
 from ablation_grid import Row, read_grid  # noqa: E402
 from ablation_results import (  # noqa: E402
@@ -29,7 +30,7 @@ from ablation_results import (  # noqa: E402
 )
 from variants import VARIANTS, LeakingConMamba, XavierConMamba  # noqa: E402
 
-_, ROWS = read_grid(ROOT / "benchmarks" / "ablation.yaml")
+_, ROWS = read_grid(ABLATION / "grid.yaml")
 TOKENS = ["<blank>", "<unk>", "<it>", *map(chr, range(97, 167)), "<sos/eos>"]
 
 

@@ -16,8 +16,8 @@ from espnet_mlma.files import replace_folder
 PACKAGE = Path(__file__).resolve().parents[1]
 # Folders of a checkout; setup.py copies them to `recipe/` in the installed package.
 PARTS = {"egs2/mlma/asr1": ".", "conf": "conf", "local": "local"}
-# The first two are links in a checkout.
-_NOT_COPIED = ("conf", "local", "data", "db", "dump", "exp", "__pycache__")
+# Links, results of a checkout, and the ablation grid, which needs benchmarks/.
+_NOT_COPIED = ("conf", "local", "data", "db", "dump", "exp", "ablation", "__pycache__")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

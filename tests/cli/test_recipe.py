@@ -58,7 +58,7 @@ def check_recipe(folder: Path) -> None:
     """Check that a recipe's scripts run outside a checkout."""
     names = {path.name for path in folder.iterdir()}
     assert {"asr.sh", "run.sh", "path.sh", "db.sh", "conf", "local"} <= names
-    assert not names & {"data", "db", "dump", "exp"}
+    assert not names & {"data", "db", "dump", "exp", "ablation"}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
     command = [folder / "run.sh", "--stage", "99", "--stop_stage", "0"]

@@ -10,7 +10,7 @@ from espnet_mlma.data.corpora.espeak import Espeak, SynthesisLine
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.text import LANGUAGES
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "egs2/mlma/asr1/ablation"))
 from free_text import paragraphs  # noqa: E402
 
 

@@ -1,11 +1,11 @@
 """`python -m espnet_mlma.run` with encoders that train as the published ConMamba does.
 
-    python benchmarks/variants.py -m espnet2.bin.asr_train --encoder conmamba_leaking ...
+    python variants.py -m espnet2.bin.asr_train --encoder conmamba_leaking ...
 
-`conmamba_leaking` takes every utterance of a batch for as long as the longest, in its front-end
-too: sound leaks into the padding, and the direction against time begins there. `conmamba_xavier`
-overwrites Mamba's initialisation with Xavier's. Parameters are those of `conmamba`, which
-recognises with what they have trained. For ablation.py alone.
+`conmamba_leaking` ignores the lengths of a batch, in its front-end too: sound leaks into the
+padding, and the backward direction starts in it. `conmamba_xavier` overwrites Mamba's
+initialisation with Xavier's. Both have the parameters of `conmamba`, which decodes what they have
+trained. Only ablation.py uses them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from espnet_mlma.run import main
 
 
 class LeakingConMamba(ConMambaEncoder):
-    """Takes every utterance of a batch for as long as the longest."""
+    """A ConMamba that takes every utterance of a batch for as long as the longest."""
 
     def forward(self, xs_pad: Tensor, ilens: Tensor, *args, **kwargs):
-        """As ConMambaEncoder's; the lengths returned are the true ones."""
+        """Encode as `ConMambaEncoder`, over the padding; the lengths returned are the true ones."""
         lengths = ilens.to(xs_pad.device, torch.int64)
         xs_pad = xs_pad[:, : int(lengths.max())]
         full = torch.full_like(lengths, xs_pad.size(1))
@@ -35,7 +35,7 @@ class LeakingConMamba(ConMambaEncoder):
 
 
 class XavierConMamba(ConMambaEncoder):
-    """Draws all that has two dimensions or more from Xavier's normal distribution."""
+    """A ConMamba whose parameters of two dimensions or more have Xavier's initialisation."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common import ROOT
-
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml
 
-RECIPE = ROOT / "egs2" / "mlma" / "asr1"
+RECIPE = Path(__file__).resolve().parents[1]
+ROOT = RECIPE.parents[2]
+# For `common`, which writes the tables; the modules that import it import this one before.
+sys.path.append(str(ROOT / "benchmarks"))
 EXPERIMENTS = Path("exp") / "ablation"  # below the recipe
 EPOCHS = 10
 MODEL = "valid.cer_ctc.ave"
@@ -62,7 +64,7 @@ def read_grid(path: Path) -> tuple[dict, list[Row]]:
     Raises:
         MlmaError: a row or a pair names a budget or a row that does not exist.
     """
-    grid = read_yaml(path, "give a file like ablation.yaml")
+    grid = read_yaml(path, "give a file like grid.yaml")
     base = read_yaml(ROOT / grid["base"], "it is the `base` of the grid")
     rows: dict[str, Row] = {}
     given_rows = grid.pop("rows")

@@ -1,7 +1,7 @@
 """Sentences in six languages from the GNOME desktop's manual, for the mixture `synthetic`.
 
     apt-get install gnome-user-docs
-    python benchmarks/free_text.py --out DIR [--sentences 1000]
+    python egs2/mlma/asr1/ablation/free_text.py --out DIR [--sentences 1000]
 
 Writes DIR/<lang>.txt. The manual is CC BY-SA 3.0 (https://help.gnome.org). All languages have the
 same sentences, except those not translated yet.

@@ -1,8 +1,8 @@
 """Train and score small models that differ in one thing; print the differences.
 
-    python benchmarks/ablation.py --db_root CORPORA [--rows NAME ...] [--jobs 2] [--json FILE]
+    python ablation.py --db_root CORPORA [--rows NAME ...] [--jobs 2] [--json FILE]
 
-ablation.yaml defines the rows. The recipe trains and decodes each below exp/ablation, on the data
+grid.yaml defines the rows. The recipe trains and decodes each below exp/ablation, on the data
 of stages 1 to 4, which run if needed. Re-running skips finished rows and resumes stopped ones. One
 table is of the `test_sets` of the grid, one of its unseen speakers; a third compares its `pairs`.
 Rates are of all utterances together, mean of the seeds. Intervals are bootstraps over speakers. The
@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
-from ablation_grid import EXPERIMENTS, MODEL, RECIPE, Row, read_grid
+from ablation_grid import EXPERIMENTS, MODEL, RECIPE, ROOT, Row, read_grid
 from ablation_results import (
     HEADER,
     PAIRS_HEADER,
@@ -35,7 +35,7 @@ from ablation_results import (
     save_seeds,
     table,
 )
-from common import ROOT, arguments, machine, report
+from common import arguments, machine, report
 
 from espnet_mlma.errors import run_cli
 
@@ -81,7 +81,7 @@ def fit(recipe: Recipe, row: Row, seed: int, folder: Path, more: Iterable[object
 def _options(row: Row, folder: Path) -> list[object]:
     options = [*row.recipe, "--asr_config", RECIPE / folder / "ablation.yaml", "--ngpu", 0]
     if str(row.config["encoder"]).startswith(VARIANTS):
-        options += ["--python", f"python3 {ROOT / 'benchmarks' / 'variants.py'}"]
+        options += ["--python", f"python3 {Path(__file__).with_name('variants.py').absolute()}"]
     return options
 
 
@@ -221,8 +221,8 @@ def show(
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
-    own = Path(__file__).with_suffix(".yaml")
-    parser.add_argument("--grid", type=Path, default=own, help="the rows (default: ablation.yaml)")
+    own = Path(__file__).with_name("grid.yaml")
+    parser.add_argument("--grid", type=Path, default=own, help="the rows (default: grid.yaml here)")
     parser.add_argument("--db_root", type=Path, help="corpora; without it, only print the tables")
     parser.add_argument("--rows", nargs="*", metavar="NAME", help="(default: all)")
     parser.add_argument("--jobs", type=int, default=1, help="rows trained in parallel")
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="write a plot here, such as ablation.svg")
     args = parser.parse_args()
     if not args.grid.is_file():
-        parser.error(f"{args.grid}: no such file; give a file like ablation.yaml")
+        parser.error(f"{args.grid}: no such file; give a file like grid.yaml")
     grid, rows = read_grid(args.grid)
     unknown = set(args.rows or ()) - {row.name for row in rows}
     if unknown:
