@@ -1,4 +1,4 @@
-"""A local web page: upload or record, read, listen from a word, compare models."""
+"""A local web page: upload or record, read the text, play from a word, compare models."""
 
 from espnet_mlma.demo.app import Limits, build, launch
 

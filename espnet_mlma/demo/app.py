@@ -1,4 +1,4 @@
-"""The page's mechanics: models in, uploads read and deleted, results out as they come."""
+"""Load models, build the page, and recognise each upload before it is deleted."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from espnet_mlma.decode import Recogniser
 
 _HERE = Path(__file__).parent
-# An upload that is never recognised, because its page was closed, is deleted after an hour; one
-# that does not arrive whole within an hour is not waited for.
+# An upload whose page was closed before recognition is deleted after an hour. One that takes longer
+# than an hour to arrive is refused.
 _SWEEP_SECONDS, _FORGET_SECONDS = 60, 3600
-# How many may wait while another's audio is recognised.
+# Most requests that wait for recognition.
 _QUEUE = 32
-# Gradio remembers what each page showed, for a link that we do not offer.
+# Pages whose last result Gradio keeps in memory; the link that would need it is not offered.
 _SESSIONS = 100
-# Parts come faster than a browser can show them.
+# Transcripts come faster than a browser can show them.
 _REFRESH_SECONDS = 0.2
 _WARM_UP_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the page takes.
+    """Limits of an upload.
 
     Attributes:
-        minutes: longest audio.
-        megabytes: largest upload.
+        minutes: maximum length of audio.
+        megabytes: maximum size.
     """
 
     minutes: float = 10.0
@@ -56,7 +56,7 @@ def _import_gradio():
         import gradio
     except ImportError:
         raise MlmaError(
-            'the page is made with Gradio, which is not installed; pip install "espnet-mlma[demo]"'
+            'the page needs Gradio, which is not installed; pip install "espnet-mlma[demo]"'
         ) from None
     return gradio
 
@@ -64,12 +64,12 @@ def _import_gradio():
 def build(
     recognisers: Mapping[str, Recogniser], uploads: Uploads, limits: Limits | None = None
 ) -> gradio.Blocks:
-    """The page, not yet served.
+    """Build the page; `serve` serves it.
 
     Args:
-        recognisers: by the name to show; more than one are compared side by side.
-        uploads: where the audio lies.
-        limits: on length and size.
+        recognisers: models by the name to show; two or more are shown side by side.
+        uploads: the uploads that wait for recognition.
+        limits: None: the default ones.
 
     Raises:
         MlmaError: Gradio is not installed.
@@ -82,30 +82,30 @@ def build(
             yield ""
             return
         try:
-            with uploads.taken(upload) as sound:
+            with uploads.take(upload) as sound:
                 yield from _pages(recognisers, sound, limits)
         except MlmaError as error:
             yield results.message(str(error))
         except Exception:
-            # What it says may hold paths of this machine.
+            # The message may contain paths of this machine.
             logging.getLogger(__name__).exception("recognition failed")
-            yield results.message("recognition failed; the server's log says why")
+            yield results.message("recognition failed; the server's log has the reason")
 
     with gradio.Blocks(title="espnet-mlma", analytics_enabled=False) as page:
         gradio.HTML(
             f"<h1>Speech recognition</h1><p>Up to {limits.minutes:g} minutes and "
-            f"{limits.megabytes:g} MB. The server deletes audio when it has read it, and sends "
-            "nothing elsewhere.</p>"
+            f"{limits.megabytes:g} MB. The server deletes the audio after recognition and sends "
+            "nothing to other servers.</p>"
         )
         sound = gradio.Audio(
             label="Audio",
             type="filepath",
             elem_id="sound",
             buttons=[],
-            # Without a waveform the player is an element that page.js can find.
+            # The player with a waveform is no <audio> element, which page.js needs.
             waveform_options=gradio.WaveformOptions(show_recording_waveform=False),
         )
-        sound.async_move_resource_to_block_cache = _as_it_is
+        sound.async_move_resource_to_block_cache = _unchanged
         shown = gradio.HTML(
             elem_id="transcripts",
             css_template=(_HERE / "page.css").read_text(encoding="utf-8"),
@@ -125,19 +125,19 @@ def build(
     return page.queue(max_size=_QUEUE, api_open=False)
 
 
-async def _as_it_is(path: str) -> str:
-    """Leave a path as the client names it, where Gradio copies files and downloads addresses."""
+async def _unchanged(path: str) -> str:
+    """Return the client's path; Gradio's own method would copy the file or download an address."""
     return path
 
 
 def _pages(recognisers: Mapping[str, Recogniser], sound: Upload, limits: Limits) -> Iterator[str]:
-    """The transcripts, again and again while the models go on; then what is wrong with the audio.
+    """Yield the page's content repeatedly while the models run; last, with any damage of the audio.
 
     Raises:
-        MlmaError: no audio, or too much of it.
+        MlmaError: the file is no audio, or is too long.
     """
     yield results.waiting("Reading the audio …")
-    duration, damage = _measured(sound, limits.minutes)
+    duration, damage = _measure(sound, limits.minutes)
     runs = [_Run(name, model, sound.path, duration) for name, model in recognisers.items()]
     due = 0.0
     while not all(run.is_finished for run in runs):
@@ -147,34 +147,34 @@ def _pages(recognisers: Mapping[str, Recogniser], sound: Upload, limits: Limits)
         for run in runs:
             if not run.is_finished:
                 run.advance()
-    said = results.message(sound.renamed(str(damage))) if damage else ""
-    yield said + results.transcripts([run.column for run in runs], sound.name)
+    warning = results.message(sound.renamed(str(damage))) if damage else ""
+    yield warning + results.transcripts([run.column for run in runs], sound.name)
 
 
-def _measured(sound: Upload, most_minutes: float) -> tuple[float, DamagedAudio | None]:
-    """Measure audio by decoding it: a header may lie.
+def _measure(sound: Upload, max_minutes: float) -> tuple[float, DamagedAudio | None]:
+    """Measure audio by decoding it; the length in its header may be wrong.
 
     Returns:
-        Seconds, and the damage that ends it.
+        Seconds, and the damage at which the audio ends, if any.
 
     Raises:
-        MlmaError: no audio, or too much of it.
+        MlmaError: the file is no audio, or is too long.
     """
     from espnet_mlma.audio import SAMPLE_RATE, UntilDamage, audio_blocks
 
     samples, blocks = 0, UntilDamage(audio_blocks(sound.path))
     for block in blocks:
         samples += len(block)
-        if samples > most_minutes * 60 * SAMPLE_RATE:
+        if samples > max_minutes * 60 * SAMPLE_RATE:
             raise MlmaError(
-                f"{sound.name}: longer than {most_minutes:g} minutes; cut it, or start the page "
+                f"{sound.name}: longer than {max_minutes:g} minutes; cut it, or start the page "
                 "with a higher limit"
             )
     return samples / SAMPLE_RATE, blocks.damage
 
 
 class _Run:
-    """One model at work on one sound."""
+    """Recognition of one sound by one model."""
 
     def __init__(self, name: str, recogniser: Recogniser, sound: Path, duration: float):
         self.column = results.Column(name, (), duration, 0.0, False)
@@ -185,7 +185,7 @@ class _Run:
         return self.column.is_finished
 
     def advance(self) -> None:
-        """Recognise one part more; damage ends the audio."""
+        """Recognise the next part; damage ends the audio."""
         from espnet_mlma.audio import DamagedAudio
 
         start, part = time.perf_counter(), None
@@ -206,42 +206,43 @@ def launch(
 ) -> None:
     """Load models and serve the page until Ctrl-C, SIGTERM or SIGHUP.
 
-    Uploads lie in a temporary folder until they are read, and the folder goes with the server.
+    Uploads are kept in a temporary folder until they are recognised. The folder is deleted at the
+    end.
 
     Args:
-        models: what `espnet_mlma.load` takes; more than one are compared side by side.
-        host: address to listen on; 0.0.0.0 lets everyone in who can reach this machine.
+        models: paths or ids, see `espnet_mlma.load`; two or more are shown side by side.
+        host: address to listen on; 0.0.0.0 admits everyone who can reach this machine.
         port: to listen on.
-        max_minutes: longest audio.
-        max_megabytes: largest upload.
-        other_hosts: names beside `host` and this machine's own under which browsers reach the page,
-            as of a reverse proxy.
+        max_minutes: maximum length of audio.
+        max_megabytes: maximum size of an upload.
+        other_hosts: more names under which browsers reach the page, such as a reverse proxy's;
+            `host` and this machine's names are known.
 
     Raises:
         MlmaError: Gradio is not installed, a model does not load, the port is taken, or one of
-            `other_hosts` is no name.
+            `other_hosts` is not a host name.
     """
     names, hosts = _short_names(models), Hosts(host, other_hosts)
     limits = Limits(max_minutes, max_megabytes)
-    with _signals_as_ctrl_c(), _folder() as folder:
+    with _signals_as_interrupt(), _folder() as folder:
         _import_gradio()
         print(f"loading {', '.join(names)}", flush=True)
-        recognisers = _loaded(dict(zip(names, models, strict=True)))
+        recognisers = _load(dict(zip(names, models, strict=True)))
         upload_bytes = max(1, round(max_megabytes * 2**20))
         uploads = Uploads(folder, upload_bytes, _FORGET_SECONDS)
         page = build(recognisers, uploads, limits)
         sockets = listen(host, port)
-        with uploads.swept(_SWEEP_SECONDS), suppress(KeyboardInterrupt):
+        with uploads.sweep_every(_SWEEP_SECONDS), suppress(KeyboardInterrupt):
             serve(page, uploads, upload_bytes, hosts, sockets)
 
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """An empty folder that Gradio takes uploads from, for this process and its user alone."""
+    """Make Gradio's temporary folder, readable by this user only; yield its folder of uploads."""
     variable = "GRADIO_TEMP_DIR"
     previous = os.environ.get(variable)
     with tempfile.TemporaryDirectory(prefix="mlma-demo-") as folder:
-        # Gradio asks for it when it is imported, and again when it makes components.
+        # Gradio reads the variable at its import, and again when it makes components.
         os.environ[variable] = folder
         try:
             uploads = Path(folder) / "uploads"
@@ -254,9 +255,9 @@ def _folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _signals_as_ctrl_c() -> Iterator[None]:
-    """Without it, temporary folders would outlive the process."""
-    # What nohup ignores stays ignored.
+def _signals_as_interrupt() -> Iterator[None]:
+    """End on SIGTERM and SIGHUP as on Ctrl-C, so that the temporary folder is deleted."""
+    # A signal that is ignored, as under nohup, stays ignored.
     signals = [
         number
         for number in (signal.SIGTERM, signal.SIGHUP)
@@ -270,8 +271,8 @@ def _signals_as_ctrl_c() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _loaded(models: Mapping[str, str]) -> dict[str, Recogniser]:
-    """Models by name, called once: the first call is slow, and would look so on the page."""
+def _load(models: Mapping[str, str]) -> dict[str, Recogniser]:
+    """Load models and run each once, because the first run is slow."""
     import numpy as np
 
     import espnet_mlma
@@ -281,12 +282,12 @@ def _loaded(models: Mapping[str, str]) -> dict[str, Recogniser]:
     recognisers = {name: espnet_mlma.load(path) for name, path in models.items()}
     for recogniser in recognisers.values():
         recogniser.transcribe(np.zeros(_WARM_UP_SECONDS * SAMPLE_RATE, np.float32))
-    guess_language("silence gives no text to guess from")
+    guess_language("a text, because silence gives none")
     return recognisers
 
 
 def _short_names(models: Sequence[str]) -> list[str]:
-    """The last parts of the models' paths, as many as tell them apart.
+    """Shorten the models' paths to their last parts, as many as make the names differ.
 
     Raises:
         MlmaError: a model is named twice.
@@ -296,4 +297,4 @@ def _short_names(models: Sequence[str]) -> list[str]:
         names = ["/".join(parts[-length:]) for parts in paths]
         if len(set(names)) == len(names):
             return names
-    raise MlmaError(f"{', '.join(models)}: the same model twice; give each once")
+    raise MlmaError(f"{', '.join(models)}: the same model twice; name each model once")

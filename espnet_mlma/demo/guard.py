@@ -1,8 +1,8 @@
-"""Refuse what is not the page's own: foreign hosts and origins, unused routes, large requests.
+"""Refuse requests with foreign hosts or origins, to unused routes, or above the size limit.
 
-Any website can send requests to a port of its visitor's machine. A browser says who asks:
-`Origin` and `Sec-Fetch-Site` name the asking site, and `Host` the name in the address bar. The
-latter is the attacker's own after DNS rebinding, where a foreign name resolves to this machine.
+Any website can send requests to a port of its visitor's machine. Browsers state the source:
+`Origin` and `Sec-Fetch-Site` name the site that sends a request, `Host` the name in the address
+bar. After DNS rebinding, when a foreign name resolves to this machine, `Host` is the foreign name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ type Send = Callable[[Message], Awaitable[None]]
 
 UPLOAD = "/gradio_api/upload"
 FILE = "/gradio_api/file="
-# Gradio serves many more, which the page does not use: proxies, recordings, shared states.
+# The routes that the page uses; Gradio has many more: proxies, recordings, shared states.
 _ROUTES = {
     "GET": re.compile(
         r"/|/config|/theme\.css|/favicon\.ico|/manifest\.json|/(assets|static)/.+"
@@ -30,9 +30,9 @@ _ROUTES = {
     "POST": re.compile(rf"{UPLOAD}|/gradio_api/(queue/join|cancel|reset)"),
 }
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", re.IGNORECASE)
-# The boundaries and headers of an upload's parts; every other request is shorter.
+# Room for the boundaries and headers of an upload's parts; all other requests are shorter.
 _OVERHEAD_BYTES = 2**16
-# Files must not be taken for pages, nor shown inside other sites.
+# Browsers must not run files as pages, nor show them in other sites.
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -40,14 +40,14 @@ _HEADERS = (
 
 
 class Hosts:
-    """The host names under which a page may be asked for.
+    """Host names under which the page may be requested.
 
     Args:
         listening: address or name that the server listens on.
-        others: further names, as of a reverse proxy.
+        others: more names, such as a reverse proxy's.
 
     Raises:
-        MlmaError: one of the others is no name.
+        MlmaError: one of `others` is not a host name.
     """
 
     def __init__(self, listening: str, others: Sequence[str] = ()):
@@ -65,10 +65,10 @@ class Hosts:
             self._names |= {own, full, f"{own.partition('.')[0]}.local"}
 
     def __contains__(self, host: str) -> bool:
-        """Whether a `Host` header names the page.
+        """Return whether a `Host` header names the page.
 
-        An address cannot be rebound. Of a server that listens on all addresses every address is
-        right, for behind a container's or a router's port the machine does not know its own.
+        DNS rebinding needs a name, so addresses are safe. If the server listens on all addresses,
+        any address is accepted: behind a container or a router the machine does not know its own.
         """
         name = hostname(host)
         if name is None or name in self._names:
@@ -78,7 +78,7 @@ class Hosts:
 
 
 def hostname(host: str) -> str | None:
-    """Read the name in a `Host` header, in lower case, without port and brackets."""
+    """Return the name in a `Host` header, in lower case and without port; None: invalid."""
     match = _HOST.fullmatch(host)
     return match and match[1].strip("[]").lower()
 
@@ -91,12 +91,12 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 class Guard:
-    """An ASGI application before the page's.
+    """Filter requests to an ASGI application.
 
     Args:
-        page: the application to guard.
+        page: the application.
         hosts: names under which it is served.
-        upload_bytes: largest upload, in bytes, all files of a request together.
+        upload_bytes: maximum size of an upload in bytes, all files of a request together.
     """
 
     def __init__(self, page: Callable, hosts: Hosts, upload_bytes: int):
@@ -105,7 +105,7 @@ class Guard:
         self._upload_bytes = upload_bytes
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer a request, or hand it on."""
+        """Refuse a request, or pass it on."""
         if scope["type"] == "lifespan":
             await self._page(scope, receive, send)
         elif scope["type"] == "http":
@@ -116,18 +116,18 @@ class Guard:
                 await _answer(send, *refusal)
 
     def _refusal(self, scope: Message) -> tuple[int, str] | None:
-        """Status and text."""
+        """Return status and text of the refusal; None: the request is allowed."""
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         hosts = _values(scope, "host")
-        # Gradio makes addresses of it, and believes it from anybody.
+        # Gradio builds addresses from it and trusts every client.
         forwarded = ",".join(_values(scope, "x-forwarded-host")).split(",")
         named = hosts + [host.strip() for host in forwarded if host.strip()]
         if len(hosts) != 1 or not all(host in self._hosts for host in named):
             return 403, (
-                "the page is not served under this name; open it at the address that the server "
-                "printed, or start the server with --allow-host NAME"
+                "the page is not served under this name; open the address that the server printed, "
+                "or start it with --allow-host NAME"
             )
-        if not self._is_own_origin(scope, method, named):
+        if not self._is_same_origin(scope, method, named):
             return 403, "requests of other sites are refused; open the page itself"
         if method not in _ROUTES or not _ROUTES[method].fullmatch(scope["path"]):
             return 404, "the page has no such address"
@@ -136,16 +136,16 @@ class Guard:
             return self._too_large()
         return None
 
-    def _is_own_origin(self, scope: Message, method: str, hosts: Iterable[str]) -> bool:
+    def _is_same_origin(self, scope: Message, method: str, hosts: Iterable[str]) -> bool:
         own = {f"{scheme}://{host.lower()}" for host in hosts for scheme in ("http", "https")}
         for origin in _values(scope, "origin"):
             _, _, host = origin.partition("://")
             if origin.lower() not in own and hostname(host) not in self._hosts.others:
                 return False
-        # A link on another site may open the page, and do nothing else.
+        # Another site may link to the page; all its other requests are refused.
         is_link = method == "GET" and _values(scope, "sec-fetch-dest") == ["document"]
-        asked_by = set(_values(scope, "sec-fetch-site"))
-        return is_link or asked_by <= {"same-origin", "none"}
+        sites = set(_values(scope, "sec-fetch-site"))
+        return is_link or sites <= {"same-origin", "none"}
 
     def _limit(self, scope: Message) -> int:
         is_upload = scope["path"] == UPLOAD
@@ -158,7 +158,7 @@ class Guard:
         )
 
     async def _limited(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Hand a request on; where it grows too large, the page sees it break off."""
+        """Pass a request on; if it grows too large, the page sees the client disconnect."""
         limit, received, has_begun = self._limit(scope), 0, False
 
         async def counted() -> Message:
@@ -179,7 +179,7 @@ class Guard:
         try:
             await self._page(scope, counted, answer)
         except Exception:
-            # What it says of a request that breaks off, of which the client is told more below.
+            # After the limit, the page's error is about the disconnect; the client gets 413 below.
             if received <= limit:
                 raise
         if received > limit and not has_begun:

@@ -1,9 +1,9 @@
-// Runs once; `element` and `props` are the transcripts', the player is Gradio's audio element.
+// Runs once. `element` and `props` belong to the transcripts; the player is Gradio's <audio>.
 const player = () => document.querySelector("#sound audio");
 const words = () => element.querySelectorAll(".lines .word");
 let copy = null;
 
-// The server deletes the upload once it has read it; the page plays a copy of its own.
+// The server deletes the upload after recognition, so the page plays its own copy.
 window.mlmaKeepCopy = async (sound) => {
   if (copy) URL.revokeObjectURL(copy);
   copy = null;
@@ -12,7 +12,7 @@ window.mlmaKeepCopy = async (sound) => {
   copy = URL.createObjectURL(await response.blob());
   while (!player()) await new Promise(requestAnimationFrame);
   player().src = copy;
-  // Until it is this upload's turn.
+  // Shown while other uploads are recognised.
   props.value = '<p class="waiting" role="status">Waiting …</p>';
 };
 
@@ -27,7 +27,7 @@ function playFrom(target) {
 
 element.addEventListener("click", (event) => {
   const target = event.target.closest(".lines [data-start]");
-  // Whoever has marked text to copy it does not want to hear it.
+  // A click that ends a text selection must not start the player.
   if (target && getSelection().isCollapsed) playFrom(target);
 });
 
@@ -38,7 +38,7 @@ element.addEventListener("keydown", (event) => {
   playFrom(target);
 });
 
-// Events of media do not bubble, but can be captured.
+// Media events do not bubble, so this listener captures them.
 document.addEventListener(
   "timeupdate",
   (event) => {

@@ -1,4 +1,4 @@
-"""What the page shows, as HTML in which every text is escaped."""
+"""Render transcripts and messages as HTML; every text is escaped."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ DOWNLOADS = {"srt": "application/x-subrip", "json": "application/json"}
 
 @dataclass(frozen=True)
 class Level:
-    """A step of confidence, told apart by line and lightness, not by hue.
+    """A level of confidence; lines and lightness show it, not hue.
 
     Attributes:
-        least: confidence a word needs to be of this level.
+        minimum: lowest confidence of its words.
         style: class in page.css.
         label: in the legend.
     """
 
-    least: float
+    minimum: float
     style: str
     label: str
 
@@ -42,14 +42,14 @@ LEVELS = (
 
 @dataclass(frozen=True)
 class Column:
-    """What one model has written until now.
+    """The transcript of one model so far.
 
     Attributes:
         model: its name.
         parts: of the transcript, in order.
         duration: of the whole audio, seconds.
         spent: seconds of recognition.
-        is_finished: nothing more comes.
+        is_finished: recognition is complete.
     """
 
     model: str
@@ -60,35 +60,35 @@ class Column:
 
     @property
     def whole(self) -> Transcript:
-        """The parts as one transcript."""
+        """Join the parts to one transcript."""
         from espnet_mlma.decode.transcript import join
 
         return join(self.parts, self.duration)
 
 
 def transcripts(columns: Sequence[Column], file: str) -> str:
-    """Models side by side, and what the underlines mean.
+    """Render the models' transcripts side by side, with a legend.
 
     Args:
         columns: one per model.
-        file: the audio's name, as the user has it.
+        file: the user's name of the audio file.
     """
     articles = "".join(_article(column, file, len(columns) > 1) for column in columns)
     return f'<div class="columns">{articles}</div>{_legend()}'
 
 
 def message(text: str) -> str:
-    """A line that says what is wrong."""
+    """Render an error or warning."""
     return f'<p class="message" role="alert">{escape(text)}</p>'
 
 
 def waiting(text: str) -> str:
-    """A line that says what is going on."""
+    """Render a line about the progress."""
     return f'<p class="waiting" role="status">{escape(text)}</p>'
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds as players show them."""
+    """Format seconds as players do: minutes and seconds, with hours if there are any."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
@@ -145,11 +145,11 @@ def _words(words: Iterable[Word]) -> str:
 
 
 def _level(confidence: float) -> Level:
-    return next(level for level in LEVELS if confidence >= level.least)
+    return next(level for level in LEVELS if confidence >= level.minimum)
 
 
 def _links(column: Column, file: str, is_compared: bool) -> Iterator[str]:
-    """The contents are in the links, so that the server writes no file."""
+    """Render links that contain the files themselves, so that the server writes none."""
     from espnet_mlma.decode.formats import FORMATS, Source
 
     source = Source(file, column.model)

@@ -1,4 +1,4 @@
-"""Serve a page: sockets, routes, and the end by Ctrl-C."""
+"""Serve the page: sockets, routes, shutdown on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from espnet_mlma.errors import MlmaError
 if TYPE_CHECKING:
     import gradio
 
-# What page.css, which is for the transcripts alone, does not reach.
+# Styles outside the transcripts; page.css applies inside only.
 _CSS = ".html-container { padding: 0 !important; } .dark audio { color-scheme: dark; }"
-# A page left open holds a connection, which is cut.
+# An open page holds a connection; it is closed after this time.
 _SHUTDOWN_SECONDS = 1
 _JOIN_SECONDS = 5
 
@@ -29,13 +29,13 @@ def listen(host: str, port: int) -> list[socket.socket]:
     """
     try:
         if not host:
-            raise OSError  # which elsewhere means every address
+            raise OSError  # to create_server the empty name means every address
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
         addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
         return [socket.create_server(address, family=family) for family, address in addresses]
     except OSError:
         raise MlmaError(
-            f"cannot listen on {host or 'a host without a name'}, port {port}; choose another with "
+            f"cannot listen on {host or 'an empty host'}, port {port}; choose another with "
             "--port or --host"
         ) from None
 
@@ -50,15 +50,15 @@ def serve(
     """Serve a page until Ctrl-C.
 
     Args:
-        page: what `build` makes.
-        uploads: the same as the page's.
-        upload_bytes: largest upload, in bytes.
-        hosts: names under which it is served.
-        sockets: what `listen` opens.
+        page: from `build`.
+        uploads: those of the page.
+        upload_bytes: maximum size of an upload, in bytes.
+        hosts: names under which the page is served.
+        sockets: from `listen`.
 
     Raises:
-        KeyboardInterrupt: it was ended.
-        MlmaError: it ended of itself.
+        KeyboardInterrupt: on Ctrl-C.
+        MlmaError: the server stopped by itself.
     """
     import uvicorn
 
@@ -73,17 +73,17 @@ def serve(
     try:
         thread.join()
     except KeyboardInterrupt:
-        # Nobody needs to read how connections are cut.
+        # Hide uvicorn's errors about the connections that it closes.
         logging.getLogger("uvicorn.error").disabled = True
         server.should_exit = server.force_exit = True
         page.close(verbose=False)
         thread.join(_JOIN_SECONDS)
         raise
-    raise MlmaError("the server ended; the lines above say why")
+    raise MlmaError("the server stopped; the lines above say why")
 
 
 def _routes(page: gradio.Blocks, uploads: Uploads, upload_bytes: int):
-    """The application of Gradio, but for its handling of files."""
+    """Build Gradio's application, with our own routes for uploads."""
     import fastapi
     import gradio
     from starlette.routing import Route
@@ -92,7 +92,7 @@ def _routes(page: gradio.Blocks, uploads: Uploads, upload_bytes: int):
         Route(UPLOAD, uploads.receive, methods=["POST"]),
         Route(FILE + "{path:path}", uploads.send, methods=["GET"]),
     ]
-    # No fonts or scripts from elsewhere, nothing sent elsewhere, nothing kept in the browser.
+    # No fonts or scripts of other servers, no requests to them, no history in the browser.
     theme = gradio.themes.Default(
         primary_hue="sky",
         font=["system-ui", "sans-serif"],

@@ -1,8 +1,8 @@
-"""Uploads: each under a name of its own, in a folder of the server's own, until it is read.
+"""Keep uploads until they are recognised, each under a random name in the server's folder.
 
-Gradio names an upload by its contents, so that all who upload the same file share one, and takes
-whatever path of its folder a client names. Here the path that a client names is looked up among
-those that were given out, and is never itself opened.
+Gradio names an upload by its contents, so clients that upload the same file share one, and it opens
+any path in its folder that a client names. Here a client's path is only looked up among the paths
+that were handed out.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-# How many uploads of the largest size may lie on disk, all clients together.
-_WAITING = 64
-# Files and other fields of one request.
-_MOST_FILES = _MOST_FIELDS = 16
-# What the smallest file takes on disk.
+# Most uploads of maximum size on disk, all clients together.
+_MAX_WAITING = 64
+# Most files, and most other fields, of one request.
+_MAX_FILES = _MAX_FIELDS = 16
+# Disk space of the smallest file.
 _BLOCK_BYTES = 4096
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}", re.ASCII)
 _CHUNK_BYTES = 2**16
@@ -41,10 +41,10 @@ class Upload:
     """A file on disk.
 
     Attributes:
-        path: where it lies.
-        name: what its sender calls it.
-        size: bytes it takes on disk.
-        since: seconds, of `time.monotonic`.
+        path: its place.
+        name: the client's name of the file.
+        size: bytes on disk.
+        since: its arrival, seconds of `time.monotonic`.
     """
 
     path: Path
@@ -53,22 +53,22 @@ class Upload:
     since: float
 
     def renamed(self, text: str) -> str:
-        """Put the sender's name in the place of ours in a message."""
+        """Replace our name of the file by the client's in a message."""
         return text.replace(str(self.path), self.name).replace(self.path.name, self.name)
 
 
 class Uploads:
-    """What has been uploaded to a server and not yet been read.
+    """Uploads that wait for recognition.
 
     Args:
-        folder: empty, of this server alone.
-        most_bytes: of one request.
-        seconds: how long an upload waits, and how long it may take to arrive.
+        folder: an empty folder that nothing else uses.
+        max_bytes: maximum size of a request.
+        seconds: maximum time for an upload to arrive, and to wait.
     """
 
-    def __init__(self, folder: Path, most_bytes: int, seconds: float):
+    def __init__(self, folder: Path, max_bytes: int, seconds: float):
         self._folder = folder
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._seconds = seconds
         self._waiting: dict[str, Upload] = {}
         self._held_bytes = 0
@@ -77,32 +77,32 @@ class Uploads:
     async def receive(self, request: Request) -> Response:
         """Answer a multipart request with the paths of its files, as Gradio does.
 
-        Until it is complete, it is held in files without a name, which end with it.
+        Until the request is complete, it is kept in unnamed files, which the system deletes.
         """
         from starlette.requests import ClientDisconnect
         from starlette.responses import JSONResponse, PlainTextResponse
 
-        most = int(request.headers.get("content-length", self._most_bytes))
+        size = int(request.headers.get("content-length", self._max_bytes))
         try:
-            with self._reserved(most):
+            with self._reserve(size):
                 async with asyncio.timeout(self._seconds):
-                    paths = await self._stored(request)
+                    paths = await self._store_all(request)
         except (ClientDisconnect, TimeoutError):
-            return PlainTextResponse("the upload broke off; upload it again", 408)
+            return PlainTextResponse("the upload was interrupted; upload it again", 408)
         except (_FullError, OSError) as error:
-            return PlainTextResponse(f"no room for the upload ({error}); try again later", 503)
+            return PlainTextResponse(f"no space for the upload ({error}); try again later", 503)
         if not paths:
             return PlainTextResponse("no file; send one in the field 'files'", 400)
         return JSONResponse(paths)
 
     async def send(self, request: Request) -> Response:
-        """Answer with an upload that waits; other paths do not exist."""
+        """Answer with a waiting upload; 404 for any other path."""
         from starlette.responses import PlainTextResponse, StreamingResponse
 
         path = request.path_params["path"]
         with self._lock:
             upload = self._waiting.get(path)
-            # Once it is open, it may be deleted.
+            # Opened under the lock; a deleted file stays readable.
             file = upload and upload.path.open("rb")
         if upload is None:
             return PlainTextResponse("no such upload", 404)
@@ -115,20 +115,20 @@ class Uploads:
         )
 
     @contextmanager
-    def taken(self, path: str) -> Iterator[Upload]:
-        """Take an upload out of those that wait; it is deleted afterwards.
+    def take(self, path: str) -> Iterator[Upload]:
+        """Remove an upload from the waiting ones and yield it; it is deleted afterwards.
 
         Args:
-            path: as it was given to the client.
+            path: the path that the client got.
 
         Raises:
-            MlmaError: none waits there; or what was raised meanwhile, with the sender's name of
-                the file.
+            MlmaError: no upload waits under this path; or an error of the context, with the
+                client's name of the file.
         """
         with self._lock:
             upload = self._waiting.pop(path, None)
         if upload is None:
-            raise MlmaError("the upload is no longer there; upload it again")
+            raise MlmaError("the upload is no longer on the server; upload it again")
         try:
             yield upload
         except MlmaError as error:
@@ -137,16 +137,16 @@ class Uploads:
             self._delete(upload)
 
     @contextmanager
-    def swept(self, every: float) -> Iterator[None]:
-        """Delete again and again what nobody came to have read.
+    def sweep_every(self, interval: float) -> Iterator[None]:
+        """Delete expired uploads repeatedly, as long as the context lasts.
 
         Args:
-            every: seconds.
+            interval: seconds.
         """
         ended = threading.Event()
 
         def sweep() -> None:
-            while not ended.wait(every):
+            while not ended.wait(interval):
                 self._sweep()
 
         sweeper = threading.Thread(target=sweep, daemon=True)
@@ -165,18 +165,18 @@ class Uploads:
 
     def _drop(self, paths: Iterable[str]) -> None:
         for path in paths:
-            # Whoever takes an upload out deletes it.
+            # Only the thread that removes an upload deletes its file.
             with self._lock:
                 upload = self._waiting.pop(path, None)
             if upload is not None:
                 self._delete(upload)
 
-    async def _stored(self, request: Request) -> list[str]:
+    async def _store_all(self, request: Request) -> list[str]:
         from starlette.concurrency import run_in_threadpool
         from starlette.datastructures import UploadFile
 
         paths: list[str] = []
-        async with request.form(max_files=_MOST_FILES, max_fields=_MOST_FIELDS) as form:
+        async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as form:
             try:
                 for file in form.getlist("files"):
                     if isinstance(file, UploadFile):
@@ -210,11 +210,11 @@ class Uploads:
             self._held_bytes -= upload.size
 
     @contextmanager
-    def _reserved(self, size: int) -> Iterator[None]:
-        """Room for a request that arrives; its files are counted on their own."""
+    def _reserve(self, size: int) -> Iterator[None]:
+        """Reserve space for a request while it arrives; stored files are counted separately."""
         with self._lock:
-            if self._held_bytes + size > _WAITING * self._most_bytes:
-                raise _FullError("too much audio waits")
+            if self._held_bytes + size > _MAX_WAITING * self._max_bytes:
+                raise _FullError("too many uploads wait")
             self._held_bytes += size
         try:
             yield
@@ -224,7 +224,7 @@ class Uploads:
 
 
 class _FullError(Exception):
-    """No room for a request."""
+    """No space for a request."""
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

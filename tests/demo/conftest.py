@@ -35,7 +35,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def models(experiment, tmp_path_factory) -> list[Path]:
-    """Two models that write different letters."""
+    """Make two models whose transcripts differ."""
     first, second = (tmp_path_factory.mktemp("models") / name for name in ("first", "second"))
     for folder in (first, second):
         shutil.copytree(experiment, folder)
@@ -47,7 +47,7 @@ def models(experiment, tmp_path_factory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def server(models, tmp_path_factory):
-    """The page, served as `mlma demo` serves it, for all tests of this room."""
+    """Serve the page as `mlma demo` does, for all tests of this room."""
     pytest.importorskip("gradio")
     folder = tmp_path_factory.mktemp("server")
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -9,7 +9,7 @@ from espnet_mlma.demo import launch
 from espnet_mlma.errors import MlmaError
 
 
-def test_without_gradio_says_what_to_install(monkeypatch):
+def test_without_gradio_the_error_names_the_extra(monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "/mine")
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(MlmaError, match=r'pip install "espnet-mlma\[demo\]"'):
@@ -17,7 +17,7 @@ def test_without_gradio_says_what_to_install(monkeypatch):
     assert os.environ["GRADIO_TEMP_DIR"] == "/mine"
 
 
-def test_import_is_light():
+def test_import_loads_neither_torch_nor_gradio():
     code = "import sys, espnet_mlma.demo; print({'torch', 'gradio', 'espnet2'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

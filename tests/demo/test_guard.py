@@ -32,11 +32,11 @@ from espnet_mlma.errors import MlmaError
         ("127.0.0.1", "demo.example\n", False),
     ],
 )
-def test_hosts_of_a_server(listening, host, is_own):
+def test_host_names_of_a_server(listening, host, is_own):
     assert (host in Hosts(listening, ["demo.example"])) is is_own
 
 
 @pytest.mark.parametrize("name", ["https://demo.example", "demo.example:443", "", "a/b"])
-def test_only_names_can_be_allowed(name):
+def test_only_host_names_can_be_allowed(name):
     with pytest.raises(MlmaError, match="is not a host name; give it without"):
         Hosts("127.0.0.1", [name])

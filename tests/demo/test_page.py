@@ -71,8 +71,8 @@ class Page:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quiet(server):
-    """The server writes no traceback meanwhile."""
+def no_traceback(server):
+    """Check that the server logs no traceback during the tests."""
     before = server.log.stat().st_size
     yield
     assert "Traceback" not in server.log.read_text()[before:]
@@ -86,7 +86,7 @@ def page(server, browser) -> Page:
 
 @pytest.fixture
 def recognised(page, sound) -> Page:
-    """The page with the transcripts of `sound`, complete."""
+    """Return the page with complete transcripts of `sound`."""
     page.upload(sound)
     page.wait(lambda: len(page.all(".downloads a")) == 4)
     return page
@@ -111,7 +111,7 @@ def test_two_models_side_by_side_with_times(recognised, models, sound):
     assert texts[0] != texts[1]
 
 
-def test_a_click_or_enter_on_a_word_plays_from_there(recognised):
+def test_a_click_or_enter_on_a_word_plays_from_it(recognised):
     page = recognised
     page.player(
         "window.started = [];"
@@ -128,7 +128,7 @@ def test_a_click_or_enter_on_a_word_plays_from_there(recognised):
     assert page.player("return started") == pytest.approx(starts, abs=0.1)
 
 
-def test_the_word_that_is_heard_is_marked(recognised):
+def test_the_playing_word_is_marked(recognised):
     page = recognised
     word = page.all(".lines .word")[2]
     start, end = (float(word.get_attribute(f"data-{name}")) for name in ("start", "end"))
@@ -137,7 +137,7 @@ def test_the_word_that_is_heard_is_marked(recognised):
     page.wait(lambda: "playing" in word.get_attribute("class"))
 
 
-def test_downloads_are_what_the_command_writes(recognised, browser, models, sound, tmp_path):
+def test_downloads_equal_the_files_of_mlma_transcribe(recognised, browser, models, sound, tmp_path):
     behaviour = {"behavior": "allow", "downloadPath": str(tmp_path)}
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
     for link in recognised.all(".downloads a")[:2]:
@@ -159,7 +159,7 @@ def test_a_recording_is_recognised(page):
     assert "of audio" in page.all(".facts")[0].text
 
 
-def test_bad_files_get_a_message_and_the_page_goes_on(page, sound, tmp_path):
+def test_bad_files_get_a_message_and_later_files_work(page, sound, tmp_path):
     text = tmp_path / "letter.wav"
     text.write_text("Dear all,\n" * 100)
     page.upload(text)
@@ -180,7 +180,7 @@ def test_bad_files_get_a_message_and_the_page_goes_on(page, sound, tmp_path):
     page.wait(lambda: len(page.all(".downloads a")) == 4)
 
 
-def test_a_file_name_is_not_html_nor_a_template(page, browser, sound, tmp_path):
+def test_a_file_name_is_escaped_in_html_and_templates(page, browser, sound, tmp_path):
     name = "<img src=x onerror='window.run = 1'>${window.run = 2}{{value}}`.wav"
     page.upload(shutil.copy(sound, tmp_path / name))
     links = page.wait(lambda: page.all(".downloads a"))
@@ -188,7 +188,7 @@ def test_a_file_name_is_not_html_nor_a_template(page, browser, sound, tmp_path):
     assert browser.execute_script("return window.run") is None
 
 
-def test_no_upload_is_left_and_nothing_came_from_elsewhere(server, browser, recognised):
+def test_no_upload_is_left_and_no_other_server_is_requested(server, browser, recognised):
     assert server.uploads() == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     requests = [
@@ -201,8 +201,8 @@ def test_no_upload_is_left_and_nothing_came_from_elsewhere(server, browser, reco
     assert [url for url in requests if not url.startswith(local)] == []
 
 
-def test_another_site_reaches_nothing(server, browser, sound, page):
-    """A page at another port is another origin; the browser sends what a form or a script may."""
+def test_another_site_cannot_use_the_page(server, browser, sound, page):
+    """A page on another port has another origin; it sends requests as a form and as a script."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     script = """

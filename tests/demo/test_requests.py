@@ -1,4 +1,4 @@
-"""What a client may ask of the page, with the server as `mlma demo` starts it."""
+"""Requests that the page answers or refuses, with the server as `mlma demo` starts it."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def upload(client, data: bytes, name: str = "noise.wav") -> str:
 
 
 def recognise(client, path: str, **fields) -> str:
-    """What the page shows of a file, or the error."""
+    """Return the HTML that the page shows for an upload, or the error."""
     session = secrets.token_hex(8)
     file = {"path": path, "meta": {"_type": "gradio.FileData"}} | fields
     body = {"data": [file], "fn_index": 0, "session_hash": session}
@@ -48,8 +48,8 @@ def is_transcript(shown: str) -> bool:
     return 'class="downloads"><a' in shown
 
 
-def answered(server, request: bytes) -> int:
-    """The status of a request that no HTTP library would send."""
+def status_of(server, request: bytes) -> int:
+    """Return the status of a request that no HTTP library would send."""
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(request)
         return int(connection.recv(100).split()[1])
@@ -73,19 +73,19 @@ HOSTS = {
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_foreign_host_name_is_refused(server, host):
-    """As after DNS rebinding, where a foreign name resolves to this machine."""
+    """As after DNS rebinding, when a foreign name resolves to this machine."""
     name = host.format(port=server.port).encode()
     for target in (b"/", b"/theme.css", b"/gradio_api/queue/data?session_hash=x"):
         request = b"GET " + target + b" HTTP/1.1\r\nHost: " + name + b"\r\n\r\n"
-        assert answered(server, request) == HOSTS[host]
+        assert status_of(server, request) == HOSTS[host]
     forwarded = b"Host: 127.0.0.1\r\nX-Forwarded-Host: " + name + b"\r\n\r\n"
-    assert answered(server, b"GET / HTTP/1.1\r\n" + forwarded) == (HOSTS[host] if host else 200)
+    assert status_of(server, b"GET / HTTP/1.1\r\n" + forwarded) == (HOSTS[host] if host else 200)
 
 
 def test_a_request_without_one_host_is_refused(server):
-    assert answered(server, b"GET / HTTP/1.0\r\n\r\n") in (400, 403)
+    assert status_of(server, b"GET / HTTP/1.0\r\n\r\n") in (400, 403)
     twice = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n"
-    assert answered(server, twice) in (400, 403)
+    assert status_of(server, twice) in (400, 403)
 
 
 FOREIGN = [
@@ -121,7 +121,7 @@ def test_another_origin_is_refused(server, client, sound, headers):
     assert server.uploads() == before
 
 
-def test_its_own_origin_a_link_and_no_browser_are_served(server, client, sound):
+def test_own_origin_links_and_other_programs_are_served(server, client, sound):
     own = {"Origin": server.address, "Sec-Fetch-Site": "same-origin"}
     path = client.post(UPLOAD, files={"files": ("a.wav", sound.read_bytes())}, headers=own).json()[
         0
@@ -155,13 +155,13 @@ def test_its_own_origin_a_link_and_no_browser_are_served(server, client, sound):
         "GET //",
     ],
 )
-def test_what_the_page_does_not_use_is_closed(server, target):
+def test_unused_routes_are_closed(server, target):
     method, path = target.split()
     request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
-    assert answered(server, request.encode()) == 404
+    assert status_of(server, request.encode()) == 404
 
 
-def test_only_uploads_that_wait_can_be_downloaded(server, client, sound, models):
+def test_only_waiting_uploads_can_be_downloaded(server, client, sound, models):
     path = upload(client, sound.read_bytes())
     response = client.get(FILE + path)
     assert response.content == sound.read_bytes()
@@ -180,7 +180,7 @@ def test_only_uploads_that_wait_can_be_downloaded(server, client, sound, models)
     ]
     for other in others:
         request = f"GET {FILE}{other} HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        assert answered(server, request.encode()) == 404
+        assert status_of(server, request.encode()) == 404
     assert is_transcript(recognise(client, path))
     assert client.get(FILE + path).status_code == 404
     page = upload(client, b"<script>alert(1)</script>", "a.html")
@@ -188,13 +188,13 @@ def test_only_uploads_that_wait_can_be_downloaded(server, client, sound, models)
     recognise(client, page)
 
 
-def test_only_uploads_are_taken(server, client, sound, tmp_path):
+def test_only_uploads_are_recognised(server, client, sound, tmp_path):
     mine, others = (upload(client, sound.read_bytes()) for _ in range(2))
     folder = Path(mine).parent
     link, stranger = folder / "link.wav", shutil.copy(sound, folder / "stranger.wav")
     link.symlink_to(others)
     (tmp_path / "own.wav").write_bytes(sound.read_bytes())
-    asked_of = []
+    connections = []
     with socket.create_server(("127.0.0.1", 0)) as elsewhere:
         elsewhere.settimeout(0.5)
         address = f"http://127.0.0.1:{elsewhere.getsockname()[1]}/a.wav"
@@ -221,26 +221,26 @@ def test_only_uploads_are_taken(server, client, sound, tmp_path):
             ):
                 assert not is_transcript(recognise(client, str(path), **fields))
         with pytest.raises(TimeoutError):
-            asked_of.append(elsewhere.accept())
-    assert not asked_of
+            connections.append(elsewhere.accept())
+    assert not connections
     link.unlink()
     Path(stranger).unlink()
     assert {Path(mine), Path(others)} <= set(server.uploads())
     assert (tmp_path / "own.wav").is_file()
     assert is_transcript(recognise(client, mine)) and is_transcript(recognise(client, others))
-    assert "no longer there" in recognise(client, mine)
+    assert "no longer on the server" in recognise(client, mine)
 
 
 @pytest.mark.parametrize(
     "data", [[], [None], [5], ["x"], [{}], [{"path": 5}], [[{"path": "x"}]], "x"]
 )
-def test_malformed_data_stops_nothing(server, client, sound, data):
+def test_later_requests_work_after_malformed_data(server, client, sound, data):
     body = {"data": data, "fn_index": 0, "session_hash": secrets.token_hex(8)}
     client.post("/gradio_api/queue/join", json=body)
     assert is_transcript(recognise(client, upload(client, sound.read_bytes())))
 
 
-def test_the_same_file_from_many_at_once(server, client, sound):
+def test_one_file_from_many_clients_at_once(server, client, sound):
     def visit(_) -> str:
         return recognise(client, upload(client, sound.read_bytes()))
 
@@ -256,8 +256,8 @@ def parts(count: int, size: int) -> list:
     return [("files", (f"{i}.wav", os.urandom(size))) for i in range(count)]
 
 
-def test_a_request_is_limited_as_a_whole(server, client):
-    """The server is started with 1 MB."""
+def test_the_size_limit_is_for_the_whole_request(server, client):
+    """The server is started with a limit of 1 MB."""
     assert client.post(UPLOAD, files=parts(1, 2**20 + 2**17)).status_code == 413
     response = client.post(UPLOAD, files=parts(15, 2**17))
     assert response.status_code == 413 and "--max-mb" in response.text
@@ -274,12 +274,12 @@ def test_a_request_is_limited_as_a_whole(server, client):
     assert client.post(UPLOAD, data={"files": "no file"}).status_code == 400
     assert client.post(UPLOAD).status_code == 400
     assert server.uploads() == []
-    # Within the limit, several are taken.
+    # Several files within the limit are accepted.
     for path in client.post(UPLOAD, files=parts(3, 2**17)).json():
         recognise(client, path)
 
 
-def test_an_upload_that_breaks_off_is_gone(server):
+def test_an_interrupted_upload_is_deleted(server):
     head = (
         "POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 900000\r\n"
         "Content-Type: multipart/form-data; boundary=XX\r\n\r\n--XX\r\n"
@@ -296,7 +296,7 @@ def test_an_upload_that_breaks_off_is_gone(server):
     assert server.uploads() == []
 
 
-def test_names_of_files_are_text_and_ours_are_not_shown(server, client, sound):
+def test_file_names_are_escaped_and_server_paths_are_hidden(server, client, sound):
     name = "<img src=x onerror=alert(1)>&amp;" + "é" * 200 + ".wav"
     shown = recognise(client, upload(client, sound.read_bytes(), name))
     assert is_transcript(shown) and "<img" not in shown
@@ -309,14 +309,14 @@ def test_names_of_files_are_text_and_ours_are_not_shown(server, client, sound):
     assert "up.wav: " in recognise(client, path)
 
 
-def test_a_damaged_upload_is_named_by_its_sender(server, client, sound):
+def test_a_damaged_upload_has_the_clients_name_in_the_error(server, client, sound):
     shown = recognise(client, upload(client, sound.read_bytes()[:-20000], "cut.wav"))
     assert "cut.wav: " in shown and str(server.temporary) not in shown
-    # What is there is recognised.
+    # The audio before the damage is recognised.
     assert is_transcript(shown) and "data-start" in shown
 
 
-def test_the_folder_is_of_this_server_and_user_alone(server, client, sound):
+def test_only_this_user_can_read_the_uploads(server, client, sound):
     path = Path(upload(client, sound.read_bytes()))
     folder = next(folder for folder in path.parents if folder.parent == server.temporary)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700

@@ -67,7 +67,7 @@ def test_parts_become_one_transcript():
     assert (whole.language, whole.score, whole.duration) == ("it", -2.0, 10.0)
 
 
-def test_downloads_come_when_all_is_said_and_are_in_the_page():
+def test_downloads_are_in_the_page_once_recognition_is_complete():
     words = part([Word("più", 0.5, 0.75, 0.9)])
     assert links(transcripts([column(words, is_finished=False)], "a.b.wav")) == ([], [])
     (srt, json_), names = links(transcripts([column(words)], "a.b.wav"))
@@ -85,7 +85,7 @@ def links(html):
     return [content.decode() for content in contents], [attrs["download"] for attrs in found]
 
 
-def test_says_how_far_it_is_and_then_how_fast_it_was():
+def test_progress_is_shown_and_then_the_speed():
     words = part([Word("sì", 3.0, 4.5, 0.9)])
     assert "recognising: 0:04 of 0:10" in transcripts([column(words, is_finished=False)], "a.wav")
     done = transcripts([column(words)], "a.wav")

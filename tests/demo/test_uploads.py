@@ -1,4 +1,4 @@
-"""Uploads over HTTP, without a page: how long they wait, and how much room they have."""
+"""Uploads over HTTP, without a page: limits on time and space."""
 
 import socket
 import threading
@@ -24,7 +24,7 @@ MOST = 2**14
 
 @contextmanager
 def served(folder: Path, seconds: float = 60.0):
-    """Uploads, and a client of theirs."""
+    """Serve uploads; yield them and a client."""
     uploads = Uploads(folder, MOST, seconds)
     app = Starlette(routes=[Route(UPLOAD, uploads.receive, methods=["POST"])])
     sockets = listen("127.0.0.1", 0)
@@ -50,30 +50,30 @@ def until(condition) -> None:
         if condition():
             return
         time.sleep(0.05)
-    raise AssertionError("it did not come")
+    raise AssertionError("timeout")
 
 
-def test_uploads_that_nobody_has_read_are_swept(tmp_path):
+def test_expired_uploads_are_deleted(tmp_path):
     with served(tmp_path, seconds=0.2) as (uploads, client):
-        with uploads.swept(0.05):
+        with uploads.sweep_every(0.05):
             (path,) = send(client).json()
             until(lambda: not Path(path).exists())
-        with pytest.raises(MlmaError, match="no longer there"), uploads.taken(path):
+        with pytest.raises(MlmaError, match="no longer on the server"), uploads.take(path):
             pass
 
 
-def test_what_is_being_read_is_not_swept(tmp_path):
+def test_an_upload_in_recognition_is_not_deleted(tmp_path):
     with served(tmp_path, seconds=0.0) as (uploads, client):
         uploads._seconds = 60.0
         (path,) = send(client).json()
-        with uploads.taken(path) as upload:
+        with uploads.take(path) as upload:
             uploads._seconds = 0.0
             uploads._sweep()
             assert upload.path.read_bytes() == b"sound"
         assert not upload.path.exists()
 
 
-def test_an_upload_that_stalls_is_not_waited_for(tmp_path):
+def test_a_stalled_upload_gets_a_timeout(tmp_path):
     request = (
         f"POST {UPLOAD} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
         "Content-Type: multipart/form-data; boundary=XX\r\n\r\n--XX\r\n"
@@ -87,7 +87,7 @@ def test_an_upload_that_stalls_is_not_waited_for(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_all_that_waits_has_a_limit(tmp_path):
+def test_all_waiting_uploads_together_have_a_limit(tmp_path):
     with served(tmp_path) as (uploads, client):
         paths = []
         while (response := send(client, bytes(MOST))).status_code == 200:
@@ -96,12 +96,12 @@ def test_all_that_waits_has_a_limit(tmp_path):
         assert len(paths) > 30
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 64 * MOST
         for path in paths[:2]:
-            with uploads.taken(path):
+            with uploads.take(path):
                 pass
         assert send(client, bytes(MOST)).status_code == 200
 
 
-def test_many_empty_files_count_as_what_they_take_on_disk(tmp_path):
+def test_empty_files_count_with_their_disk_space(tmp_path):
     with served(tmp_path) as (_, client):
         files = [("files", (f"{i}.wav", b"")) for i in range(16)]
         for _ in range(64 * MOST // 4096 // 16 + 1):
@@ -109,7 +109,7 @@ def test_many_empty_files_count_as_what_they_take_on_disk(tmp_path):
         assert response.status_code == 503
 
 
-def test_nothing_is_left_where_a_file_cannot_be_stored(tmp_path):
+def test_nothing_is_left_if_a_file_cannot_be_stored(tmp_path):
     folder = tmp_path / "uploads"
     folder.mkdir()
     with served(folder) as (uploads, client):
@@ -120,11 +120,11 @@ def test_nothing_is_left_where_a_file_cannot_be_stored(tmp_path):
         assert uploads._held_bytes == 4096
 
 
-def test_a_proxy_is_let_in_by_name_and_only_it(tmp_path):
+def test_only_the_named_proxy_is_accepted(tmp_path):
     with served(tmp_path) as (_, client):
         own = {"Host": "demo.example", "Origin": "https://demo.example"}
         assert send(client, headers=own).status_code == 200
-        # As proxies do that keep the browser's Origin and not its Host.
+        # Some proxies keep the browser's Origin and replace its Host.
         assert send(client, headers={"Origin": "https://demo.example"}).status_code == 200
         assert send(client, headers={"Host": "evil.example"}).status_code == 403
         foreign = {"Host": "demo.example", "Origin": "https://evil.example"}
