@@ -1,1 +1,1 @@
-"""What ESPnet's registries, trainer and programs get from this package."""
+"""Extend ESPnet: encoders, objectives, masks, preprocessors, protected training."""

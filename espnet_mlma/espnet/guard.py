@@ -16,7 +16,7 @@ from types import ModuleType
 from espnet_mlma import claims
 from espnet_mlma.espnet import trained_on
 
-_SAID = "training: "  # asr.sh shows the lines with this prefix
+_PREFIX = "training: "  # asr.sh shows the lines with this prefix
 
 
 def guard_main(tasks: ModuleType) -> None:
@@ -101,7 +101,7 @@ def _is_first(args: Namespace) -> bool:
 
 def _prepare(folder: Path, args: Namespace) -> None:
     from espnet_mlma import checkpoints
-    from espnet_mlma.espnet.resume import CHECKPOINT, mend
+    from espnet_mlma.espnet.resume import CHECKPOINT, repair
 
     now = trained_on.describe(args)
     trained_on.check_statistics(args, now)
@@ -112,13 +112,13 @@ def _prepare(folder: Path, args: Namespace) -> None:
     elif any(file.exists() for file in both):
         trained_on.check(folder, now)
     if args.resume:
-        mended = mend(folder, vars(args))
-        for line in mended.lines:
-            print(f"{_SAID}{line}", flush=True)
-        if mended.epoch >= args.max_epoch:
-            said = f"already trained for {mended.epoch} epochs with this data and configuration"
-            print(f"{_SAID}{said}", flush=True)
-        elif mended.epoch:
-            said = f"goes on after epoch {mended.epoch} of {args.max_epoch}"
-            print(f"{_SAID}{said}", flush=True)
+        repaired = repair(folder, vars(args))
+        for line in repaired.lines:
+            print(f"{_PREFIX}{line}", flush=True)
+        epoch, last = repaired.epoch, args.max_epoch
+        if epoch >= last:
+            done = f"already trained for {epoch} epochs with this data and configuration"
+            print(f"{_PREFIX}{done}", flush=True)
+        elif epoch:
+            print(f"{_PREFIX}resumes after epoch {epoch} of {last}", flush=True)
     trained_on.write(folder, now)

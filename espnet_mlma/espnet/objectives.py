@@ -98,12 +98,14 @@ class MlmaCTCModel(ESPnetASRModel):
         languages = [i for i, token in enumerate(self.token_list) if language_of_token(token)]
         if (language_layers or not language_in_text) and not languages:
             raise ValueError(
-                "language_layers and language_in_text: false want language tokens, as `<it>`, in "
+                "language_layers and language_in_text: false need language tokens (`<it>`) in "
                 "the token list; make it with --lang_tokens true"
             )
         if cr_ctc_weight > 0:
             if not isinstance(self.specaug, SpecAug):
-                raise ValueError("cr_ctc_weight above 0 needs masks, as `specaug: clip_specaug`")
+                raise ValueError(
+                    "cr_ctc_weight above 0 needs masks, such as `specaug: clip_specaug`"
+                )
             self.specaug = TwoViews(self.specaug)
         self.cr_ctc_weight = cr_ctc_weight
         self.language_layers = frozenset(language_layers)

@@ -42,11 +42,9 @@ def register(task: ModuleType) -> None:
 
 
 class _ThenLoader:
-    """Load a module with its own loader, then call a function with it.
+    """Load a module with its own loader, then call a function with it."""
 
-    Without the base class in `importlib.abc`, whose import takes as long as the rest of
-    `mlma --help`; so for `_Finder`.
-    """
+    # No base class from importlib.abc, here and below: its import would slow down `mlma --help`.
 
     def __init__(self, loader: Any, then: Callable[[ModuleType], object]):
         self._loader = loader

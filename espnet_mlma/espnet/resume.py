@@ -27,7 +27,7 @@ _EPOCH = re.compile(r"(\d+)epoch\.pth")
 
 
 @dataclass(frozen=True)
-class Mended:
+class Repair:
     """Result of a repair.
 
     Attributes:
@@ -39,7 +39,7 @@ class Mended:
     lines: Sequence[str] = ()
 
 
-def mend(experiment: Path, config: Mapping[str, Any]) -> Mended:
+def repair(experiment: Path, config: Mapping[str, Any]) -> Repair:
     """Repair an experiment from its last whole checkpoint.
 
     A damaged checkpoint is renamed, and the previous one takes its place. Missing or damaged
@@ -56,7 +56,7 @@ def mend(experiment: Path, config: Mapping[str, Any]) -> Mended:
     """
     state, lines = _last_state(experiment)
     if state is None:
-        return Mended(0, lines)
+        return Repair(0, lines)
     epoch = state["reporter"]["epoch"]
     own = experiment / f"{epoch}epoch.pth"
     if checkpoints.read(own) is None:
@@ -66,12 +66,12 @@ def mend(experiment: Path, config: Mapping[str, Any]) -> Mended:
     for link, name in _best(state["reporter"], config).items():
         if (experiment / name).is_file():
             _link(experiment / link, name, lines)
-    lines += _mend_others(experiment, state, config)
-    return Mended(epoch, lines)
+    lines += _repair_others(experiment, state, config)
+    return Repair(epoch, lines)
 
 
 def _last_state(experiment: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """Restore and return the last whole checkpoint; None: training begins at epoch 1."""
+    """Restore and return the last whole checkpoint; None: training starts at epoch 1."""
     checkpoint = experiment / CHECKPOINT
     previous = checkpoints.previous(checkpoint)
     state = _read(checkpoint)
@@ -92,11 +92,15 @@ def _last_state(experiment: Path) -> tuple[dict[str, Any] | None, list[str]]:
         found = f"damaged, now {broken.name}"
     if earlier is None:
         if found != "missing":
-            lines.append(f"{checkpoint}: {found}; there is no earlier one, training begins again")
+            lines.append(
+                f"{checkpoint}: {found}; there is no earlier one; training starts at epoch 1"
+            )
         return None, lines
     os.replace(previous, checkpoint)
     epoch = earlier["reporter"]["epoch"]
-    lines.append(f"{checkpoint}: {found}; goes on from the previous one, after epoch {epoch}")
+    lines.append(
+        f"{checkpoint}: {found}; training resumes from the previous one, after epoch {epoch}"
+    )
     return earlier, lines
 
 
@@ -113,7 +117,7 @@ def _write_parameters(file: Path, state: Mapping[str, Any]) -> None:
     checkpoints.save(lambda new: torch.save(state["model"], new), file)
 
 
-def _mend_others(
+def _repair_others(
     experiment: Path, state: Mapping[str, Any], config: Mapping[str, Any]
 ) -> list[str]:
     """Restore an earlier epoch from the previous checkpoint; report those that are lost."""
@@ -130,7 +134,7 @@ def _mend_others(
         lost = f"{file}: missing or damaged, and one of the best epochs, which are averaged"
         if epoch >= config.get("max_epoch", float("inf")):
             raise MlmaError(f"{lost}; copy it back, or remove {experiment} to train again")
-        lines.append(f"{lost}; copy it back before training ends, unless better ones come")
+        lines.append(f"{lost}; copy it back before training ends, unless later epochs are better")
     return lines
 
 
@@ -183,7 +187,7 @@ def _link(link: Path, name: str, lines: list[str]) -> None:
     new.unlink(missing_ok=True)
     new.symlink_to(name)
     os.replace(new, link)
-    lines.append(f"{link}: a link that was missing or old; points at {name} now")
+    lines.append(f"{link}: was missing or old; now links to {name}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -196,5 +200,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     except MlmaError:  # killed before ESPnet wrote it whole; training writes it again
         config = {}
     with claims.claim(experiment, "trains in it"):
-        for line in mend(experiment, config).lines:
+        for line in repair(experiment, config).lines:
             print(line)

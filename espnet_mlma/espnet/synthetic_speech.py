@@ -41,8 +41,11 @@ class SpeakingPreprocessor(NonSpeechPreprocessor):
         self._folder = Path(sentences)
         if self.train:  # decoding must work without the training set
             self._sentences = espeak.synthesised_sentences(self._folder)
-            said = sum(sentence is not None for sentence in self._sentences.values())
-            logging.info(f"{self._folder}: {said} of {len(self._sentences)} clips are said anew")
+            synthetic_clips = sum(sentence is not None for sentence in self._sentences.values())
+            logging.info(
+                f"{self._folder}: {synthetic_clips} of {len(self._sentences)} clips are "
+                "re-synthesised on each access"
+            )
         self._speaker: tuple[int, espeak.Espeak] | None = None
 
     def __call__(self, uid: str, data: dict[str, str | np.ndarray]) -> dict[str, np.ndarray]:
@@ -53,19 +56,19 @@ class SpeakingPreprocessor(NonSpeechPreprocessor):
             raise MlmaError(
                 f"{uid}: not in {self._folder}; give as `sentences` the training set's data folder"
             )
-        if told := self._sentences[original]:
-            sentence, lang = told
+        if source := self._sentences[original]:
+            sentence, lang = source
             if split_language(data[self.text_name])[1] != normalise(sentence, lang):
                 raise MlmaError(
-                    f"{uid}: its sentence is now {sentence!r}, its text is another; "
-                    "run the stages from 1 to 10 again"
+                    f"{uid}: its text differs from its sentence {sentence!r}; "
+                    "run stages 1 to 10 again"
                 )
-            data = data | {self.speech_name: self._say(uid, sentence, lang)}
+            data = data | {self.speech_name: self._synthesise(uid, sentence, lang)}
         return super().__call__(uid, data)
 
-    def _say(self, uid: str, sentence: str, lang: str) -> np.ndarray:
+    def _synthesise(self, uid: str, sentence: str, lang: str) -> np.ndarray:
         """Synthesise a sentence, (samples,) float32 at 16 kHz."""
-        # a forked process needs its own eSpeak
+        # A forked process needs its own eSpeak.
         if self._speaker is None or self._speaker[0] != os.getpid():
             self._speaker = os.getpid(), espeak.Espeak()
         rng = np.random.default_rng(np.random.randint(2**31))

@@ -88,7 +88,7 @@ def check(experiment: Path, now: Mapping[str, Any]) -> None:
     other = _other_data(before, now) or _other_tokens(before, now) or _other_option(before, now)
     if other:
         raise MlmaError(
-            f"{experiment}: training was begun with {other}; remove the folder, or train into "
+            f"{experiment}: training was started with {other}; remove the folder, or train into "
             "another one (--asr_tag of asr.sh, --output_dir of asr_train)"
         )
 
@@ -107,7 +107,7 @@ def check_data(experiment: Path) -> None:
     now = {name: _table(Path(one["file"]), one["kind"]) for name, one in there.items()}
     if other := _other_data({"data": there}, {"data": now}):
         raise MlmaError(
-            f"{experiment}: training was begun with {other}; remove the folder to train again"
+            f"{experiment}: training was started with {other}; remove the folder to train again"
         )
 
 
@@ -157,7 +157,7 @@ def _check_ids(shapes: Path, table: Path) -> None:
         odd = min(known ^ there)
         lacking, having = (table, shapes) if odd in known else (shapes, table)
         raise MlmaError(
-            f"{lacking}: lacks {odd}, which {having} has; the data were changed, run stage 10 again"
+            f"{lacking}: lacks {odd}, which {having} has; the data have changed; run stage 10 again"
         )
 
 
@@ -169,7 +169,7 @@ def _check_npz(path: Path) -> None:
             for key in found.files:
                 found[key]  # reads the member and verifies its checksum
     except Exception:  # a damaged zip can raise any type
-        raise MlmaError(f"{path}: not whole statistics of features; run stage 10 again") from None
+        raise MlmaError(f"{path}: damaged statistics of features; run stage 10 again") from None
 
 
 def _ids(table: Path) -> set[str]:
@@ -257,12 +257,12 @@ def _other_data(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str
         if was and is_ and was["digest"] == is_["digest"]:
             continue
         if not (was and is_):
-            said = f"without {is_['file']}" if is_ else f"with {was['file']}, too"
-            return f"other data: {said}"
+            difference = f"without {is_['file']}" if is_ else f"also with {was['file']}"
+            return f"other data: {difference}"
         lines = (
             "" if was["lines"] == is_["lines"] else f", from {was['lines']} to {is_['lines']} lines"
         )
-        return f"other data: {is_['file']} has changed since{lines}"
+        return f"other data: {is_['file']} has changed{lines}"
     return None
 
 

@@ -34,7 +34,7 @@ def upload(packed: Path, repository: str) -> None:
                 model.extractall(folder)
         except (OSError, zipfile.BadZipFile, zlib.error) as error:
             raise MlmaError(
-                f"{packed}: not a whole packed model ({error}); run stage 14 again"
+                f"{packed}: damaged, or not a packed model ({error}); run stage 14 again"
             ) from None
         hub = HfApi()
         try:
@@ -42,7 +42,9 @@ def upload(packed: Path, repository: str) -> None:
             hub.upload_folder(repo_id=repository, folder_path=folder)
         except (HTTPError, LocalTokenNotFoundError, ValueError, OSError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise MlmaError(f"{repository}: {reason}; `hf auth login` sets who you are") from None
+            raise MlmaError(
+                f"{repository}: {reason}; check the network, or log in by `hf auth login`"
+            ) from None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

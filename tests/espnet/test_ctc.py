@@ -1,4 +1,4 @@
-"""The objectives beside ESPnet's: equal to it without them, and to their definitions with them."""
+"""`mlma_ctc`: ESPnet's model without its options, their definitions with them."""
 
 from argparse import Namespace
 
@@ -74,7 +74,7 @@ WITH_HEADS = {"interctc_layer_idx": [1, 2], "interctc_use_conditioning": True}
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("heads", [False, True])
-def test_without_its_options_it_is_espnets_model(speech, training, heads):
+def test_without_options_it_equals_espnets_model(speech, training, heads):
     options = {"encoder_conf": WITH_HEADS if heads else {}, "interctc_weight": 0.3 * heads}
     models = [build(name, **options).train(training) for name in ("espnet", "mlma_ctc")]
     (loss, stats, weight), (ours, our_stats, our_weight) = (run(m, speech) for m in models)
@@ -99,18 +99,18 @@ def test_consistency_is_the_two_divergences():
     assert consistency_loss(torch.cat([a, a]), lengths.repeat(2)) == 0
 
 
-def test_each_view_is_drawn_to_the_other_as_it_stands():
+def test_the_target_of_each_view_is_fixed():
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 5, requires_grad=True)
     lengths = torch.tensor([3, 2])
     lengths_of_pair = lengths[:1].repeat(2)
     consistency_loss(logits.log_softmax(-1), lengths_of_pair).backward()
-    # Of KL(target || softmax) the gradient is softmax - target; here halved by the two rows.
+    # The gradient of KL(target || softmax) is softmax - target, halved by the mean of two rows.
     probs = logits.detach().softmax(-1)
     torch.testing.assert_close(logits.grad, (probs - probs.flip(0)) / 2)
 
 
-def test_views_are_warped_together_and_masked_apart():
+def test_views_share_the_warp_but_not_the_masks():
     torch.manual_seed(0)
     features = torch.rand(2, 60, 80) + 1
     views, _ = TwoViews(SpecAug(**SPECAUG))(features.repeat(2, 1, 1), torch.full((4,), 60))
@@ -145,7 +145,7 @@ def test_evaluation_has_one_view(speech):
 
 
 @pytest.mark.parametrize("encoder", ["conmamba", "conformer"])
-def test_it_learns_with_autocast_accumulation_and_skipped_blocks(speech, encoder):
+def test_the_loss_falls_with_autocast_accumulation_and_skipped_blocks(speech, encoder):
     rates = {"stochastic_depth_rate": 0.1} | WITH_HEADS
     model = build(
         "mlma_ctc", encoder, encoder_conf=rates, interctc_weight=0.3, cr_ctc_weight=0.2
@@ -164,7 +164,7 @@ def test_it_learns_with_autocast_accumulation_and_skipped_blocks(speech, encoder
     assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
 
 
-def test_language_layers_write_the_language_alone(speech):
+def test_language_layers_predict_only_the_language(speech):
     model = build(
         "mlma_ctc", encoder_conf=WITH_HEADS, interctc_weight=0.3, language_layers=[1]
     ).eval()
@@ -178,7 +178,7 @@ def test_language_layers_write_the_language_alone(speech):
     torch.testing.assert_close(stats["loss_interctc_layer2"][0], upper.detach())
 
 
-def test_the_language_can_stay_out_of_the_text(speech):
+def test_the_language_can_be_left_out_of_the_text(speech):
     model = build(
         "mlma_ctc",
         encoder_conf=WITH_HEADS,
@@ -189,18 +189,18 @@ def test_the_language_can_stay_out_of_the_text(speech):
     _, stats, _ = run(model, speech)
     encoded, lengths = model.encode(speech, LENGTHS)
     lower = model.ctc(encoded[1][0][1], lengths, TEXT[:, :1], torch.ones(3, dtype=torch.long))
-    # The space after a language goes with it.
+    # The space after the language token is removed too.
     text = torch.tensor([[5, 6, 7, 4, 8], [5, 5, 9, -1, -1], [10, -1, -1, -1, -1]])
     top = model.ctc(encoded[0], lengths, text, torch.tensor([5, 3, 1]))
     torch.testing.assert_close(stats["loss_interctc_layer1"][0], lower.detach())
     torch.testing.assert_close(stats["loss_ctc"][0], top.detach())
     assert "acc_language" not in stats and "acc_language_layer1" in stats
-    # Errors are counted against the words alone, in short texts too.
+    # Errors are counted on the words only, in short texts too.
     assert model._targets(TEXT, TEXT_LENGTHS)[1].tolist() == text.tolist()
 
 
-def test_a_language_token_is_found_behind_the_mark_of_a_word(tmp_path):
-    """As SentencePiece writes it, and ESPnet's tokeniser reads it."""
+def test_a_language_token_is_found_after_a_word_mark(tmp_path):
+    """SentencePiece puts the mark there; ESPnet's tokeniser keeps it."""
     texts = [f"<{lang}> {text}" for lang in ("en", "it") for text in ("ciao mondo", "an old cab")]
     write_tokens(tmp_path / "bpe", texts * 5, "bpe", 24, "bpe")
     tokens = (tmp_path / "bpe" / "tokens.txt").read_text().split()
@@ -222,7 +222,7 @@ def test_a_language_token_is_found_behind_the_mark_of_a_word(tmp_path):
     assert rest.tolist() == [[*ids[2:], -1], [*ids[2:], ids[-1]]]
 
 
-def test_accuracy_of_the_language_is_that_of_its_best_frame(speech):
+def test_language_accuracy_uses_the_best_frame(speech):
     model = build("mlma_ctc", encoder_conf=WITH_HEADS, interctc_weight=0.3, language_layers=[1])
     model.eval()
     for token, share in ((2, 2 / 3), (3, 1 / 3)):
@@ -244,7 +244,7 @@ def test_accuracy_of_the_language_is_that_of_its_best_frame(speech):
         ({"aux_ctc": {"1": "x"}}, "aux_ctc"),
     ],
 )
-def test_options_that_do_not_go_together_are_named(options, wrong):
+def test_contradicting_options_are_named(options, wrong):
     with pytest.raises(ValueError, match=wrong):
         build("mlma_ctc", **options)
 
@@ -275,7 +275,7 @@ def _train_one_step(rank: int, folder: str) -> None:
     parallel = torch.nn.parallel.DistributedDataParallel(model.train())
     torch.manual_seed(rank)
     speech = torch.randn(3, int(LENGTHS.max())) * 0.1
-    for _ in range(4):  # gradients of four batches, in each of which other blocks are skipped
+    for _ in range(4):  # each batch skips other blocks
         parallel(speech, LENGTHS, TEXT.clone(), TEXT_LENGTHS)[0].backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
     torch.save(gradients, f"{folder}/{rank}.pt")

@@ -1,4 +1,4 @@
-"""ESPnet's trainer under `espnet_mlma.run`: killed anywhere, damaged, and with other data."""
+"""ESPnet's trainer under `espnet_mlma.run`: kills, damaged files, changed data."""
 
 import contextlib
 import json
@@ -59,7 +59,7 @@ def trainer() -> Iterator[subprocess.Popen]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    """A recipe's folder after stages 3 to 5."""
+    """Make a recipe's folder as stages 3 to 5 leave it."""
     folder = tmp_path_factory.mktemp("recipe")
     with contextlib.chdir(folder):
         write_data("train", 8)
@@ -71,7 +71,7 @@ def corpus(tmp_path_factory) -> Path:
 
 
 def write_data(name: str, count: int, seed: int = 0) -> None:
-    """Stages 1 and 3 of a set, in the working folder."""
+    """Run stages 1 and 3 for a set, in the working folder."""
     utterances = []
     for number in range(count):
         file = Path(f"{name}{number}.flac")
@@ -86,7 +86,7 @@ def write_data(name: str, count: int, seed: int = 0) -> None:
 
 @pytest.fixture
 def recipe(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, from which the tests run."""
+    """Copy the recipe's folder and change to it."""
     shutil.copytree(corpus, tmp_path / "r")
     monkeypatch.chdir(tmp_path / "r")
     return tmp_path / "r"
@@ -94,7 +94,7 @@ def recipe(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.fixture
 def run(trainer: subprocess.Popen, recipe: Path) -> Run:
-    """Train, or collect statistics, in the recipe; returns exit status and output."""
+    """Return a function that trains or collects statistics; it returns exit status and output."""
 
     def run(*options: str, output: str = "exp", kill: int = 0) -> tuple[int, str]:
         given = ["--config", "train.yaml", "--token_type", "char", "--token_list", "tokens.txt"]
@@ -117,7 +117,7 @@ def run(trainer: subprocess.Popen, recipe: Path) -> Run:
 
 
 def refused(found: tuple[int, str]) -> str:
-    """The one line of a run that was refused."""
+    """Return the error of a refused run, which is one line."""
     code, output = found
     assert code == 1, output
     assert "Traceback" not in output
@@ -137,13 +137,13 @@ def damage(file: Path) -> None:
 
 @pytest.fixture
 def trained(run: Run, recipe: Path) -> Path:
-    """An experiment that was trained without a stop."""
+    """Train an experiment without an interruption."""
     code, output = run()
     assert code == 0, output
     return recipe / "exp"
 
 
-def test_killed_anywhere_training_goes_on_to_the_same_bits(run: Run, trained: Path):
+def test_training_killed_anywhere_resumes_to_the_same_bits(run: Run, trained: Path):
     points = 0
     for kill in range(7, 400, 37):
         code, _ = run(output="killed", kill=kill)
@@ -160,7 +160,7 @@ def test_killed_anywhere_training_goes_on_to_the_same_bits(run: Run, trained: Pa
 
 
 @pytest.mark.parametrize("also", [(), ("3epoch.pth",), ("latest.pth", "valid.loss.best.pth")])
-def test_a_damaged_checkpoint_gives_way_to_the_previous_one(
+def test_training_resumes_from_the_previous_checkpoint_if_one_is_damaged(
     run: Run, trained: Path, recipe: Path, also: tuple[str, ...]
 ):
     shutil.copytree(trained, recipe / "damaged", symlinks=True)
@@ -169,13 +169,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_previous_one(
         (recipe / "damaged" / name).unlink()
     code, output = run(output="damaged")
     assert code == 0, output
-    assert "goes on from the previous one, after epoch 2" in output
+    assert "resumes from the previous one, after epoch 2" in output
     for name in ("3epoch.pth", "latest.pth", "valid.loss.best.pth", AVERAGE):
         assert same(trained / name, recipe / "damaged" / name)
 
 
-def test_zeros_in_a_checkpoint_of_the_right_length_are_damage(trained: Path, capsys, monkeypatch):
-    """As a power cut leaves them."""
+def test_zeros_in_a_checkpoint_are_found(trained: Path, capsys, monkeypatch):
+    """A power cut may leave zeros in a file of the right length."""
     checkpoint = trained / "checkpoint.pth"
     content = bytearray(checkpoint.read_bytes())
     middle = len(content) // 2
@@ -183,23 +183,22 @@ def test_zeros_in_a_checkpoint_of_the_right_length_are_damage(trained: Path, cap
     checkpoint.write_bytes(content)
     monkeypatch.setattr(sys, "argv", ["resume", str(trained)])
     resume()
-    assert "goes on from the previous one, after epoch 2" in capsys.readouterr().out
+    assert "resumes from the previous one, after epoch 2" in capsys.readouterr().out
     assert (trained / "checkpoint.pth.broken").is_file()
 
 
-def test_epochs_are_not_trained_over_without_a_word(run: Run, trained: Path):
+def test_epochs_are_overwritten_only_on_request(run: Run, trained: Path):
     (trained / "checkpoint.pth.prev").unlink()
     damage(trained / "checkpoint.pth")
-    said = refused(run())
-    assert "checkpoint.pth: damaged, and so is the previous one" in said
+    assert "checkpoint.pth: damaged, and so is the previous one" in refused(run())
     (trained / "checkpoint.pth").unlink()
     assert "checkpoint.pth: missing" in refused(run())
-    code, output = run("--resume", "false")  # asked for
+    code, output = run("--resume", "false")
     assert code == 0, output
     assert "1/3epoch started" in output
 
 
-def test_a_training_that_is_done_says_so(run: Run, trained: Path):
+def test_a_finished_training_is_reported(run: Run, trained: Path):
     before = (trained / "checkpoint.pth").read_bytes()
     code, output = run()
     assert code == 0
@@ -207,10 +206,10 @@ def test_a_training_that_is_done_says_so(run: Run, trained: Path):
     assert (trained / "checkpoint.pth").read_bytes() == before
     code, output = run("--max_epoch", "4", "--num_workers", "1", "--log_interval", "1")
     assert code == 0, output
-    assert "training: goes on after epoch 3 of 4" in output
+    assert "training: resumes after epoch 3 of 4" in output
 
 
-def test_a_lost_epoch_that_is_averaged_is_named(run: Run, trained: Path):
+def test_a_lost_epoch_of_the_average_is_an_error(run: Run, trained: Path):
     best = (trained / "valid.loss.best.pth").readlink()
     other = next(p for p in trained.glob("?epoch.pth") if p.name != best.name)
     for name in {best.name, other.name} - {"3epoch.pth", "2epoch.pth"}:
@@ -234,7 +233,7 @@ def other_sound(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (edit("dump/train/text", lambda t: t.replace("bad", "dab")), "train/text has changed"),
         (edit("dump/dev/text", lambda t: t.replace("bad", "dab")), "dev/text has changed"),
@@ -242,35 +241,35 @@ def other_sound(recipe: Path) -> None:
         (edit("tokens.txt", lambda t: t.replace("c\nd", "d\nc")), "another token list"),
         (edit("train.yaml", lambda t: t + "seed: 7\n"), "another --seed: 0, now 7"),
         (edit("train.yaml", lambda t: t.replace("_size: 8", "_size: 9")), "encoder_conf output_"),
-        (add_data, "train/wav.scp has changed since, from 8 to 9 lines"),
+        (add_data, "train/wav.scp has changed, from 8 to 9 lines"),
         (other_sound, "dev/wav.scp has changed"),
     ],
 )
 def test_other_data_or_options_are_refused(
-    run: Run, trained: Path, recipe: Path, change: Callable[[Path], None], said: str
+    run: Run, trained: Path, recipe: Path, change: Callable[[Path], None], message: str
 ):
     before = (trained / "config.yaml").read_bytes()
     check_data(Path("exp"))
     change(recipe)
-    if "has changed" in said:
-        with pytest.raises(MlmaError, match=said):
+    if "has changed" in message:
+        with pytest.raises(MlmaError, match=message):
             check_data(Path("exp"))
     line = refused(run())
-    assert said in line
-    assert f"{trained}: training was begun with" in line
+    assert message in line
+    assert f"{trained}: training was started with" in line
     assert (trained / "config.yaml").read_bytes() == before
     code, output = run("--resume", "false")
     assert code == 0, output
 
 
-def test_an_experiment_of_an_earlier_version_is_known_by_its_tokens(run: Run, trained: Path):
+def test_without_a_record_the_token_list_is_compared(run: Run, trained: Path):
     (trained / "trained_on.json").unlink()
     edit("tokens.txt", lambda t: t.replace("d\n", "d\ne\n"))(trained.parent)
     assert "another token list: 8 symbols, now 9" in refused(run())
 
 
 def test_the_recipe_may_be_moved(run: Run, trained: Path, recipe: Path):
-    """Contents count, not paths."""
+    """Digests are of contents, not paths."""
     shutil.move(recipe / "dump", recipe / "elsewhere")
     (recipe / "dump").symlink_to("elsewhere")
     for table in recipe.glob("elsewhere/*/wav.scp"):
@@ -282,7 +281,7 @@ def test_the_recipe_may_be_moved(run: Run, trained: Path, recipe: Path):
 
 @pytest.fixture
 def with_statistics(run: Run, recipe: Path) -> list[str]:
-    """Stage 10 as ESPnet's asr.sh does it, and the options of stage 11."""
+    """Run stage 10 as ESPnet's asr.sh does; return the options of stage 11."""
     code, output = run("--collect_stats", "true", output="stats/logdir/stats.1")
     assert code == 0, output
     command = ["-m", "espnet_mlma.run", "-m", "espnet2.bin.aggregate_stats_dirs"]
@@ -296,7 +295,7 @@ def with_statistics(run: Run, recipe: Path) -> list[str]:
 def test_statistics_of_other_data_are_refused(run: Run, recipe: Path, with_statistics: list[str]):
     shutil.copytree(recipe, recipe / "kept")
 
-    def back() -> None:
+    def restore() -> None:
         for name in ("dump", "stats", "train.yaml"):
             place = recipe / name
             shutil.rmtree(place) if place.is_dir() else place.unlink()
@@ -307,17 +306,17 @@ def test_statistics_of_other_data_are_refused(run: Run, recipe: Path, with_stati
     line = refused(run(*with_statistics))
     assert "stats: statistics were collected with other data" in line
     assert "run stage 10 again" in line
-    back()
+    restore()
     edit("train.yaml", lambda t: t.replace("n_fft: 512", "n_fft: 400"))(recipe)
     assert "another --frontend_conf n_fft" in refused(run(*with_statistics))
-    back()
+    restore()
     damage(recipe / "stats/train/feats_stats.npz")
-    assert "feats_stats.npz: not whole statistics" in refused(run(*with_statistics))
-    back()
-    shutil.rmtree(recipe / "stats/logdir")  # as of an earlier version
+    assert "feats_stats.npz: damaged statistics" in refused(run(*with_statistics))
+    restore()
+    shutil.rmtree(recipe / "stats/logdir")  # as earlier versions left it
     add_data(recipe)
     assert "speech_shape: lacks mini_en_s-train8" in refused(run(*with_statistics))
-    back()
+    restore()
     code, output = run(*with_statistics, "--max_epoch", "1")
     assert code == 0, output
 
@@ -328,7 +327,7 @@ def test_a_second_training_in_a_folder_is_refused(run: Run, recipe: Path):
     assert not (recipe / "exp").exists()
 
 
-def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(run: Run, trained: Path):
+def test_on_a_full_disk_the_old_checkpoint_stays(run: Run, trained: Path):
     before = (trained / "checkpoint.pth").read_bytes()
     (trained / "4epoch.pth").symlink_to("/dev/full")
     line = refused(run("--max_epoch", "4"))

@@ -1,4 +1,4 @@
-"""`preprocessor: non_speech`: training hears silence and noise, with nothing to write for it."""
+"""`preprocessor: non_speech`: silence and noise with empty texts in training."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ TOKENS = ["<blank>", "<unk>", "<it>", "<en>", "<space>", *"abc", "<sos/eos>"]
 
 
 def preprocessor(train: bool = True, lang_tokens: bool = False, **options) -> AbsPreprocessor:
-    """What the trainer reads clips with."""
+    """Build the preprocessor as the trainer does."""
     words = ["--output_dir", "unused", "--token_type", "char", "--preprocessor", "non_speech"]
     words += [w for item in options.items() for w in ("--preprocessor_conf", "{}={}".format(*item))]
     args = ASRTask.get_parser().parse_args(words)
@@ -34,17 +34,17 @@ def clip(text: str = "a b") -> dict:
     return {"speech": sound, "text": text}
 
 
-def test_the_shares_are_those_of_the_options():
+def test_the_options_set_the_shares():
     shares = {"quieter_prob": 0, "band_limited_prob": 0, "silence_prob": 0.5}
     read = preprocessor(non_speech_prob=0.2, **shares)
     plain = clip()["speech"]
     np.random.seed(0)
-    heard = [read("a", clip()) for _ in range(400)]
-    replaced = [one for one in heard if not len(one["text"])]
+    clips = [read("a", clip()) for _ in range(400)]
+    replaced = [one for one in clips if not len(one["text"])]
     assert 50 < len(replaced) < 110
     assert all(len(one["speech"]) == RATE and one["speech"].dtype == np.float32 for one in replaced)
     before = after = 0
-    for one in heard:
+    for one in clips:
         assert len(one["text"]) in (0, 3)
         if len(one["text"]):
             spoken = one["speech"]
@@ -60,9 +60,9 @@ def test_some_clips_are_quieter():
     shares = {"non_speech_prob": 0, "band_limited_prob": 0, "silence_prob": 0}
     read = preprocessor(quieter_prob=0.4, quieter_decibels=20, **shares)
     np.random.seed(0)
-    heard = [read("a", clip()) for _ in range(200)]
-    gains = [20 * np.log10(np.abs(one["speech"]).max() / 0.1) for one in heard]
-    assert all(len(one["text"]) == 3 and one["speech"].dtype == np.float32 for one in heard)
+    clips = [read("a", clip()) for _ in range(200)]
+    gains = [20 * np.log10(np.abs(one["speech"]).max() / 0.1) for one in clips]
+    assert all(len(one["text"]) == 3 and one["speech"].dtype == np.float32 for one in clips)
     assert -20 < min(gains) < -15 and max(gains) < 0.01
     assert 50 < sum(gain < -0.01 for gain in gains) < 110
 
@@ -82,7 +82,7 @@ def test_some_clips_lose_their_high_frequencies():
     assert 50 < limited < 110
 
 
-def test_a_clip_without_samples_stays_as_it_is():
+def test_a_clip_without_samples_is_unchanged():
     shares = {"non_speech_prob": 0, "quieter_prob": 1.0, "silence_prob": 0}
     read = preprocessor(band_limited_prob=1.0, **shares)
     assert len(read("a", {"speech": np.zeros(0, np.float32), "text": "a"})["speech"]) == 0
@@ -98,13 +98,13 @@ def test_the_same_seed_gives_the_same_clips():
     assert not np.array_equal(found[0], found[2])
 
 
-def test_validation_and_statistics_hear_clips_as_they_are():
+def test_validation_and_statistics_use_clips_unchanged():
     read = preprocessor(train=False, non_speech_prob=1.0, silence_prob=1.0)
     np.testing.assert_array_equal(read("a", clip())["speech"], clip()["speech"])
     assert len(read("a", clip())["text"]) == 3
 
 
-def test_a_text_with_a_language_token_is_emptied_whole():
+def test_an_empty_text_has_no_language_token():
     read = preprocessor(lang_tokens=True, non_speech_prob=1.0)
     assert len(read("a", clip("<it> a b"))["text"]) == 0
     read = preprocessor(lang_tokens=True, non_speech_prob=0.0)
@@ -127,7 +127,7 @@ def test_an_option_out_of_range_is_named(option):
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("train_asr_*.yaml")), ids=lambda path: path.stem)
-def test_every_configuration_of_the_recipe_has_it(path):
+def test_every_configuration_of_the_recipe_uses_it(path):
     assert yaml.safe_load(path.read_text(encoding="utf-8"))["preprocessor"] == "non_speech"
 
 
@@ -140,7 +140,7 @@ def test_sounds_have_any_length_and_are_finite(samples):
             assert np.isfinite(sound).all() and np.abs(sound).max(initial=0) <= 1
 
 
-def test_sounds_are_of_all_levels_and_steady_and_changing_ones():
+def test_sounds_have_all_levels_and_some_change():
     sounds = [non_speech.draw(np.random.default_rng(seed), 2 * RATE) for seed in range(120)]
     levels = [20 * np.log10(np.sqrt(np.mean(sound**2)) + 1e-6) for sound in sounds]
     assert min(levels) < -90 and max(levels) > -20
@@ -179,7 +179,7 @@ def build(model: str, languages: bool = False, **conf) -> torch.nn.Module:
         ),
     ],
 )
-def test_every_model_learns_from_a_batch_with_empty_texts(model, languages, conf, lengths):
+def test_every_model_trains_on_a_batch_with_empty_texts(model, languages, conf, lengths):
     first = [TOKENS.index("<it>")] if languages else []
     texts = [np.array([*first, 2, 3, 2][:n] if n else [], dtype=np.int64) for n in lengths]
     rng = np.random.default_rng(0)
@@ -195,7 +195,7 @@ def test_every_model_learns_from_a_batch_with_empty_texts(model, languages, conf
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
     if not any(lengths):
-        # What is learnt is to write nothing: the blank alone becomes more probable.
+        # The blank becomes more probable, and all other symbols less.
         assert network.ctc.ctc_lo.bias.grad[0] < 0 < network.ctc.ctc_lo.bias.grad[2:].min()
     network.eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Registration, in fresh interpreters: what is imported first must not matter."""
+"""Registration in fresh interpreters, for any order of imports."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ def python(*arguments: str) -> str:
     return done.stdout
 
 
-def test_importing_the_package_is_light():
+def test_importing_the_package_loads_neither_torch_nor_espnet():
     code = "import sys, espnet_mlma; print(sorted({'torch', 'espnet2'} & sys.modules.keys()))"
     assert python("-c", code).strip() == "[]"
 
@@ -33,7 +33,7 @@ def test_registered_in_every_task(order):
 
 
 def test_spawned_workers_are_registered(tmp_path):
-    """multiprocessing's spawn, as ESPnet's multi-GPU training uses it."""
+    """ESPnet's multi-GPU training uses multiprocessing's spawn."""
     script = tmp_path / "spawns.py"
     script.write_text(
         "import multiprocessing, sys\n"

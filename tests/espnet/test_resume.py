@@ -1,4 +1,4 @@
-"""What a kill or a damaged disk leaves of an experiment, and what of it can be mended."""
+"""Repair of an experiment after a kill or on a damaged disk."""
 
 import sys
 import zipfile
@@ -9,7 +9,7 @@ import torch
 from espnet2.train.reporter import Reporter
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.espnet.resume import main, mend
+from espnet_mlma.espnet.resume import main, repair
 
 CONFIG = {
     "best_model_criterion": [["valid", "loss", "min"]],
@@ -24,7 +24,7 @@ def model(epoch: int) -> dict[str, torch.Tensor]:
 
 
 def save(experiment: Path, losses: Losses, name: str = "checkpoint.pth") -> None:
-    """A checkpoint as ESPnet writes it, after as many epochs as there are losses."""
+    """Write a checkpoint as ESPnet does, after one epoch per loss."""
     reporter = Reporter()
     for epoch, loss in enumerate(losses, 1):
         reporter.set_epoch(epoch)
@@ -37,7 +37,7 @@ def save(experiment: Path, losses: Losses, name: str = "checkpoint.pth") -> None
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Path:
-    """Three epochs, the second is the best."""
+    """Make an experiment of three epochs, of which the second is the best."""
     save(tmp_path, (3.0, 1.0), "checkpoint.pth.prev")
     save(tmp_path, (3.0, 1.0, 2.0))
     for epoch in (1, 2, 3):
@@ -52,7 +52,7 @@ def halve(file: Path) -> None:
 
 
 def without_a_member(file: Path) -> None:
-    """As Ctrl-C leaves it: a zip file like any other, but parameters are missing in it."""
+    """Remove parameters from a file but keep it a valid zip, as Ctrl-C may leave it."""
     whole = file.rename(file.with_suffix(".whole"))
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(file, "w") as new:
         for member in old.infolist():
@@ -67,85 +67,85 @@ def epoch_of(file: Path) -> float:
     return torch.load(file, weights_only=True)["a"][0].item()
 
 
-def test_a_whole_experiment_stays_as_it_is(experiment: Path) -> None:
+def test_a_whole_experiment_is_unchanged(experiment: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in experiment.iterdir()}
-    assert mend(experiment, CONFIG).lines == []
+    assert repair(experiment, CONFIG).lines == []
     assert {path: path.stat().st_mtime_ns for path in experiment.iterdir()} == before
 
 
-def test_a_first_run_has_nothing_to_mend(tmp_path: Path) -> None:
-    assert mend(tmp_path / "none", CONFIG).epoch == 0
+def test_a_first_run_has_nothing_to_repair(tmp_path: Path) -> None:
+    assert repair(tmp_path / "none", CONFIG).epoch == 0
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("epochs", [(3,), (2, 3), (1,)])
-def test_parameters_come_from_the_checkpoints(experiment: Path, damage, epochs) -> None:
-    """Of the last epoch and, where they are to be averaged, of the one before."""
+def test_parameters_are_restored_from_the_checkpoints(experiment: Path, damage, epochs) -> None:
+    """Those of the last epoch, and of the one before if it is averaged."""
     for epoch in epochs:
         damage(experiment / f"{epoch}epoch.pth")
-    mended = mend(experiment, CONFIG)
-    assert mended.epoch == 3
-    assert len(mended.lines) == len(set(epochs) - {1})
+    repaired = repair(experiment, CONFIG)
+    assert repaired.epoch == 3
+    assert len(repaired.lines) == len(set(epochs) - {1})
     for epoch in {2, 3}:
         assert epoch_of(experiment / f"{epoch}epoch.pth") == epoch
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_gives_way_to_the_previous_one(experiment: Path, damage) -> None:
+def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(experiment: Path, damage) -> None:
     damage(experiment / "checkpoint.pth")
-    mended = mend(experiment, CONFIG)
-    assert mended.epoch == 2
-    assert "goes on from the previous one, after epoch 2" in mended.lines[0]
+    repaired = repair(experiment, CONFIG)
+    assert repaired.epoch == 2
+    assert "resumes from the previous one, after epoch 2" in repaired.lines[0]
     assert (experiment / "latest.pth").readlink() == Path("2epoch.pth")
     assert not (experiment / "checkpoint.pth.prev").exists()
-    assert mend(experiment, CONFIG).lines == []
+    assert repair(experiment, CONFIG).lines == []
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_without_a_whole_checkpoint_epochs_are_not_trained_over(experiment: Path, damage) -> None:
+def test_without_a_whole_checkpoint_epochs_are_not_overwritten(experiment: Path, damage) -> None:
     damage(experiment / "checkpoint.pth")
     damage(experiment / "checkpoint.pth.prev")
     before = sorted(experiment.iterdir())
     with pytest.raises(MlmaError, match=r"checkpoint\.pth: (damaged|missing), and so is the prev"):
-        mend(experiment, CONFIG)
+        repair(experiment, CONFIG)
     assert sorted(experiment.iterdir()) == before
 
 
-def test_a_damaged_first_checkpoint_is_set_aside(tmp_path: Path) -> None:
+def test_a_damaged_first_checkpoint_is_renamed(tmp_path: Path) -> None:
     save(tmp_path, (1.0,))
     halve(tmp_path / "checkpoint.pth")
-    mended = mend(tmp_path, CONFIG)
-    assert (mended.epoch, len(mended.lines)) == (0, 1)
+    repaired = repair(tmp_path, CONFIG)
+    assert (repaired.epoch, len(repaired.lines)) == (0, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pth.broken"]
 
 
-def test_what_is_no_checkpoint_of_espnets_is_not_gone_on_from(tmp_path: Path) -> None:
+def test_a_file_that_is_no_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
     torch.save({"model": model(1)}, tmp_path / "checkpoint.pth")
-    assert mend(tmp_path, CONFIG).epoch == 0
+    assert repair(tmp_path, CONFIG).epoch == 0
 
 
 @pytest.mark.parametrize("name", ["latest.pth", "valid.loss.best.pth"])
 @pytest.mark.parametrize("target", [None, "1epoch.pth", "7epoch.pth"])
-def test_links_point_at_the_right_epoch(experiment: Path, name: str, target: str | None) -> None:
+def test_links_are_restored(experiment: Path, name: str, target: str | None) -> None:
     right = (experiment / name).readlink()
     (experiment / name).unlink()
     if target:
         (experiment / name).symlink_to(target)
-    assert len(mend(experiment, CONFIG).lines) == 1
+    assert len(repair(experiment, CONFIG).lines) == 1
     assert (experiment / name).readlink() == right
 
 
-def test_a_lost_epoch_that_is_averaged_is_named(tmp_path: Path) -> None:
+def test_a_lost_epoch_of_the_average_is_reported(tmp_path: Path) -> None:
     save(tmp_path, (1.0, 2.0, 3.0))
     torch.save(model(2), tmp_path / "2epoch.pth")
-    assert "1epoch.pth: missing or damaged" in mend(tmp_path, CONFIG).lines[-1]
+    assert "1epoch.pth: missing or damaged" in repair(tmp_path, CONFIG).lines[-1]
     with pytest.raises(MlmaError, match=r"1epoch\.pth: missing or damaged.*copy it back"):
-        mend(tmp_path, CONFIG | {"max_epoch": 3})
+        repair(tmp_path, CONFIG | {"max_epoch": 3})
 
 
 @pytest.mark.parametrize("config", [None, "best_model_criterion: [[val", "max_epoch: 9\n"])
-def test_by_hand_it_needs_no_configuration(experiment: Path, config, monkeypatch, capsys) -> None:
-    """That may be torn as well."""
+def test_the_command_needs_no_configuration(experiment: Path, config, monkeypatch, capsys) -> None:
+    """The configuration may be damaged too."""
     if config:
         (experiment / "config.yaml").write_text(config)
     (experiment / "3epoch.pth").unlink()

@@ -1,4 +1,4 @@
-"""`preprocessor: espeak`: clips of the mixture `synthetic` sound another way each time."""
+"""`preprocessor: espeak`: clips of the mixture `synthetic` are re-synthesised on each access."""
 
 import multiprocessing
 from pathlib import Path
@@ -23,11 +23,11 @@ SHORT, LONG = "La casa sola.", "La casa sola e la via, la via e la casa sola, e 
 
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus of 60 sentences in each language, said once."""
+    """Make a corpus of 60 sentences in each language, synthesised once."""
     root = tmp_path_factory.mktemp("texts")
     others = [f"La sola {a}{b}a casa." for a in "bcdfgl" for b in "abcdefghij"]
     for lang in LANGUAGES:
-        lines = [*others[:2], SHORT, LONG, *others[2:]]  # of fifty two are held out
+        lines = [*others[:2], SHORT, LONG, *others[2:]]  # two of fifty are held out
         (root / f"{lang}.txt").write_text("\n".join(lines), encoding="utf-8")
     synthetic.generate(root)
     return root
@@ -35,7 +35,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder of it, in Italian and German, and of a clip from elsewhere."""
+    """Make a data folder of the corpus in Italian and German, and of one natural clip."""
     folder = tmp_path_factory.mktemp("data")
     soundfile.write(folder / "clip.flac", np.full(RATE, 0.25), RATE)
     utterances = [u for lang in ("it", "de") for u in synthetic.prepare(spoken, lang, "train")]
@@ -46,7 +46,7 @@ def data(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def preprocessor(data: Path, train: bool, *options: str) -> AbsPreprocessor:
-    """What the trainer reads clips with."""
+    """Build the preprocessor as the trainer does."""
     words = ["--output_dir", "unused", "--token_type", "char", *options]
     words += ["--preprocessor", "espeak", "--preprocessor_conf", f"sentences={data}"]
     for share in ("non_speech", "quieter", "band_limited", "silence"):
@@ -61,14 +61,14 @@ def table(data: Path, name: str) -> dict[str, str]:
 
 
 def utterance(data: Path, sentence: str, lang: str) -> str:
-    """The id of a sentence's clip."""
+    """Return the id of a sentence's clip."""
     words = sentence.lower().translate({ord(c): None for c in ",."})
     texts = table(data, "text").items()
     return next(key for key, text in texts if text == words and key.startswith(f"syn_{lang}"))
 
 
-def heard(data: Path, uid: str, seed: int) -> np.ndarray:
-    """A clip in a process whose first it is, or that was forked from this one."""
+def samples_of(data: Path, uid: str, seed: int) -> np.ndarray:
+    """Return the samples of a clip, read by a new preprocessor."""
     np.random.seed(seed)
     clip = {"speech": np.zeros(RATE, np.float32), "text": table(data, "text")[uid]}
     return preprocessor(data, True)(uid, clip)["speech"]
@@ -76,10 +76,10 @@ def heard(data: Path, uid: str, seed: int) -> np.ndarray:
 
 def in_a_worker(*arguments: object) -> np.ndarray:
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        return pool.apply(heard, arguments)
+        return pool.apply(samples_of, arguments)
 
 
-def test_a_clip_is_said_anew_each_time_and_alike_with_the_same_seed(data):
+def test_each_access_differs_and_a_seed_repeats_it(data):
     uid = utterance(data, SHORT, "it")
     first, again, other = (in_a_worker(data, uid, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
@@ -91,7 +91,7 @@ def test_a_clip_is_said_anew_each_time_and_alike_with_the_same_seed(data):
     assert len(set(lengths)) > 15 and max(lengths) > 1.3 * min(lengths)
 
 
-def test_it_says_the_sentence_and_leaves_the_text(data):
+def test_the_sentence_is_synthesised_and_the_text_unchanged(data):
     read = preprocessor(data, True)
     np.random.seed(4)
     seconds = {}
@@ -105,7 +105,7 @@ def test_it_says_the_sentence_and_leaves_the_text(data):
     assert 2.5 < seconds[LONG] / seconds[SHORT] < 6, "14 words and 3"
 
 
-def test_other_clips_and_those_of_validation_are_heard_as_they_are(data):
+def test_other_clips_and_validation_are_unchanged(data):
     sound = np.full(RATE, 0.25, np.float32)
     uid = utterance(data, SHORT, "it")
     for of, train in (("cv_it_x-1", True), (uid, False)):
@@ -113,7 +113,7 @@ def test_other_clips_and_those_of_validation_are_heard_as_they_are(data):
         np.testing.assert_array_equal(preprocessor(data, train)(of, clip)["speech"], sound)
 
 
-def test_language_tokens_and_other_augmentation_go_with_it(data):
+def test_it_works_with_language_tokens_and_augmentation(data):
     uid = utterance(data, SHORT, "it")
     clip = {"speech": np.zeros(RATE, np.float32), "text": f"<it> {table(data, 'text')[uid]}"}
     half = ["fs=16000", "data_aug_prob=1.0", "data_aug_effects=[[1, speed_perturb, {factor: 0.5}]]"]
@@ -125,7 +125,7 @@ def test_language_tokens_and_other_augmentation_go_with_it(data):
     assert lengths[1] / lengths[0] == pytest.approx(2, rel=0.05)
 
 
-def test_a_copy_at_another_speed_is_said_anew_too(data):
+def test_a_copy_at_another_speed_is_synthesised_too(data):
     uid = utterance(data, SHORT, "it")
     silence = np.zeros(RATE, np.float32)
     clip = {"speech": silence, "text": table(data, "text")[uid]}
@@ -138,14 +138,16 @@ def test_a_clip_of_another_training_set_is_refused(data):
         preprocessor(data, True)("cv_it_x-2", clip)
 
 
-def test_a_text_that_is_no_longer_the_sentence_is_refused(data):
+def test_a_text_that_differs_from_the_sentence_is_refused(data):
     uid = utterance(data, SHORT, "it")
     clip = {"speech": np.zeros(RATE, np.float32), "text": "la casa nuova"}
-    with pytest.raises(MlmaError, match=rf"{uid}: its sentence is now 'La casa sola\.'"):
+    with pytest.raises(
+        MlmaError, match=rf"{uid}: its text differs from its sentence 'La casa sola\.'"
+    ):
         preprocessor(data, True)(uid, clip)
 
 
-def test_a_folder_of_nothing_that_was_spoken_is_refused(data, tmp_path):
+def test_a_folder_without_synthetic_clips_is_refused(data, tmp_path):
     (tmp_path / "wav.scp").write_text("cv_it_x-1 clip.flac\nb ffmpeg -i x.mp3 - |\n")
     with pytest.raises(MlmaError, match=r"wav\.scp: .*give a data folder"):
         preprocessor(tmp_path, True)
@@ -153,4 +155,4 @@ def test_a_folder_of_nothing_that_was_spoken_is_refused(data, tmp_path):
         preprocessor(tmp_path / "absent", True)
     with pytest.raises(MlmaError, match="preprocessor_conf has no `sentences`"):
         SpeakingPreprocessor(train=True)
-    assert preprocessor(tmp_path / "absent", False), "a model is decoded where its data are not"
+    assert preprocessor(tmp_path / "absent", False), "decoding needs no training data"

@@ -1,4 +1,4 @@
-"""Masks: of the clip and not of its batch, and silent about what they hide."""
+"""Masks are sized by the clip, not by its batch, and filled with its mean."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ NO_FREQ = {"freq_mask_width_range": [0, 27], "num_freq_mask": 0}
 RATIO = {"time_mask_width_ratio_range": [0.0, 0.1], "num_time_mask": 4}
 
 
-def hidden(specaug, frames: int, batch: int, draws: int = 200) -> torch.Tensor:
-    """Share of the frames of a clip that are hidden, in each draw, beside one of `batch` frames."""
+def masked_share(specaug, frames: int, batch: int, draws: int = 200) -> torch.Tensor:
+    """Return the masked share of a clip in each draw; its batch is padded to `batch` frames."""
     torch.manual_seed(0)
     clips = torch.randn(draws, batch, BINS)
     lengths = torch.full((draws,), frames)
@@ -24,18 +24,18 @@ def hidden(specaug, frames: int, batch: int, draws: int = 200) -> torch.Tensor:
     return (masked != clips).all(2)[:-1, :frames].float().mean(1)
 
 
-def test_a_short_clip_is_hidden_alike_alone_and_beside_a_long_one():
+def test_a_short_clip_is_masked_alike_alone_and_beside_a_long_one():
     ours = ClipSpecAug(**NO_FREQ, **RATIO)
-    alone, beside = (hidden(ours, 100, batch) for batch in (100, 2000))
+    alone, beside = (masked_share(ours, 100, batch) for batch in (100, 2000))
     assert alone.max() <= 0.4 and beside.max() <= 0.4
     assert beside.mean().item() == pytest.approx(alone.mean().item(), abs=0.02)
     assert 0.1 < beside.mean() < 0.2
-    # What it is for: beside a long clip ESPnet's hide most not at all and some nearly whole.
-    theirs = hidden(SpecAug(apply_time_warp=False, apply_freq_mask=False, **RATIO), 100, 2000)
+    # Beside a long clip, ESPnet's masks hide most short clips not at all and some nearly whole.
+    theirs = masked_share(SpecAug(apply_time_warp=False, apply_freq_mask=False, **RATIO), 100, 2000)
     assert theirs.median() == 0 and theirs.max() > 0.9
 
 
-def test_every_place_of_a_clip_is_hidden_and_nothing_behind_it():
+def test_masks_reach_every_frame_and_no_padding():
     torch.manual_seed(0)
     clips = torch.randn(4000, 30, BINS)
     lengths = torch.full((4000,), 20)
@@ -44,11 +44,11 @@ def test_every_place_of_a_clip_is_hidden_and_nothing_behind_it():
     )
     changed = (masked != clips).all(2).float()
     assert same is lengths and not changed[:, 20:].any()
-    assert set(changed.sum(1).int().tolist()) == {2, 3}  # up to below the second
+    assert set(changed.sum(1).int().tolist()) == {2, 3}  # the upper limit is excluded
     assert changed[:, :20].mean(0).min() > 0.04
 
 
-def test_bins_are_hidden_in_all_frames():
+def test_bins_are_masked_in_all_frames():
     torch.manual_seed(0)
     clips = torch.randn(500, 40, BINS)
     masked, _ = ClipSpecAug(freq_mask_width_range=[0, 10], num_freq_mask=2, num_time_mask=0)(
@@ -72,17 +72,17 @@ def test_a_mask_holds_the_mean_of_the_clip():
 
 
 def test_zero_is_louder_than_speech():
-    """Why masks are filled with the mean: of samples in -1..1, energies are below 1."""
-    said = Espeak().speak(
+    """The reason to fill masks with the mean: energies of samples in -1..1 are below 1."""
+    samples = Espeak().speak(
         SynthesisLine("u", "s", "la casa e il mare sono qui vicino", "it+m1", 150, 50, 30)
     )
-    speech = torch.tensor(finish(said, 30, np.random.default_rng(1)), dtype=torch.float32)
+    speech = torch.tensor(finish(samples, 30, np.random.default_rng(1)), dtype=torch.float32)
     frontend = DefaultFrontend(fs="16k", n_fft=512, win_length=400, hop_length=160, center=False)
     features, _ = frontend(speech[None], torch.tensor([len(speech)]))
     assert (features > 0).float().mean() < 0.05
 
 
-def test_a_clip_shorter_than_a_mask_is_hidden_to_its_end():
+def test_a_clip_shorter_than_a_mask_is_masked_whole():
     clips = torch.randn(1, 3, BINS)
     masked, _ = ClipSpecAug(**NO_FREQ, time_mask_width_range=[8, 9], num_time_mask=1)(
         clips.clone(), torch.tensor([3])
@@ -90,7 +90,7 @@ def test_a_clip_shorter_than_a_mask_is_hidden_to_its_end():
     torch.testing.assert_close(masked, clips.mean(1, keepdim=True).expand_as(clips))
 
 
-def test_it_takes_what_espnet_takes():
+def test_options_are_espnets():
     options = {"apply_freq_mask": False, "apply_time_mask": True, "num_freq_mask": 2}
     found = ClipSpecAug(**options, time_mask_width_range=12)
     assert found.freq_mask is None
@@ -108,6 +108,6 @@ def test_it_takes_what_espnet_takes():
         {**RATIO, "time_mask_width_range": [0, 9]},
     ],
 )
-def test_what_cannot_be_done_is_said(options):
+def test_invalid_options_are_errors(options):
     with pytest.raises(ValueError, match="time_mask"):
         ClipSpecAug(**options)

@@ -1,8 +1,8 @@
-"""Run by the tests through `espnet_mlma.run`: trains in forked processes, as it is told.
+"""Train in forked processes; test_guard.py starts this through `espnet_mlma.run`.
 
-Each line of the standard input is a job in JSON: the `folder` to
-run in, `options` of `asr_train`, the `log` to write, and
-`kill`, before which write, renaming, link or removal in the experiment the process is killed.
+Each line of the standard input is a job in JSON: the `folder` to run in, `options` of `asr_train`,
+the `log` to write, and `kill`: the process is killed before this change (write, rename, link or
+removal) in the experiment; 0: never.
 """
 
 import json
@@ -34,7 +34,7 @@ def kill_before(number: int, place: str) -> None:
 
 
 def train(job: dict) -> None:
-    """Never returns."""
+    """Train and exit."""
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
