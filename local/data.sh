@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stage 1: make the data folders of a mixture. Options are those of `mlma recipe prepare`.
-# db.sh lists the folders of corpora that are not in --db_root.
+# db.sh has the folders of corpora outside --db_root.
 set -euo pipefail
 
 # shellcheck source=/dev/null
@@ -16,7 +16,7 @@ for variable in "${variables[@]}"; do
     fi
 done
 
-# run.sh sets it if the path has a blank.
+# run.sh sets this variable if the path has a blank.
 [ -z "${MLMA_DB_ROOT:-}" ] || roots+=(--db_root "${MLMA_DB_ROOT}")
 
 python3 -m espnet_mlma.cli recipe prepare --output data "${roots[@]}" "$@"

@@ -72,21 +72,16 @@ def test_it_has_the_size_of_the_papers(name, options, millions):
 
 
 @paper_sized
-def test_updates_and_hours_are_as_its_comment_says(name):
-    """An iteration hears batch_bins on all GPUs together; see the test of the sampler."""
+def test_it_has_as_many_updates_as_the_papers(name):
     args = arguments(name)
     iterations = args.num_iters_per_epoch * args.max_epoch
     assert args.num_iters_per_epoch % args.accum_grad == 0
     assert args.keep_nbest_models == 10
-    updates = iterations // args.accum_grad
-    hours = iterations * args.batch_bins / SAMPLE_RATE / 3600
-    seconds = args.accum_grad * args.batch_bins / SAMPLE_RATE
-    text = path_of(name).read_text(encoding="utf-8")
-    assert f"{updates:,} updates hear {hours:,.0f} h of speech" in text
-    assert f" {seconds:,.0f} s of speech an update" in text
+    assert iterations // args.accum_grad == 127_000
 
 
-def test_the_paper_sized_models_hear_as_much_as_mamba_asr():
+def test_the_paper_sized_models_train_on_as_much_speech_as_mamba_asr():
+    """An iteration has batch_bins on all GPUs together; see the test of the sampler."""
     args = arguments("conmamba")
     hours = args.num_iters_per_epoch * args.max_epoch * args.batch_bins / SAMPLE_RATE / 3600
     assert round(hours / 960) == 500

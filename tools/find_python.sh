@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Print the path of a Python 3.12 or 3.13 that runs and can make environments.
-# Tried: PYTHON alone if it is set; python3.13, python3.12, python3 on PATH; pyenv's; uv's.
+# Print the path of a working Python 3.12 or 3.13 with venv and ensurepip: $PYTHON if it is set, else
+# python3.13, python3.12 or python3 on PATH, pyenv's, or uv's.
 set -euo pipefail
 
-# A name on PATH says little: pyenv's shims are there for versions that are switched off.
+# Run it: pyenv puts shims of inactive versions on PATH.
 works() {
     "$1" -c 'import ensurepip, sys, venv; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' \
         >/dev/null 2>&1
@@ -13,7 +13,7 @@ real_path() { "$1" -c 'import sys; print(sys.executable)'; }
 
 if [ -n "${PYTHON:-}" ]; then
     works "${PYTHON}" && real_path "${PYTHON}" && exit
-    echo "error: PYTHON=${PYTHON} is no Python 3.12 or 3.13 that runs with venv and ensurepip" >&2
+    echo "error: PYTHON=${PYTHON} is not a working Python 3.12 or 3.13 with venv and ensurepip; name another" >&2
     exit 1
 fi
 
@@ -44,5 +44,5 @@ for version in 3.13 3.12; do
 done
 tried+=("uv python find")
 
-echo "error: no Python 3.12 or 3.13 that runs; tried: ${tried[*]}. Install one or set PYTHON=" >&2
+echo "error: no working Python 3.12 or 3.13; tried: ${tried[*]}; install one, or set PYTHON=" >&2
 exit 1

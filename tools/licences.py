@@ -3,7 +3,7 @@
 
     .venv/bin/python tools/licences.py >docs/reference/licences.md
 
-The ranges are those of setup.cfg; the licences are what the installed packages say of themselves.
+The ranges come from setup.cfg, the licences from the metadata of the installed packages.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 SETUP = Path(__file__).resolve().parents[1] / "setup.cfg"
-# Extras for developers: users of the package never install them.
-APART = {"docs", "release", "test"}
-# Where a package's metadata name no licence, as of its files or its repository.
+# Extras for developers, which users do not install.
+OMITTED = {"docs", "release", "test"}
+# Licences from files or repositories of packages whose metadata have none.
 KNOWN = {
     "camel-kenlm": "LGPL-2.1-or-later",
     "causal-conv1d": "BSD-3-Clause",
@@ -35,7 +35,7 @@ KNOWN = {
     "sentencepiece": "Apache-2.0",
     "sounddevice": "MIT",
 }
-# What a wheel brings beside its own code.
+# Other software in a package's wheel.
 BRINGS = {
     "av": "FFmpeg, LGPL-3.0-or-later, with x264 and x265, GPL-2.0-or-later, linked into it",
     "espeakng-loader": "eSpeak NG, GPL-3.0-or-later, and its voices",
@@ -63,7 +63,7 @@ NAMES = {
 
 
 def requirements() -> dict[str, list[Requirement]]:
-    """What setup.cfg asks for, of each extra; "" is the package without any."""
+    """Return the requirements of each extra in setup.cfg; "" is the package without extras."""
     config = configparser.ConfigParser()
     config.read(SETUP, encoding="utf-8")
     sections = {"": config["options"]["install_requires"], **config["options.extras_require"]}
@@ -74,7 +74,7 @@ def requirements() -> dict[str, list[Requirement]]:
 
 
 def licence(name: str) -> str:
-    """A package's licence, by SPDX's names as far as it can be told."""
+    """Return a package's licence, by its SPDX name if that is known."""
     name = canonicalize_name(name)
     if name in KNOWN:
         return KNOWN[name]
@@ -83,17 +83,17 @@ def licence(name: str) -> str:
     except PackageNotFoundError:
         return "not installed here"
     classifiers = metadata.get_all("Classifier") or []
-    said = [
+    candidates = [
         metadata.get("License-Expression"),
         (metadata.get("License") or "").strip(),
         *(c.rpartition(" :: ")[2] for c in classifiers if c.startswith("License :: ")),
     ]
-    short = [text for text in said if text and text != "UNKNOWN" and len(text) < 200]
-    return next((NAMES.get(text, text) for text in short if "\n" not in text), "not said")
+    short = [text for text in candidates if text and text != "UNKNOWN" and len(text) < 200]
+    return next((NAMES.get(text, text) for text in short if "\n" not in text), "unknown")
 
 
 def installed_with(wanted: Iterable[Requirement]) -> set[str]:
-    """The packages that come with others on this machine, themselves left out."""
+    """Return the dependencies of requirements on this machine, without the requirements."""
     extras: dict[str, set[str]] = {}
     todo = list(wanted)
     direct = {canonicalize_name(requirement.name) for requirement in todo}
@@ -120,8 +120,8 @@ def _find(name: str) -> Distribution | None:
 
 
 def render() -> str:
-    """The page."""
-    asked = {extra: wanted for extra, wanted in requirements().items() if extra not in APART}
+    """Return the page."""
+    asked = {extra: wanted for extra, wanted in requirements().items() if extra not in OMITTED}
     text = "# Dependencies and their licences\n\n"
     text += "`tools/licences.py` prints this page. The package itself is under Apache-2.0.\n\n"
     text += "| package | versions | extra | licence | what its wheel brings |\n"

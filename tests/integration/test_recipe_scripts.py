@@ -1,4 +1,4 @@
-"""The scripts of the recipe: options, stages 2 to 5, and ESPnet's asr.sh in the place of ours."""
+"""The scripts of the recipe: options, stages, interruptions."""
 
 import os
 import re
@@ -23,7 +23,7 @@ from espnet_mlma.text import LANGUAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = shlex.split("--train_set train --valid_set dev --test_sets test --asr_config conf/tiny.yaml")
-# Options of ESPnet's asr.sh (egs2/TEMPLATE/asr1) that its recipes give, as far as run.sh does.
+# Options of ESPnet's asr.sh (egs2/TEMPLATE/asr1) that run.sh passes.
 OF_ESPNET = set(
     shlex.split(
         """python lang train_set valid_set test_sets local_data_opts asr_config
@@ -35,7 +35,7 @@ max_wav_duration use_lm ngpu nj"""
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """A copy of the recipe's folder that finds this Python."""
+    """Copy the recipe's folder to a path with blanks and signs."""
     folder = tmp_path / "it's my $HOME (100% JOBS)" / "egs2" / "mlma" / "asr1"
     folder.mkdir(parents=True)
     for name in ("run.sh", "asr.sh", "path.sh", "cmd.sh", "db.sh"):
@@ -58,22 +58,22 @@ def run(recipe: Path, script: str, *options: str) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--no_such_option", "1"], "error: unknown option --no_such_option; see"),
         (["--PATH", "/"], "error: unknown option --PATH; see"),
         (["positional"], "error: 'positional': not an option"),
         (["--stage"], "error: --stage needs a value"),
         (["--stage", "two"], "error: --stage two: not a whole number"),
-        (["--use_lm", "yes"], "error: --use_lm yes: true or false"),
+        (["--use_lm", "yes"], "error: --use_lm yes: not true or false"),
         (["--use-lm", "true"], "error: --use_lm true: this recipe trains no neural language model"),
         (["--lm_config", "x"], "error: --lm_config: this recipe trains no neural language model"),
-        (["--use_k2", "true"], "error: --use_k2: decoding is CTC best path"),
+        (["--use_k2", "true"], "error: --use_k2: not supported; --inference_config"),
         (["--asr_text_fold_length", "1"], "error: --asr_text_fold_length: has no effect"),
-        (["--feats_type", "fbank"], "error: --feats_type fbank: the recipe knows raw"),
-        (["--token_type", "word"], "error: --token_type word: char or bpe"),
+        (["--feats_type", "fbank"], "error: --feats_type fbank: not supported; give raw"),
+        (["--token_type", "word"], "error: --token_type word: not supported; give char or bpe"),
         (["--asr_config", "no.yaml"], "error: --asr_config no.yaml: no such file"),
-        (["--valid_set", ""], "error: --valid_set is needed"),
+        (["--valid_set", ""], "error: --valid_set is missing"),
         (["--stage", "10", "--stop_stage", "10"], "error: stage 10: data/token_list/bpe_unigram30"),
         (
             ["--stage", "12", "--stop_stage", "12"],
@@ -81,11 +81,11 @@ def run(recipe: Path, script: str, *options: str) -> subprocess.CompletedProcess
         ),
     ],
 )
-def test_what_cannot_be_done_is_one_line(recipe: Path, options: list[str], said: str) -> None:
+def test_a_wrong_option_is_one_line(recipe: Path, options: list[str], message: str) -> None:
     done = run(recipe, "asr.sh", *SETS, *options)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(said)
+    assert done.stderr.startswith(message)
     assert not (recipe / "exp").exists()
 
 
@@ -111,17 +111,17 @@ def test_run_sh_works_with_the_options_of_espnets_asr_sh(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--mixture", "none"], "error: "),
         (["--stop_stage", "1", "--mixture", "real", "--db_root", "/nowhere"], "error: "),
     ],
 )
-def test_a_wrong_mixture_or_root_is_one_line(recipe, options: list[str], said: str) -> None:
+def test_a_wrong_mixture_or_root_is_one_line(recipe, options: list[str], message: str) -> None:
     done = run(recipe, "run.sh", *options)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(said)
+    assert done.stderr.startswith(message)
     assert not (recipe / "data").exists()
 
 
@@ -139,7 +139,7 @@ def make_data(recipe: Path, name: str, count: int) -> None:
     write_set(recipe / "data" / name, utterances, nj=1)
 
 
-def test_stages_2_to_5_write_what_espnets_do(recipe: Path) -> None:
+def test_stages_2_to_5_write_the_files_of_espnets(recipe: Path) -> None:
     for name, count in {"train": 6, "dev": 2, "test": 2}.items():
         make_data(recipe, name, count)
     options = [*SETS, *shlex.split("--stage 2 --stop_stage 5 --nj 1 --lang de --token_type char")]
@@ -160,7 +160,7 @@ def test_stages_2_to_5_write_what_espnets_do(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "My Drive", "a  b\tc", "it's", "*", "[ab]", "$(exit)"])
-def test_corpora_lie_in_a_folder_of_any_name(recipe: Path, name: str) -> None:
+def test_the_folder_of_corpora_may_have_any_name(recipe: Path, name: str) -> None:
     db = recipe / "db of" / name
     db.mkdir(parents=True)
     stage_1 = shlex.split("--mixture real --stage 1 --stop_stage 1")
@@ -182,7 +182,7 @@ def test_stage_3_repairs_damaged_audio_with_verify_audio(recipe: Path) -> None:
     assert ark.read_bytes() == whole
 
 
-def test_a_size_of_bpe_that_the_text_does_not_allow_is_one_line(recipe: Path) -> None:
+def test_too_large_a_bpe_vocabulary_is_one_line(recipe: Path) -> None:
     make_data(recipe, "train", 4)
     (recipe / "dump/raw").mkdir(parents=True)
     shutil.copytree(recipe / "data/train", recipe / "dump/raw/train")
@@ -195,7 +195,7 @@ def test_a_size_of_bpe_that_the_text_does_not_allow_is_one_line(recipe: Path) ->
 
 @pytest.mark.parametrize("failing", ["lmplz", "build_binary", None])
 def test_stage_9_writes_both_files_or_none(recipe: Path, failing: str | None) -> None:
-    """KenLM's programs are stood in for: they come from no package index."""
+    """Other programs replace KenLM's, which no package index has."""
     programs = {"lmplz": "cat", "build_binary": 'cp "$1" "$2"'}
     for name, command in programs.items():
         (recipe / "bin" / name).parent.mkdir(exist_ok=True)
@@ -215,14 +215,14 @@ def test_stage_9_writes_both_files_or_none(recipe: Path, failing: str | None) ->
     assert written == ([] if failing else ["3gram.arpa", "3gram.bin"])
 
 
-def test_stage_9_without_kenlm_says_so(recipe: Path) -> None:
+def test_stage_9_without_kenlm_is_an_error(recipe: Path) -> None:
     options = shlex.split("--use_ngram true --stage 9 --stop_stage 9")
     done = run(recipe, "asr.sh", *SETS, *options)
     assert done.returncode == 1
     assert done.stderr.startswith("error: --use_ngram true: KenLM's lmplz is not on PATH")
 
 
-def test_decoding_with_the_n_gram_is_a_beam_by_default(recipe: Path) -> None:
+def test_with_an_n_gram_the_default_is_a_beam(recipe: Path) -> None:
     (recipe / "conf/decode_ctc_beam_ngram.yaml").unlink()
     done = run(recipe, "asr.sh", *SETS, "--use_ngram", "true")
     assert done.stderr.startswith(
@@ -271,7 +271,7 @@ def test_ctrl_c_ends_jobs_in_the_background(recipe: Path) -> None:
     process.terminate()
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert errors == "error: interrupted; the same command goes on from here\n"
+    assert errors == "error: interrupted; run the same command to resume\n"
     deadline = time.monotonic() + 10
     while any(alive(job.stem) for job in jobs):
         assert time.monotonic() < deadline
@@ -279,7 +279,7 @@ def test_ctrl_c_ends_jobs_in_the_background(recipe: Path) -> None:
 
 
 def alive(process: str) -> bool:
-    """Whether a process runs; one that ended and waits to be collected does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return "State:\tZ" not in Path(f"/proc/{process}/status").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
@@ -303,7 +303,7 @@ keep_nbest_models: 2
 """
 
 
-def test_training_that_was_stopped_goes_on_and_stages_10_to_14_end(recipe: Path) -> None:
+def test_interrupted_training_resumes_and_stages_10_to_14_finish(recipe: Path) -> None:
     (recipe / "conf/tiny.yaml").write_text(TINY)
     for name, count in {"train": 8, "dev": 2, "test": 2, "other": 1}.items():
         make_data(recipe, name, count)
@@ -326,10 +326,10 @@ def test_training_that_was_stopped_goes_on_and_stages_10_to_14_end(recipe: Path)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.endswith("error: interrupted; the same command goes on from here\n")
+    assert errors.endswith("error: interrupted; run the same command to resume\n")
     done = run(recipe, "asr.sh", *options)
     assert done.returncode == 0, done.stderr
-    assert "  goes on after epoch " in done.stdout
+    assert "  resumes after epoch " in done.stdout
     assert "epoch 1 of 6: train" not in done.stdout
     assert "epoch 6 of 6: train loss=" in done.stdout
     log = (experiment / "train.log").read_text()
@@ -348,10 +348,10 @@ def test_training_that_was_stopped_goes_on_and_stages_10_to_14_end(recipe: Path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "statistics were collected with other data: dump/raw/train/text has" in done.stderr
     done = run(recipe, "asr.sh", *options, "--stage", "10", "--stop_stage", "11")
-    # Before it ESPnet prints the command of stage 10's last program.
+    # ESPnet prints the command of stage 10's last program before.
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     assert done.returncode == 1 and done.stderr.endswith(f"{error}\n")
-    assert "training was begun with other data: dump/raw/train/text has changed" in error
+    assert "training was started with other data: dump/raw/train/text has changed" in error
 
 
 def test_a_second_run_of_a_stage_is_refused(recipe: Path) -> None:
@@ -371,7 +371,7 @@ def test_a_second_run_of_a_stage_is_refused(recipe: Path) -> None:
         other.stdin.close()
 
 
-def test_synthetic_speech_is_made_on_the_fly_as_the_recipes_page_says(recipe: Path) -> None:
+def test_the_readmes_options_for_synthetic_speech_on_the_fly(recipe: Path) -> None:
     page = (ROOT / "egs2/mlma/asr1/README.md").read_text(encoding="utf-8")
     (options,) = re.findall(r'^    --asr_args "(.*preprocessor.*)"$', page, re.MULTILINE)
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -392,7 +392,7 @@ def test_synthetic_speech_is_made_on_the_fly_as_the_recipes_page_says(recipe: Pa
         log = (experiment / "train.log").read_text()
         lines[name] = re.findall(r"1epoch:train:\d+-\d+batch.* loss_ctc=([\d.]+)", log)
     assert len(lines["once"]) > 5
-    assert lines["on the fly"][0] != lines["once"][0], "before any update: other sound"
+    assert lines["on the fly"][0] != lines["once"][0], "other sound before any update"
     assert lines["on the fly"] == lines["again"], "the seed decides"
     given[1], given[3] = options.replace("train_", "dev_"), recipe / "exp" / "wrong"
     done = run(recipe, "run.sh", *command, "--stage", "11", "--stop_stage", "11", *given)

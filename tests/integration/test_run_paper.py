@@ -1,4 +1,4 @@
-"""run_paper.sh: what it would run for each table, and what it runs again."""
+"""run_paper.sh: the models of each table, finished models, errors."""
 
 import os
 import re
@@ -27,7 +27,7 @@ TABLES = {
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """The recipe's folder, where a command that would train notes its options."""
+    """Copy the recipe's folder; its asr.sh only writes its options to a file."""
     folder = tmp_path / "egs2" / "mlma" / "asr1"
     folder.mkdir(parents=True)
     for name in ("run_paper.sh", "run.sh", "path.sh"):
@@ -52,12 +52,12 @@ def run(recipe: Path, *options: object) -> subprocess.CompletedProcess:
 
 
 def options_of(words: list[str]) -> dict[str, str]:
-    """Of a command line the last value of each option."""
+    """Return the last value of each option of a command line."""
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def commands(done: subprocess.CompletedProcess) -> list[dict[str, str]]:
-    """The options of each command of a dry run."""
+    """Return the options of each command of a dry run."""
     assert done.returncode == 0, done.stderr
     lines = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("  ")]
     assert {words[0] for words in lines} == {"./run.sh"}
@@ -75,14 +75,14 @@ def test_models_of_a_table(recipe, table):
     for row in found:
         is_conformer = "conformer" in row["--asr_config"]
         assert row["--asr_args"].endswith("--encoder conformer_cnn4") == is_conformer
-    # The second model on the same speech finds it there.
+    # The second model on the same data starts at stage 11.
     mixtures = [row["--mixture"] for row in found]
     late = ["--stage" in row for row in found]
     assert late == [mixture in mixtures[:i] for i, mixture in enumerate(mixtures)]
     assert not (recipe / "called").exists()
 
 
-def test_other_models_take_the_place_of_the_tables(recipe):
+def test_models_replaces_the_models_of_a_table(recipe):
     options = ["--table", 5, "--dry_run", "true", "--ngpu", 1, "--models", "conformer conmamba_42m"]
     found = commands(run(recipe, *options))
     tags = ["paper_conformer_mlma11840", "paper_conmamba_42m_mlma11840"]
@@ -92,7 +92,7 @@ def test_other_models_take_the_place_of_the_tables(recipe):
 
 
 @pytest.mark.parametrize("gpus", [0, 1, 4, 16])
-def test_an_update_hears_as_much_on_any_number_of_gpus(recipe, gpus):
+def test_an_update_has_the_same_speech_on_any_number_of_gpus(recipe, gpus):
     (row,) = commands(run(recipe, "--table", 5, "--dry_run", "true", "--ngpu", gpus))
     given = {name: int(n) for name, n in options_of(row["--asr_args"].split()).items()}
     assert row["--ngpu"] == str(gpus)
@@ -101,7 +101,7 @@ def test_an_update_hears_as_much_on_any_number_of_gpus(recipe, gpus):
     assert given["--num_iters_per_epoch"] / given["--accum_grad"] == 1_000
 
 
-def test_further_options_reach_asr_sh_and_a_finished_model_is_left_alone(recipe):
+def test_options_are_passed_to_asr_sh_and_a_finished_model_is_skipped(recipe):
     done_model = recipe / "exp" / "asr_paper_conmamba_ls960_sp"
     done_model.mkdir(parents=True)
     (done_model / "RESULTS.md").touch()
@@ -112,7 +112,7 @@ def test_further_options_reach_asr_sh_and_a_finished_model_is_left_alone(recipe)
     more = [*factors, "--inference_nj", "3", "--asr_args", "--seed 7", "--ngpu", "2"]
     done = run(recipe, "--table", 3, "--db_root", "/corpora", *more)
     assert done.returncode == 0, done.stderr
-    assert "conmamba on ls960: exp/asr_paper_conmamba_ls960_sp\n  is done" in done.stdout
+    assert "conmamba on ls960: exp/asr_paper_conmamba_ls960_sp\n  is finished" in done.stdout
     (called,) = (recipe / "called").read_text().removesuffix("END\n").split("END\n")
     given = options_of(called.splitlines())
     assert given["--asr_tag"] == "paper_conformer_ls960_sp"
@@ -131,7 +131,7 @@ def test_a_model_that_fails_ends_the_run(recipe):
     assert (recipe / "called").read_text() == "x\n"
 
 
-# What asr.sh leaves of a model that hears one word in two.
+# An asr.sh that writes the results of a model with a WER of 50 %.
 SCORED = """#!/bin/sh
 decoding=decode_ctc_best_path_asr_model_x
 while [ $# -gt 0 ]; do
@@ -154,7 +154,7 @@ touch "$experiment/RESULTS.md"
 
 
 @pytest.mark.parametrize("options", [[], ["--inference_tag", "greedy"]])
-def test_ours_and_the_papers_stand_side_by_side_when_all_models_are_done(recipe, options):
+def test_finished_models_are_compared_with_the_papers(recipe, options):
     (recipe / "asr.sh").write_text(SCORED)
     done = run(recipe, "--table", 3, "--ngpu", 1, *options)
     assert done.returncode == 0, done.stderr
@@ -165,7 +165,7 @@ def test_ours_and_the_papers_stand_side_by_side_when_all_models_are_done(recipe,
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_the_papers_models_of_a_table_are_known_to_the_comparison(recipe, table):
+def test_the_comparison_knows_the_papers_models_of_a_table(recipe, table):
     (names,) = re.findall(
         rf"^ *{table}\) echo (mlma-\S+) ;;", (recipe / "run_paper.sh").read_text(), re.M
     )
@@ -173,27 +173,30 @@ def test_the_papers_models_of_a_table_are_known_to_the_comparison(recipe, table)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        ([], "error: which table? --table 3, 4, 5, 6 or 7"),
-        (["--table", "2"], "error: --table '2': the paper's tables"),
+        ([], "error: --table is missing; give 3, 4, 5, 6 or 7"),
+        (["--table", "2"], "error: --table '2': not a table"),
         (["--table"], "error: --table needs a value"),
         (["3"], "error: '3': not an option; options are --name value"),
-        (["--table", "3", "--ngpu", "3"], "error: --ngpu 3: 1, 2, 4, 8 or 16"),
-        (["--table", "3", "--dry_run", "yes"], "error: --dry_run yes: true or false"),
-        (["--table", "3", "--models", "rnn"], "error: --models 'rnn': there are conmamba, conm"),
-        (["--table", "3", "--asr-tag", "mine"], "error: --asr-tag: the table says it"),
+        (["--table", "3", "--ngpu", "3"], "error: --ngpu 3: not supported; give 1, 2, 4, 8 or 16"),
+        (["--table", "3", "--dry_run", "yes"], "error: --dry_run yes: not true or false"),
+        (
+            ["--table", "3", "--models", "rnn"],
+            "error: --models 'rnn': unknown; give conmamba, conm",
+        ),
+        (["--table", "3", "--asr-tag", "mine"], "error: --asr-tag: set by --table"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(recipe, options, said):
+def test_a_wrong_option_is_one_line(recipe, options, message):
     done = run(recipe, *options)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(said)
+    assert done.stderr.startswith(message)
     assert not (recipe / "called").exists()
 
 
-def test_a_dry_run_looks_at_the_options_of_asr_sh(recipe):
+def test_a_dry_run_checks_the_options_of_asr_sh(recipe):
     for name in ("asr.sh", "cmd.sh"):
         shutil.copy(ROOT / "egs2" / "mlma" / "asr1" / name, recipe)
     options = ("--table", 3, "--ngpu", 1, "--dry_run", "true")
@@ -203,15 +206,15 @@ def test_a_dry_run_looks_at_the_options_of_asr_sh(recipe):
     assert done.stderr.startswith("error: unknown option --colour")
 
 
-def test_tables_of_the_readme_are_those_it_runs():
+def test_the_readme_lists_the_same_tables():
     text = (ROOT / "egs2" / "mlma" / "asr1" / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| Table ([3-7]) \| (.*?) \| (.*?) \|", text, re.MULTILINE)
-    said = {int(table): sorted(re.findall(r"\w+", mixtures)) for table, _, mixtures in rows}
-    assert said == {table: sorted({of[2] for of in models}) for table, models in TABLES.items()}
+    found = {int(table): sorted(re.findall(r"\w+", mixtures)) for table, _, mixtures in rows}
+    assert found == {table: sorted({of[2] for of in models}) for table, models in TABLES.items()}
 
 
 def test_without_a_gpu_the_cost_is_printed(recipe):
     done = run(recipe, "--table", 3, "--dry_run", "true", "--ngpu", 0)
     assert {row["--ngpu"] for row in commands(done)} == {"0"}
-    assert "gpu_hours.py says how long" in done.stderr
+    assert "gpu_hours.py" in done.stderr
     assert not run(recipe, "--table", 3, "--dry_run", "true", "--ngpu", 1).stderr

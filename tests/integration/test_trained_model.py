@@ -1,4 +1,4 @@
-"""A trained experiment of the recipe says the same through every door.
+"""A trained experiment of the recipe has the same texts by every way to load it.
 
 Needs MLMA_EXPERIMENT, an experiment folder after stage 14; `.ci/run` sets it.
 """
@@ -28,7 +28,7 @@ def experiment():
 
 @pytest.fixture(scope="module")
 def files(experiment, tmp_path_factory):
-    """The first three test utterances of each language, as sound files, by id."""
+    """Write the first three test utterances of each language as files; return them by id."""
     folder = tmp_path_factory.mktemp("audio")
     recipe = experiment.parents[1]  # its tables hold paths relative to it
     paths = {}
@@ -48,7 +48,7 @@ def packed(experiment):
 
 
 def decoded_by_the_recipe(experiment):
-    """The texts that stage 12 wrote."""
+    """Return the texts that stage 12 wrote."""
     texts = {}
     for file in experiment.glob("decode_*/test_mini_*/text"):
         texts |= read(file, "stage 12")
@@ -63,9 +63,9 @@ def test_folder_zip_and_recipe_agree(experiment, packed, files):
 
 
 def test_espnets_own_classes_agree(experiment, packed, files, monkeypatch):
-    """ESPnet sums over alignments where we take the best: texts differ where a model is in doubt.
+    """Texts are close: ESPnet sums over alignments, and the best path does not.
 
-    A model trained for minutes is, so the texts need only be close; the number of equal ones is
+    A model trained for minutes is uncertain, so some texts differ. The number of equal ones is
     printed.
     """
     monkeypatch.chdir(experiment.parents[1])  # its paths are relative to the recipe

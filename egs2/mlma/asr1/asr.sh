@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Train and score a CTC recogniser: ESPnet's stages, option names and folders, in Python alone.
 #
-#   1 data  2 speed perturbation  3 format audio  4 filter  5 tokens  6-8 (neural LM, not offered)
+#   1 data  2 speed perturbation  3 format audio  4 filter  5 tokens  6-8 (neural LM, not supported)
 #   9 n-gram  10 statistics  11 training  12 decoding  13 scoring  14 packing  15 upload
 #
-# Any stage runs again alone, and a run that was stopped goes on when it is given again.
+# Each stage can be run alone. After an interruption, the same command resumes.
 set -euo pipefail
 
 # --- options: `--name value`, with - or _ in names
@@ -17,47 +17,47 @@ skip_eval=false              # leave out stages 12 and 13
 skip_packing=true            # leave out stage 14
 skip_upload_hf=true          # leave out stage 15
 ngpu=1                       # GPUs of a node; 0 trains on the CPU
-num_nodes=1                  # nodes; more than one wants a starter in cmd.sh, such as srun
+num_nodes=1                  # nodes; more than one needs a launcher in cmd.sh, such as srun
 nj=4                         # processes of stages 3 and 10
-inference_nj=1               # processes of stage 12; each takes some of the test sets
+inference_nj=1               # processes of stage 12, which share the test sets
 gpu_inference=false          # decode on a GPU
 dumpdir=dump                 # formatted audio
 expdir=exp                   # experiments
-python="python3 -m espnet_mlma.run" # starts ESPnet's programs with the plugin registered
+python="python3 -m espnet_mlma.run" # runs ESPnet's programs with the plugin registered
 local_data_opts=             # options of local/data.sh
 speed_perturb_factors=       # such as "0.9 1.0 1.1"
-verify_audio=false           # stage 3 compares all existing archives with their checksums, not only changed ones
-feats_type=raw               # raw is the only one
-audio_format=flac.ark        # flac.ark is the only one
-fs=16k                       # 16k is the only one
+verify_audio=false           # stage 3 verifies the checksums of all archives, not only of changed ones
+feats_type=raw               # only raw is supported
+audio_format=flac.ark        # only flac.ark is supported
+fs=16k                       # only 16k is supported
 min_wav_duration=0.1         # seconds; stage 4 drops shorter clips from training and validation
 max_wav_duration=20          # seconds; stage 4 drops longer clips from training and validation
 token_type=bpe               # char or bpe
 nbpe=30                      # BPE pieces
 bpemode=unigram              # unigram or bpe
-lang_tokens=false            # train on texts that begin with their language's token, as <it>
-bpe_train_text=              # text files of the token list; the training set's by default
-lm_train_text=               # text files of the n-gram model; the training set's by default
-use_lm=false                 # a neural language model is not offered
-use_ngram=false              # make an n-gram model in stage 9 with KenLM, and search with it
+lang_tokens=false            # train on texts that begin with a language token, such as <it>
+bpe_train_text=              # texts for the token list; default: the training set's
+lm_train_text=               # texts for the n-gram model; default: the training set's
+use_lm=false                 # neural language models are not supported
+use_ngram=false              # train an n-gram model in stage 9 with KenLM, and decode with it
 ngram_num=3                  # its order
 ngram_exp=                   # its folder
-asr_tag=                     # name of the experiment; made of the other options by default
+asr_tag=                     # name of the experiment; default: made from the other options
 asr_exp=                     # folder of the experiment
 asr_stats_dir=               # folder of the statistics
-asr_config=                  # configuration of training
-asr_args=                    # further options of training, such as "--max_epoch 10"
+asr_config=                  # training configuration
+asr_args=                    # more options of training, such as "--max_epoch 10"
 feats_normalize=global_mvn   # global_mvn or utterance_mvn
-pretrained_model=            # parameters to begin with, as ESPnet's --init_param takes them
-ignore_init_mismatch=false   # leave out those of another shape
+pretrained_model=            # initial parameters, in the syntax of ESPnet's --init_param
+ignore_init_mismatch=false   # skip initial parameters of another shape
 inference_tag=               # name of the decoding folder
-inference_config=            # of decoding; conf/decode_ctc_best_path.yaml, or ..._beam_ngram with the n-gram
-inference_asr_model=valid.cer_ctc.ave.pth       # parameters to decode with
+inference_config=            # of decoding; default: conf/decode_ctc_best_path.yaml, or ..._beam_ngram with --use_ngram
+inference_asr_model=valid.cer_ctc.ave.pth       # checkpoint to decode with
 train_set=                   # data folder to train on
-valid_set=                   # data folder to choose the model by
+valid_set=                   # data folder for validation
 test_sets=                   # data folders to score
 lang=noinfo                  # part of folder names
-hf_repo=                     # repository that stage 15 uploads to
+hf_repo=                     # Hugging Face repository for stage 15
 # --- end of options
 
 die() {
@@ -81,14 +81,14 @@ parse_options() {
                 [[ ${names} == *" ${name} "* ]] ||
                     die "--${name}: this recipe trains no neural language model; leave it out" ;;
             *_streaming | use_k2 | k2_* | num_paths | inference_args | download_model)
-                die "--${name}: decoding is CTC best path, with the options of --inference_config" ;;
+                die "--${name}: not supported; --inference_config has the options of decoding" ;;
             *_fold_length | num_splits_* | nlsyms_txt | bpe_nlsyms | cleaner | g2p | score_opts)
                 die "--${name}: has no effect on this recipe; leave it out" ;;
         esac
         [[ ${names} == *" ${name} "* ]] || die "unknown option $1; see $0 --help"
         [ $# -ge 2 ] || die "$1 needs a value"
         if [[ ${!name} =~ ^(true|false)$ && ! $2 =~ ^(true|false)$ ]]; then
-            die "$1 $2: true or false"
+            die "$1 $2: not true or false"
         fi
         printf -v "${name}" %s "$2"
         shift 2
@@ -98,7 +98,7 @@ parse_options() {
 check_options() {
     local name
     for name in train_set valid_set test_sets asr_config; do
-        [ -n "${!name}" ] || die "--${name} is needed; see $0 --help"
+        [ -n "${!name}" ] || die "--${name} is missing; see $0 --help"
     done
     for name in asr_config inference_config; do
         [ -f "${!name}" ] || die "--${name} ${!name}: no such file"
@@ -107,19 +107,19 @@ check_options() {
         [[ ${!name} =~ ^[0-9]+$ ]] || die "--${name} ${!name}: not a whole number"
     done
     for name in nj inference_nj; do
-        [ "${!name}" -gt 0 ] || die "--${name} 0: one or more"
+        [ "${!name}" -gt 0 ] || die "--${name} 0: give 1 or more"
     done
     [ "${use_lm}" = false ] || die "--use_lm true: this recipe trains no neural language model"
-    [ "${feats_type}" = raw ] || die "--feats_type ${feats_type}: the recipe knows raw"
-    [ "${audio_format}" = flac.ark ] || die "--audio_format ${audio_format}: stage 3 writes flac.ark"
-    [[ ${fs} =~ ^(16k|16000)$ ]] || die "--fs ${fs}: stage 3 writes 16k"
-    [[ ${token_type} =~ ^(char|bpe)$ ]] || die "--token_type ${token_type}: char or bpe"
-    [[ ${bpemode} =~ ^(unigram|bpe)$ ]] || die "--bpemode ${bpemode}: unigram or bpe"
+    [ "${feats_type}" = raw ] || die "--feats_type ${feats_type}: not supported; give raw"
+    [ "${audio_format}" = flac.ark ] || die "--audio_format ${audio_format}: not supported; give flac.ark"
+    [[ ${fs} =~ ^(16k|16000)$ ]] || die "--fs ${fs}: not supported; give 16k"
+    [[ ${token_type} =~ ^(char|bpe)$ ]] || die "--token_type ${token_type}: not supported; give char or bpe"
+    [[ ${bpemode} =~ ^(unigram|bpe)$ ]] || die "--bpemode ${bpemode}: not supported; give unigram or bpe"
     [[ ${feats_normalize} =~ ^(global_mvn|utterance_mvn)$ ]] ||
-        die "--feats_normalize ${feats_normalize}: global_mvn or utterance_mvn"
+        die "--feats_normalize ${feats_normalize}: not supported; give global_mvn or utterance_mvn"
 }
 
-# Folder names are ESPnet's.
+# The folders have ESPnet's names.
 name_folders() {
     local of_lang="" suffix
     [ "${lang}" = noinfo ] || of_lang=${lang}_
@@ -153,7 +153,7 @@ name_folders() {
     fi
 }
 
-# wanted N "what": whether stage N is to run; says so and starts its clock.
+# wanted N WHAT: return whether stage N has to run; print it and start its clock.
 wanted() {
     [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] || return 1
     [[ " ${skip_stages} " != *" $1 "* ]] || return 1
@@ -171,9 +171,9 @@ wanted() {
 
 finished() { echo "Stage ${now}: wrote $1, done in $((SECONDS - started)) s"; }
 
-need() { [ -e "$1" ] || die "stage ${now}: $1 is not there; run $2 first"; }
+need() { [ -e "$1" ] || die "stage ${now}: $1: no such file; run $2 first"; }
 
-# failed LOG STATUS: say what went wrong, or show the end of a log, and give up.
+# failed LOG STATUS: exit with the error in the last line of a log, or show the log's end.
 failed() {
     local last
     last=$(tail -n 1 "$1")
@@ -182,11 +182,11 @@ failed() {
     die "stage ${now} failed with exit status $2; the whole log is in $1"
 }
 
-# full FILE: give up because a file cannot be written.
+# full FILE: exit because a file cannot be written.
 full() { die "stage ${now}: cannot write $1: the disk is full or not writable; make room, then run this again"; }
 
-# claim FOLDER: be the only run that writes it, until this one ends. Processes that may outlive it
-# are started with 9>&-, and claim what they write themselves.
+# claim FOLDER: lock a folder until this run ends. Processes that may outlive it are started with 9>&-
+# and lock their outputs themselves.
 claim() {
     local lock
     lock=$(dirname "$1")/.$(basename "$1").run
@@ -198,7 +198,7 @@ claim() {
     echo "process $$ on ${HOSTNAME}" 2>/dev/null >"${lock}" || full "${lock}"
 }
 
-# run_jobs COUNT LOG COMMAND...: run copies of a command side by side; {job} becomes their number.
+# run_jobs COUNT LOG COMMAND...: run copies of a command in parallel; {job} is replaced by their number.
 run_jobs() {
     local count=$1 log=$2 job status pids=()
     shift 2
@@ -211,7 +211,7 @@ run_jobs() {
     done
 }
 
-# Background jobs do not hear Ctrl-C by themselves.
+# Background jobs do not get Ctrl-C by themselves.
 end_jobs() {
     local running
     running=$(jobs -p)
@@ -221,11 +221,11 @@ end_jobs() {
 
 interrupted() {
     end_jobs
-    echo "error: interrupted; the same command goes on from here" >&2
+    echo "error: interrupted; run the same command to resume" >&2
     exit 130
 }
 
-# conf_value NAME DEFAULT: a value of the training configuration, which asr_args may override.
+# conf_value NAME DEFAULT: print a value of the training configuration, which asr_args may override.
 conf_value() {
     local value
     if [[ " ${asr_args} " =~ .*\ --$1[\ =]+([^ ]+) ]]; then
@@ -236,7 +236,7 @@ conf_value() {
     echo "${value}"
 }
 
-# resume_script FOLDER STAGE: leave the command that goes on from a stage beside its results.
+# resume_script FOLDER STAGE: write a script into a folder that runs from a stage on.
 resume_script() {
     mkdir -p "$1"
     printf '#!/usr/bin/env bash\ncd %q || exit\n./asr.sh %s --stage %s "$@"\n' \
@@ -268,7 +268,7 @@ stage_4() {
             --output "${data_feats}/${set}" \
             --min_seconds "${min_wav_duration}" --max_seconds "${max_wav_duration}"
     done
-    # ESPnet's category samplers look for these beside the training set's wav.scp.
+    # ESPnet's category samplers read these tables beside the training set's wav.scp.
     python3 -m espnet_mlma.cli recipe mix --dump "${data_feats}/${train_set}" --prepare
 }
 
@@ -293,7 +293,7 @@ stage_9() {
     mv "${model}.arpa.new" "${model}.arpa"
 }
 
-# What stages 10 and 11 give to ESPnet's trainer alike.
+# train_options: options of ESPnet's trainer in both stages 10 and 11.
 train_options() {
     model_options=(
         --config "${asr_config}" --frontend_conf "fs=${fs}" --use_preprocessor true
@@ -311,7 +311,7 @@ train_options() {
 }
 
 stage_10() {
-    # A folder of its own: jobs of a killed run may still write into theirs.
+    # Each run has its own folder, because jobs of a killed run may still write.
     local new=${asr_stats_dir}/new.$$ jobs=${nj} part lines inputs=() job size
     local logs=${new}/logdir
     need "${token_list}" "stage 5"
@@ -347,7 +347,7 @@ stage_10() {
     for part in train valid; do
         sed "s/\$/,${size}/" "${new}/${part}/text_shape" >"${new}/${part}/text_shape.${token_type}"
     done
-    # Stage 11 looks for valid: it goes first and comes last. logdir says what all was collected from.
+    # Stage 11 checks valid, so it is removed first and written last. logdir has the record of the data.
     for part in valid train logdir; do
         rm -rf "${asr_stats_dir:?}/${part}"
     done
@@ -373,14 +373,14 @@ stage_11() {
     max_epoch=$(conf_value max_epoch 40)
     need "${asr_stats_dir}/valid/text_shape.${token_type}" "stage 10"
     if [ "${iterator}" = category ]; then
-        # The category samplers take one shape file.
-        echo "  the mix of one epoch:"
+        # ESPnet's category samplers accept one shape file only.
+        echo "  mix of one epoch:"
         show_mix
     else
         shapes+=(--train_shape_file "${asr_stats_dir}/train/text_shape.${token_type}")
     fi
     if [ "${num_nodes}" -gt 1 ]; then
-        [[ ${cuda_cmd} == srun* ]] || die "--num_nodes ${num_nodes}: cuda_cmd in cmd.sh has to be srun"
+        [[ ${cuda_cmd} == srun* ]] || die "--num_nodes ${num_nodes}: cuda_cmd in cmd.sh is not srun; set it"
         distributed=(--dist_launcher slurm --dist_init_method "file://${PWD}/${asr_exp}/.init_$$")
     fi
     if [ "${feats_normalize}" = global_mvn ]; then
@@ -402,7 +402,7 @@ stage_11() {
         failed "${log}" "${PIPESTATUS[0]}"
 }
 
-# epochs LAST: of a training log, one short line per epoch, and what was mended before.
+# epochs LAST: print one line per epoch of a training log, and the lines that begin with `training: `.
 epochs() {
     awk -v last="$1" '
         function value(part, name) {
@@ -421,7 +421,7 @@ epochs() {
 stage_12() {
     local model=${asr_exp}/${inference_asr_model} folder=${asr_exp}/${inference_tag}
     local prefix=${decode_cmd} gpu=0 set number=0 jobs=0 job lm=()
-    need "${model}" "stage 11 (or name another of $(cd "${asr_exp}" 2>/dev/null && echo ./*.pth))"
+    need "${model}" "stage 11, or give another of $(cd "${asr_exp}" 2>/dev/null && echo ./*.pth)"
     if [ "${gpu_inference}" = true ]; then
         prefix=${cuda_cmd} gpu=1
     fi
@@ -443,7 +443,7 @@ stage_12() {
     ${prefix} python3 -m espnet_mlma.cli recipe calibrate --asr_train_config "${asr_exp}/config.yaml" \
         --asr_model_file "${model}" --config conf/decode_ctc_best_path.yaml --ngpu "${gpu}" \
         --data_dir "${data_feats}/${valid_set}" --output "${asr_exp}/calibration.yaml" ||
-        echo "  no calibration: a word's confidence is the probability of its symbols"
+        echo "  not calibrated: word confidences are the probabilities of their symbols"
     decode() {
         local sets
         mapfile -t sets <"${folder}/logdir/sets.$1"
@@ -503,28 +503,28 @@ if wanted 1 "make data folders"; then
     stage_1
     finished data
 fi
-if [ -n "${speed_perturb_factors}" ] && wanted 2 "speeds ${speed_perturb_factors}"; then
+if [ -n "${speed_perturb_factors}" ] && wanted 2 "copy at speeds ${speed_perturb_factors}"; then
     python3 -m espnet_mlma.cli recipe speed-perturb --data "data/${original_set}" \
         --output "data/${train_set}" --factors "${speed_perturb_factors}"
     finished "data/${train_set}"
 fi
-if wanted 3 "all audio as 16 kHz FLAC, ${nj} processes"; then
+if wanted 3 "write audio as 16 kHz FLAC with ${nj} processes"; then
     stage_3
     finished "${data_feats}"
 fi
-if wanted 4 "leave out what cannot be trained on"; then
+if wanted 4 "drop clips that cannot be trained on"; then
     stage_4
     finished "${data_feats}/${train_set} ${data_feats}/${valid_set}"
 fi
-if wanted 5 "token list of ${token_type}"; then
+if wanted 5 "make a ${token_type} token list"; then
     stage_5
     finished "${tokens}"
 fi
-if [ "${use_ngram}" = true ] && wanted 9 "${ngram_num}-gram of words"; then
+if [ "${use_ngram}" = true ] && wanted 9 "train a ${ngram_num}-gram model"; then
     stage_9
     finished "${ngram_exp}"
 fi
-if wanted 10 "lengths and feature statistics"; then
+if wanted 10 "collect lengths and feature statistics"; then
     stage_10
     finished "${asr_stats_dir}"
 fi
@@ -545,7 +545,7 @@ if wanted 14 "pack the model"; then
     finished "${packed}"
 fi
 if wanted 15 "upload to ${hf_repo}"; then
-    [ -n "${hf_repo}" ] || die "--hf_repo is needed: the repository to upload to"
+    [ -n "${hf_repo}" ] || die "--hf_repo is missing; name the repository to upload to"
     need "${packed}" "stage 14"
     python3 -m espnet_mlma.cli recipe upload --packed "${packed}" --repository "${hf_repo}"
     finished "https://huggingface.co/${hf_repo}"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Folders of corpora outside --db_root: the name of the reader in capitals, and its folder.
+# Folders of corpora outside --db_root.
 # shellcheck disable=SC2034
 LIBRISPEECH=    # with train-clean-100 and so on
 COMMONVOICE=    # with cv-corpus-20.0-2024-12-06

@@ -2,10 +2,10 @@
 # Train and score a CTC recogniser on one of the mixtures of conf/mixtures.yaml.
 #
 #   ./run.sh                                            six synthetic languages, minutes on a laptop
-#   ./run.sh --mixture real --db_root /corpora          the five corpora in /corpora, a small model
+#   ./run.sh --mixture real --db_root /corpora          five corpora in /corpora, a small model
 #   ./run.sh --mixture mlma11840 --db_root /corpora     the six languages of the paper
 #
-# All other options are asr.sh's and win over those set here, such as `--stage 11 --stop_stage 13`.
+# All other options are passed to asr.sh and override those set here: `--stage 11 --stop_stage 13`.
 set -euo pipefail
 
 die() {
@@ -33,7 +33,7 @@ done
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 db_root=${db_root:-db}
-# asr.sh, ESPnet's as well, splits local_data_opts into words and expands their wildcards.
+# asr.sh, like ESPnet's, splits local_data_opts into words and expands wildcards.
 if [[ ${db_root} =~ [[:space:]*?[] ]]; then
     export MLMA_DB_ROOT=${db_root} # for local/data.sh
     of_db_root=

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Train and score the models of a table of the MLMA paper, one after the other.
+# Train and score the models of a table of the MLMA paper.
 #
 #   ./run_paper.sh --table 3 --db_root /corpora                  3, 4, 5, 6 or 7
-#   ./run_paper.sh --table 7 --db_root /corpora --dry_run true   check and print the commands only
+#   ./run_paper.sh --table 7 --db_root /corpora --dry_run true   only check and print the commands
 #   ./run_paper.sh --table 5 --db_root /corpora --models "conmamba conformer"
 #
-# --models: in place of the table's own; conmamba, conmamba_42m, conformer.
-# --ngpu 1, 2, 4, 8 or 16; all by default. Each GPU takes the batch of the configuration, and the more
-# there are, the fewer batches make an update: it always hears the same amount of speech.
-# All other options are asr.sh's, such as `--stop_stage 5`. A run that was stopped goes on when it is
-# given again; a model that has its RESULTS.md is not touched. When all have, `mlma compare` prints
-# the paper's figures beside them.
+# --models replaces the table's models: conmamba, conmamba_42m, conformer.
+# --ngpu is 1, 2, 4, 8 or 16 (default: all GPUs). Each GPU computes the batch of the configuration. With
+# more GPUs, fewer batches make an update, so an update has the same amount of speech.
+# All other options are passed to asr.sh, such as `--stop_stage 5`. After an interruption, the same
+# command resumes; models with a RESULTS.md are skipped. When all models are scored, `mlma compare`
+# prints them beside the paper's figures.
 set -euo pipefail
 
 die() {
@@ -18,8 +18,8 @@ die() {
     exit 1
 }
 
-# quoted: the table's models as espnet_mlma/evaluation/compare/published.yaml calls them.
-quoted() {
+# published_names TABLE: print the paper's models as espnet_mlma/evaluation/compare/published.yaml names them.
+published_names() {
     case $1 in
         3) echo mlma-conmamba-ls960,mlma-conformer-ls960 ;;
         4) echo mlma-conmamba-3334h,mlma-conformer-3334h ;;
@@ -29,26 +29,26 @@ quoted() {
     esac
 }
 
-# rows: of the table, a line per model: its name, the mixture, the configuration and options of it.
+# rows TABLE [MODELS]: print name, mixture, configuration and options of each model, one per line.
 rows() {
     local mixture name mixtures names
     case $1 in
         3) mixtures="ls960" names="conmamba conformer" ;;
         4) mixtures="bi3334" names="conmamba conformer" ;;
         5) mixtures="mlma11840" names="conmamba" ;;
-        # The paper does not name the training set, but calls it bilingual.
+        # The paper does not name this training set; it calls it bilingual.
         6) mixtures="bi3334" names="conmamba conmamba_42m" ;;
         7) mixtures="bi710 bi1210 bi3334" names="conmamba" ;;
-        *) die "--table '$1': the paper's tables of results are 3, 4, 5, 6 and 7" ;;
+        *) die "--table '$1': not a table of results of the paper; give 3, 4, 5, 6 or 7" ;;
     esac
     for mixture in ${mixtures}; do
         for name in ${2:-${names}}; do
             case ${name} in
                 conmamba | conmamba_42m) echo "${name} ${mixture} conf/train_asr_${name}.yaml" ;;
-                # With our front-end it has the size of the paper's; with ESPnet's own it is larger.
+                # It has the paper's size with our front-end; with ESPnet's it is larger.
                 conformer) echo "conformer ${mixture} conf/train_asr_conformer.yaml" \
                     "--encoder conformer_cnn4" ;;
-                *) die "--models '${name}': there are conmamba, conmamba_42m and conformer" ;;
+                *) die "--models '${name}': unknown; give conmamba, conmamba_42m or conformer" ;;
             esac
         done
     done
@@ -70,8 +70,8 @@ while [ $# -gt 0 ]; do
             ;;
         --mixture | --lang | --asr[_-]config | --asr[_-]tag | --asr[_-]exp | --expdir | \
             --asr[_-]stats[_-]dir | --token[_-]type | --lang[_-]tokens)
-            die "$1: the table says it; for a model of your own use run.sh" ;;
-        --*=*) die "$1: options are --name value, with a space" ;;
+            die "$1: set by --table; for your own model use run.sh" ;;
+        --*=*) die "$1: give the value after a space: --name value" ;;
         --*) ;;
         *) die "'$1': not an option; options are --name value, see $0 --help" ;;
     esac
@@ -89,15 +89,15 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
-[ -n "${table}" ] || die "which table? --table 3, 4, 5, 6 or 7"
-[[ ${dry_run} =~ ^(true|false)$ ]] || die "--dry_run ${dry_run}: true or false"
+[ -n "${table}" ] || die "--table is missing; give 3, 4, 5, 6 or 7"
+[[ ${dry_run} =~ ^(true|false)$ ]] || die "--dry_run ${dry_run}: not true or false"
 models=$(rows "${table}" "${models}")
 ngpu=${ngpu:-$( (nvidia-smi -L 2>/dev/null || true) | wc -l)}
-[[ ${ngpu} =~ ^(0|1|2|4|8|16)$ ]] || die "--ngpu ${ngpu}: 1, 2, 4, 8 or 16; 0 trains on the CPU"
+[[ ${ngpu} =~ ^(0|1|2|4|8|16)$ ]] || die "--ngpu ${ngpu}: not supported; give 1, 2, 4, 8 or 16, or 0 for the CPU"
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-# batches CONFIG: the options that give each GPU a whole batch.
+# batches CONFIG: print the options that give each GPU the batch of a configuration.
 batches() {
     local gpus=$((ngpu > 1 ? ngpu : 1)) values bins size accum iterations
     # shellcheck source-path=SCRIPTDIR
@@ -108,20 +108,20 @@ batches() {
         "--accum_grad $((accum / gpus)) --num_iters_per_epoch $((iterations / gpus))"
 }
 
-# run_model NAME MIXTURE CONFIG OPTION...: unless it is done.
+# run_model NAME MIXTURE CONFIG OPTION...: train and score a model that has no RESULTS.md.
 run_model() {
     local config=$3 tag=paper_$1_$2${sp} stats=exp/asr_stats_raw_$2_char${sp} command of_gpus
     echo "$1 on $2: exp/asr_${tag}"
     if [ -e "exp/asr_${tag}/RESULTS.md" ]; then
         # shellcheck source-path=SCRIPTDIR
         (. ./path.sh && python3 -m espnet_mlma.cli recipe trained-on "exp/asr_${tag}")
-        echo "  is done; without its RESULTS.md it would be trained further and scored again"
+        echo "  is finished; to train further and score again, remove RESULTS.md"
         return
     fi
     of_gpus=$(batches "${config}")
     command=(./run.sh --mixture "$2" --asr_config "${config}" --asr_tag "${tag}" --ngpu "${ngpu}"
         --asr_args "${of_gpus} ${*:4}${asr_args}")
-    # An earlier model of the same mixture has made the data, and their statistics last of all.
+    # An earlier model of the mixture has made the data and, after it, the statistics.
     if [[ " ${ready} " == *" $2 "* ]] || [ -e "${stats}/valid/text_shape.char" ]; then
         command+=(--stage 11)
     fi
@@ -129,14 +129,14 @@ run_model() {
     command+=("${options[@]}")
     if [ "${dry_run}" = true ]; then
         echo "  ${command[*]@Q}"
-        # No stage at all: asr.sh looks at its options.
+        # Without a stage, asr.sh checks its options.
         "${command[@]}" --stage 1 --stop_stage 0 >/dev/null
     else
         "${command[@]}"
     fi
 }
 
-# compare_models: ours, each in its newest decoding, with the paper's; nothing while one is missing.
+# compare_models: compare the newest decoding of each model with the paper's; skip if one is missing.
 compare_models() {
     local name mixture experiment folder newest systems=()
     while read -r name mixture _; do
@@ -151,11 +151,11 @@ compare_models() {
     # shellcheck source-path=SCRIPTDIR
     . ./path.sh
     python3 -m espnet_mlma.cli compare "${systems[@]}" --dump "${dumpdir}/raw" \
-        --published "$(quoted "${table}")"
+        --published "$(published_names "${table}")"
 }
 
 if [ "${ngpu}" = 0 ]; then
-    echo "no GPU: each model is 127,000 updates; benchmarks/gpu_hours.py says how long they take" >&2
+    echo "no GPU: each model takes 127,000 updates; benchmarks/gpu_hours.py estimates their time" >&2
 fi
 ready=
 while read -r -a row; do
