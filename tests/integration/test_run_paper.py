@@ -183,7 +183,7 @@ def test_the_comparison_knows_the_papers_models_of_a_table(recipe, table):
         (["--table", "3", "--dry_run", "yes"], "error: --dry_run yes: not true or false"),
         (
             ["--table", "3", "--models", "rnn"],
-            "error: --models 'rnn': unknown; give conmamba, conm",
+            "error: --models 'rnn': unknown; give conmamba",
         ),
         (["--table", "3", "--asr-tag", "mine"], "error: --asr-tag: set by --table"),
     ],
