@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from espnet_mlma.cli.progress import notice
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.espnet.imports import import_espnet
+from espnet_mlma.loading.paths import check_path
 
 if TYPE_CHECKING:
     from espnet_mlma.decode import Recogniser
@@ -32,8 +33,6 @@ def choose(named: str | None) -> str:
     if named is None and os.environ.get("MLMA_MODEL") == "":
         raise MlmaError("MLMA_MODEL is empty; name a model, or unset it")
     if name := named or os.environ.get("MLMA_MODEL"):
-        from espnet_mlma.loading.paths import check_path
-
         check_path(Path(name))
         return name
     for folder in (Path(), CHECKOUT):

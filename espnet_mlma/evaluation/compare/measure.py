@@ -32,6 +32,7 @@ from espnet_mlma.evaluation.compare.measured import (
     reset_peak_memory,
 )
 from espnet_mlma.files import write
+from espnet_mlma.loading.paths import check_path, located
 from espnet_mlma.numbers import positive
 from espnet_mlma.workers import kill_with_parent
 
@@ -105,8 +106,6 @@ def check(models: Mapping[str, str], sets: Mapping[str, Path], out: Path) -> Non
     Raises:
         MlmaError: a file is missing, or an output folder is in use.
     """
-    from espnet_mlma.loading.paths import check_path
-
     for folder in sets.values():
         for table in ("wav.scp", "utt2num_samples"):
             read(folder / table, "stage 3")
@@ -142,7 +141,6 @@ def measure(
     from espnet_mlma.decode import Decoding, load
     from espnet_mlma.decode.fingerprint import of_decoding
     from espnet_mlma.decode.precision import count_parameters
-    from espnet_mlma.loading.paths import located
     from espnet_mlma.memory import keep_freed_memory
 
     keep_freed_memory()
