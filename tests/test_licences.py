@@ -32,7 +32,9 @@ def test_the_page_has_every_dependency_with_its_range_and_licence(licences):
     rows = [row.split(" | ") for row in re.findall(r"^\| (.*) \|$", PAGE, re.MULTILINE)]
     rows = {(row[0].partition("[")[0], row[2].strip()): row for row in rows if len(row) == 5}
     wanted = licences.requirements()
-    asked = {(r.name, extra): r for extra in wanted.keys() - licences.OMITTED for r in wanted[extra]}
+    asked = {
+        (r.name, extra): r for extra in wanted.keys() - licences.OMITTED for r in wanted[extra]
+    }
     assert asked.keys() == rows.keys() - {("package", "extra")}
     for key, requirement in asked.items():
         assert set(rows[key][1].split(", ")) == {str(one) for one in requirement.specifier}
