@@ -100,7 +100,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--at_once", type=natural, default=32, help="requests or sentences of a batch (default: 32)"
     )
     parser.add_argument(
-        "--retries", type=natural, default=6, help="of a request, over a minute (default: 6)"
+        "--retries",
+        type=natural,
+        default=14,
+        help="retries of a request; 14 wait for more than a minute (default: 14)",
     )
 
 

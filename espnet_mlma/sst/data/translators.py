@@ -1,35 +1,26 @@
-"""What translates: a server, a model on disk, a table, a command.
-
-The server is spoken to with the standard library alone: one kind of request, and what retries, and
-what is fatal, is to be seen here.
-"""
+"""What translates: a server, a model on disk, a table, a command."""
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
 from itertools import batched
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from espnet_mlma.data.corpora.tsv import read_lines
 from espnet_mlma.data.utterance import Drop
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.sst.extras import require
 
 _TIMEOUT = 300.0  # seconds for an answer
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between attempts, doubled each time
-_PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +51,6 @@ class SentenceTranslator(Protocol):
         """
 
 
-class _PassingFault(Exception):
-    """A request that may go well the next time."""
-
-
 @dataclass(frozen=True)
 class ServerTranslator:
     """An OpenAI-compatible server, such as vLLM.
@@ -74,7 +61,6 @@ class ServerTranslator:
         max_tokens: of a translation; a longer one is dropped.
         at_once: requests.
         retries: attempts of a request after the first.
-        first_pause: seconds before the second attempt; twice as long before each later one.
     """
 
     url: str
@@ -82,10 +68,15 @@ class ServerTranslator:
     max_tokens: int
     at_once: int
     retries: int
-    first_pause: float = _FIRST_PAUSE
 
     def translate(self, questions: Sequence[Question]) -> Iterator[tuple[str, Answer]]:
-        model = self.model or self._only_model()
+        client = require("openai").OpenAI(
+            base_url=self.url,
+            api_key=os.environ.get("OPENAI_API_KEY") or "none",
+            timeout=_TIMEOUT,
+            max_retries=self.retries,
+        )
+        model = self.model or self._only_model(client)
         left = iter(questions)
         running: dict[Future[Answer], str] = {}
         fault: MlmaError | None = None
@@ -95,7 +86,7 @@ class ServerTranslator:
                     question = next(left, None)
                     if question is None:
                         break
-                    running[pool.submit(self._ask, model, question)] = question.id
+                    running[pool.submit(self._ask, client, model, question)] = question.id
                 if not running:
                     break
                 # After a fault, what is under way may still be answered, and is kept.
@@ -110,66 +101,51 @@ class ServerTranslator:
         if fault is not None:
             raise fault
 
-    def _ask(self, model: str, question: Question) -> Answer:
-        body = {
-            "model": model,
-            "messages": question.messages,
-            "temperature": 0,
-            "max_tokens": self.max_tokens,
-        }
-        return self._request("chat/completions", body, _answer, question.id)
+    def _ask(self, client: Any, model: str, question: Question) -> Answer:
+        with self._one_line_errors(question.id):
+            choice = client.chat.completions.create(
+                model=model,
+                messages=question.messages,
+                temperature=0,
+                max_tokens=self.max_tokens,
+            ).choices[0]
+            if choice.finish_reason == "length":
+                return Answer("", "translation_too_long")
+            return Answer(choice.message.content or "")
 
-    def _only_model(self) -> str:
-        names = self._request("models", None, _model_names, "the list of models")
+    def _only_model(self, client: Any) -> str:
+        with self._one_line_errors("the list of models"):
+            names = [model.id for model in client.models.list().data]
         if len(names) != 1:
             raise MlmaError(f"{self.url} has {len(names)} models ({' '.join(names)}); give --model")
         return names[0]
 
-    def _request[T](self, path: str, body: dict | None, read: Callable[[dict], T], label: str) -> T:
-        """Ask until there is an answer; `label` says in errors what was asked."""
-        pause, attempt = self.first_pause, 1
-        while True:
-            try:
-                return self._one_request(path, body, read, label)
-            except _PassingFault as fault:
-                if attempt > self.retries:
-                    raise MlmaError(
-                        f"{self.url}: {fault}, {attempt} times, at {label}; see whether the "
-                        "server runs"
-                    ) from None
-            time.sleep(pause)
-            pause, attempt = min(2 * pause, _LONGEST_PAUSE), attempt + 1
+    @contextmanager
+    def _one_line_errors(self, request: str) -> Iterator[None]:
+        """Turn the client's errors into MlmaError.
 
-    def _one_request[T](
-        self, path: str, body: dict | None, read: Callable[[dict], T], label: str
-    ) -> T:
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get("OPENAI_API_KEY"):
-            headers["Authorization"] = f"Bearer {key}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url.rstrip('/')}/{path}", data, headers)
+        Args:
+            request: what was requested, for the message.
+        """
+        openai = require("openai")
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
-                return read(json.load(response))
-        except urllib.error.HTTPError as error:
-            said = error.read(300).decode(errors="replace").strip()
-            if error.code in _PASSING:
-                raise _PassingFault(f"HTTP {error.code} {said}") from None
-            raise MlmaError(f"{request.full_url}: HTTP {error.code} at {label}: {said}") from None
-        except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
-            reason = getattr(error, "reason", None) or error or type(error).__name__
-            raise _PassingFault(f"no answer ({reason})") from None
-
-
-def _answer(response: dict) -> Answer:
-    choice = response["choices"][0]
-    if choice.get("finish_reason") == "length":
-        return Answer("", "translation_too_long")
-    return Answer(choice["message"]["content"] or "")
-
-
-def _model_names(response: dict) -> list[str]:
-    return [model["id"] for model in response["data"]]
+            yield
+        except openai.APIStatusError as error:
+            text = error.response.text[:300].strip()
+            raise MlmaError(
+                f"{self.url}: HTTP {error.status_code} at {request}: {text}; check --server and "
+                "--model"
+            ) from None
+        except openai.APIConnectionError as error:
+            raise MlmaError(
+                f"{self.url}: no answer ({error.__cause__ or error}), {self.retries + 1} times, at "
+                f"{request}; check that the server runs"
+            ) from None
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise MlmaError(
+                f"{self.url}: not an OpenAI-compatible answer at {request} ({error}); "
+                "check --server"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -187,7 +163,7 @@ class LocalTranslator:
     at_once: int
 
     def translate(self, questions: Sequence[Question]) -> Iterator[tuple[str, Answer]]:
-        from espnet_mlma.sst.llm.model import load  # wants the extra, which a server does not
+        from espnet_mlma.sst.llm.model import load  # imports take seconds
 
         has_gpu = torch.cuda.is_available()
         dtype = torch.bfloat16 if has_gpu else torch.float32

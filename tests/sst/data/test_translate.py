@@ -15,7 +15,6 @@ from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.data import synthesis, translate
 from espnet_mlma.sst.data.records import Sentence
 from espnet_mlma.sst.data.shards import Shard, read_report, read_sentences, write_shard
-from espnet_mlma.sst.data.translators import Question, ServerTranslator
 
 
 def sentence(recording, number, text=None):
@@ -34,7 +33,12 @@ def sentence(recording, number, text=None):
 class Server:
     """A real HTTP server that answers as vLLM does, and dies after some answers."""
 
-    def __init__(self, lives: int = 10**9, status: int | None = None):
+    def __init__(
+        self,
+        lives: int = 10**9,
+        status: int | None = None,
+        models: tuple[str, ...] = ("qwen",),
+    ):
         self.asked: list[dict] = []
         self.answered = 0
         self.lives, self.status = lives, status
@@ -43,7 +47,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                self._send(200, {"data": [{"id": "qwen"}]})
+                self._send(200, {"data": [{"id": name} for name in models]})
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -63,6 +67,7 @@ class Server:
             def _send(self, status, content):
                 data = json.dumps(content).encode()
                 self.send_response(status)
+                self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -91,6 +96,8 @@ class Server:
 def serve():
     servers = []
 
+    pytest.importorskip("openai")
+
     def start(**options):
         servers.append(Server(**options))
         return servers[-1]
@@ -103,7 +110,7 @@ def serve():
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Attempts follow each other at once."""
-    monkeypatch.setattr("espnet_mlma.sst.data.translators.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
 
 
 def run(tmp_path, *options, out="de.jsonl"):
@@ -254,11 +261,9 @@ def test_two_processes_do_not_write_one_shard(tmp_path, forty):
         run(tmp_path, "--command", "cat")
 
 
-def test_a_server_of_several_models_wants_a_name(monkeypatch):
-    names = {"data": [{"id": "a"}, {"id": "b"}]}
-    monkeypatch.setattr(ServerTranslator, "_one_request", lambda self, p, b, read, w: read(names))
+def test_a_server_of_several_models_wants_a_name(tmp_path, forty, serve):
     with pytest.raises(MlmaError, match=r"2 models \(a b\); give --model"):
-        list(ServerTranslator("http://x/v1", None, 8, 1, 1).translate([Question("a", "t", [])]))
+        run(tmp_path, "--server", serve(models=("a", "b")).url)
 
 
 def test_a_table(tmp_path, forty):
