@@ -96,7 +96,7 @@ def finish(process):
 def results(exp):
     """What the stages leave that does not say when it was made."""
     names = ["data/*.jsonl", "stage*/*.safetensors", "stage*/losses.jsonl", "stage2/lora/*.safe*"]
-    names += ["talks/*", "said.*.txt"]
+    names += ["talks/*", "translation.*.txt"]
     return {
         str(file.relative_to(exp)): file.read_bytes() for name in names for file in exp.glob(name)
     }
@@ -106,7 +106,7 @@ def test_a_kill_in_any_stage_changes_nothing(options, tmp_path):
     """Each stage is killed with all its processes, then run to its end."""
     finish(start(options, tmp_path / "whole"))
     expected = results(tmp_path / "whole")
-    assert {"data/train.mini_en.segments.jsonl", "said.3.txt"} <= expected.keys()
+    assert {"data/train.mini_en.segments.jsonl", "translation.3.txt"} <= expected.keys()
     assert "BLEU" in (tmp_path / "whole" / "RESULTS.txt").read_text()
     exp = tmp_path / "killed"
     killed = 0

@@ -143,7 +143,7 @@ fi
 
 segments=()
 for item in ${train}; do
-    segments+=(--data "${exp}/data/train.${item%%:*}.segments.jsonl")
+    segments+=("${exp}/data/train.${item%%:*}.segments.jsonl")
 done
 weights=()
 if grep -q "kind: conmamba" "${config}"; then
@@ -154,7 +154,7 @@ fi
 fit() {
     # shellcheck disable=SC2086
     ${launcher} -m espnet_mlma.cli translate train --stage "$1" --out "${exp}/stage$1" --config "${config}" \
-        "${segments[@]}" --set "dialogue.target=${target}" "${@:2}" ${train_args}
+        --data "${segments[@]}" --set "dialogue.target=${target}" "${@:2}" ${train_args}
 }
 
 if wanted 7 "encoder and adapter"; then
@@ -187,8 +187,8 @@ if wanted 10 "streams"; then
         # shellcheck disable=SC2086
         sst stream --model "${exp}/stage2" --multiplier "${multiplier}" ${stream_args} \
             --wav "${exp}"/talks/*.flac --log "${exp}/instances.${multiplier}.log" \
-            >"${exp}/said.${multiplier}.txt.new"
-        mv "${exp}/said.${multiplier}.txt.new" "${exp}/said.${multiplier}.txt"
+            >"${exp}/translation.${multiplier}.txt.new"
+        mv "${exp}/translation.${multiplier}.txt.new" "${exp}/translation.${multiplier}.txt"
     done
 fi
 

@@ -204,7 +204,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="override an option of the configuration; repeatable",
     )
     parser.add_argument(
-        "--data", type=Path, nargs="+", required=True, help="segments written by `build`"
+        "--data",
+        type=Path,
+        nargs="+",
+        action="extend",
+        required=True,
+        help="segments written by `build`; repeatable",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--init", type=Path, help="--out of the previous stage")

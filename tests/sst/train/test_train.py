@@ -1,3 +1,4 @@
+import argparse
 import json
 import os
 import re
@@ -6,6 +7,7 @@ import signal
 import socket
 from dataclasses import replace
 from itertools import chain, groupby
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,7 +35,7 @@ from espnet_mlma.sst.model import build  # noqa: E402
 from espnet_mlma.sst.train.ctc import CtcPretraining  # noqa: E402
 from espnet_mlma.sst.train.dataset import Batches, dialogues, read_all, sound_of  # noqa: E402
 from espnet_mlma.sst.train.parallel import process_group  # noqa: E402
-from espnet_mlma.sst.train.stages import train  # noqa: E402
+from espnet_mlma.sst.train.stages import add_arguments, train  # noqa: E402
 from espnet_mlma.sst.train.trainer import learning_rate  # noqa: E402
 
 TONES = {"Guten": 400, "Morgen": 700, "Damen": 1100, "Tag": 1600}
@@ -117,6 +119,14 @@ def trained_weights(folder):
     }
 
 
+def test_repeated_data_options_accumulate():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    required = ["--stage", "1", "--config", "c.yaml", "--out", "exp"]
+    args = parser.parse_args([*required, "--data", "a", "b", "--data", "c"])
+    assert args.data == [Path("a"), Path("b"), Path("c")]
+
+
 def test_learning_rate():
     rates = [learning_rate(update, 2e-4, 1000, 5000) for update in range(5000)]
     assert rates[0] == pytest.approx(2e-7)
@@ -140,8 +150,8 @@ def learn(model, batches, rate, updates):
 
 
 @pytest.fixture(scope="module")
-def by_heart(config, data, tmp_path_factory):
-    """A configuration with all data in one batch, and a language model trained on its texts."""
+def overfitted(config, data, tmp_path_factory):
+    """Make a configuration with one batch, and a language model trained on the texts."""
     training = replace(
         config.training,
         largest_multiplier=1,
@@ -157,15 +167,15 @@ def by_heart(config, data, tmp_path_factory):
     model.requires_grad_(True)
     batches = Batches(read_all([data], config.dialogue), dialogues(model.dialogue), training)
     learn(model, batches, 3e-3, 150)
-    folder = tmp_path_factory.mktemp("hears")
+    folder = tmp_path_factory.mktemp("llm")
     model.llm.model.save_pretrained(folder)
     model.llm.tokenizer.save_pretrained(folder)
     return config, str(folder)
 
 
-def test_stage_0_maps_speech_to_token_embeddings(by_heart, data):
+def test_stage_0_maps_speech_to_token_embeddings(overfitted, data):
     """The nearest embeddings of the adapter's vectors are the transcript, in order."""
-    config, name = by_heart
+    config, name = overfitted
     model = build(replace(config, llm=replace(config.llm, name=name)))
     segments = read_all([data], config.dialogue)
     pretraining = CtcPretraining(model, segments)
@@ -178,15 +188,15 @@ def test_stage_0_maps_speech_to_token_embeddings(by_heart, data):
     for segment, expected in zip(segments, spoken, strict=True):
         sound = torch.from_numpy(sound_of(segment))[None]
         nearest = torch.cdist(model.adapter(model.encoder(sound, 1))[0], places).argmin(1)
-        said = [ids[place - 1] for place, _ in groupby(nearest.tolist()) if place]
-        wrong += count_errors(expected, said).total
+        found = [ids[place - 1] for place, _ in groupby(nearest.tolist()) if place]
+        wrong += count_errors(expected, found).total
     assert wrong < 0.4 * sum(map(len, spoken))
 
 
-def test_stage_1_learns_with_a_trained_language_model(by_heart, data, tmp_path):
+def test_stage_1_learns_with_a_trained_language_model(overfitted, data, tmp_path):
     """The language model knows the texts but not this encoder's vectors."""
-    config, hears = by_heart
-    config = replace(config, llm=replace(config.llm, name=hears))
+    config, name = overfitted
+    config = replace(config, llm=replace(config.llm, name=name))
     config = replace(config, training=replace(config.training, seed=2))
     train(config, 1, [data], tmp_path)
     found = [line["loss"] for line in losses(tmp_path)]
@@ -194,8 +204,8 @@ def test_stage_1_learns_with_a_trained_language_model(by_heart, data, tmp_path):
     assert np.mean(found[-5:]) < 0.2 * found[0]
 
 
-def test_stage_2_overfits(by_heart, data, first_stage, tmp_path):
-    train(by_heart[0], 2, [data], tmp_path, first_stage)
+def test_stage_2_overfits(overfitted, data, first_stage, tmp_path):
+    train(overfitted[0], 2, [data], tmp_path, first_stage)
     found = [line["loss"] for line in losses(tmp_path)]
     assert np.mean(found[-5:]) < 0.2 * found[0]
 
@@ -476,7 +486,7 @@ def test_audio_with_nan_names_the_segment(config, data, tmp_path):
 def test_gradient_with_nan_names_the_segments(config, data, tmp_path):
     steep = replace(config, stage1=StageConfig(1e38))
     text = message(steep, 1, [data], tmp_path / "o")
-    said = re.match(r"update [2-4]: the gradient is (?:nan|inf), .* its segments are (.*)", text)
+    match = re.match(r"update [2-4]: the gradient is (?:nan|inf), .* its segments are (.*)", text)
     known = {json.loads(line)["id"] for line in data.read_text().splitlines()}
-    named = re.findall(r"\d+", said[1].partition(":")[0])
+    named = re.findall(r"\d+", match[1].partition(":")[0])
     assert named and set(named) <= known
