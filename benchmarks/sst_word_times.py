@@ -26,7 +26,7 @@ from espnet_mlma.audio import read_audio
 from espnet_mlma.data.corpora.mini import SplitSizes, SynthesisLine, plan
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.espnet.imports import import_espnet
-from espnet_mlma.sst.data.words import lengthened, mean_score
+from espnet_mlma.sst.data.words import lengthen, mean_score
 from espnet_mlma.sst.grid import CHUNK_SECONDS
 
 FLITE_VOICES = ("slt", "rms", "awb")
@@ -138,7 +138,7 @@ def main() -> None:
             true += [spoken.times[i][1] for i in known]
             by_sphinx += [ends[i] for i in known]
             for margin, times in by_margin.items():
-                timed = lengthened(found.words, margin)
+                timed = lengthen(found.words, margin)
                 times += [timed[i].end for i in known]
         for margin, times in by_margin.items():
             rows.append(row(f"{voice}: CTC, {1e3 * margin:.0f} ms more", times, true))

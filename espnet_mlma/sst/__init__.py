@@ -1,1 +1,1 @@
-"""Simultaneous translation of unbounded speech: chunks in, text out while the speaker goes on."""
+"""Translate speech of any length while it is spoken."""

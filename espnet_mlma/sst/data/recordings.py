@@ -1,8 +1,8 @@
-"""Utterances of a corpus put back together into the recordings that they were cut from.
+"""Join the utterances of a corpus to the recordings that they were cut from.
 
-The utterances of a chapter of LibriSpeech are laid end to end in their order; those of a session of
-VoxPopuli stand where the corpus says; any other utterance, as of Common Voice, is a recording of
-its own. A session as VoxPopuli's own script cuts it has no times, and falls under the last.
+LibriSpeech: the utterances of a chapter follow each other without gaps. VoxPopuli: the utterances
+of a session have the times that the corpus gives. Without times, as after VoxPopuli's own script,
+and in other corpora such as Common Voice, each utterance is a recording of its own.
 
     mlma translate recordings --corpus librispeech --root LibriSpeech \\
         --split train-clean-100 --split train-other-500 --out sentences.jsonl
@@ -27,24 +27,24 @@ from espnet_mlma.data.probing import probe_all
 from espnet_mlma.data.utterance import Drop, Utterance
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.data.records import Sentence
-from espnet_mlma.sst.data.shards import finished
+from espnet_mlma.sst.data.shards import finished_report
 from espnet_mlma.sst.data.synthesis import write_sentences
 from espnet_mlma.text import normalise
 
 
-def put_together(
+def join_utterances(
     utterances: Iterable[Utterance], infos: dict[AudioFile, AudioInfo | MlmaError]
 ) -> list[Sentence]:
-    """Sentences with their places, recording by recording, in the order they are heard.
+    """Return sentences with their times, sorted by recording and time.
 
-    One whose sound cannot be read, or that has no words, is there too, as `dropped`.
+    Utterances with unreadable audio or without words are included, marked as dropped.
 
     Args:
-        utterances: of any corpora.
-        infos: the length of each sound file, or why it has none.
+        utterances: utterances of any corpora.
+        infos: length of each audio file, or why it cannot be read.
 
     Raises:
-        MlmaError: an utterance is in an archive, or two share an id.
+        MlmaError: an utterance is in an archive, or an id occurs twice.
     """
     sentences = sorted(
         (_sentence(utterance, infos[utterance.audio]) for utterance in utterances),
@@ -56,17 +56,17 @@ def put_together(
             raise MlmaError(f"{sentence.id}: two utterances have this id; read each split once")
         ids.add(sentence.id)
     of_recording = groupby(sentences, lambda sentence: sentence.recording)
-    return list(chain.from_iterable(_laid_out(list(group)) for _, group in of_recording))
+    return list(chain.from_iterable(_with_times(list(group)) for _, group in of_recording))
 
 
 def _sentence(utterance: Utterance, info: AudioInfo | MlmaError) -> Sentence:
     if utterance.audio.member is not None:
-        raise MlmaError(f"{utterance.audio}: in an archive; unpack it and give the files")
+        raise MlmaError(f"{utterance.audio}: is in an archive; unpack it")
     dropped = drop_by_audio(utterance, info)
     start, end = (0.0, 0.0) if isinstance(info, MlmaError) else span(utterance, info)
     text, recording = utterance.text, utterance.recording or utterance.id
     if utterance.corpus == librispeech.TAG:
-        # All capitals: translators would answer in capitals.
+        # LibriSpeech is in capitals, and translators would answer in capitals.
         text, recording = text.lower(), utterance.id.rpartition("-")[0]
     reason = dropped.reason if dropped else None
     if reason is None and not normalise(text, utterance.lang):
@@ -84,8 +84,8 @@ def _sentence(utterance: Utterance, info: AudioInfo | MlmaError) -> Sentence:
     )
 
 
-def _left_out(drop: Drop) -> Sentence:
-    """What stands for a row of a corpus's table that could not be read."""
+def _dropped_row(drop: Drop) -> Sentence:
+    """Return a dropped sentence for a malformed row of a corpus's table."""
     return Sentence(
         id=drop.id,
         recording=drop.id,
@@ -99,8 +99,8 @@ def _left_out(drop: Drop) -> Sentence:
     )
 
 
-def _laid_out(sentences: list[Sentence]) -> Iterator[Sentence]:
-    """The sentences of one recording; whole files end to end, spans where they are."""
+def _with_times(sentences: list[Sentence]) -> Iterator[Sentence]:
+    """Place one recording's sentences: whole files one after the other, spans at their times."""
     if len({sentence.audio for sentence in sentences}) < len(sentences):
         yield from sentences
         return
@@ -112,24 +112,24 @@ def _laid_out(sentences: list[Sentence]) -> Iterator[Sentence]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the arguments of `recordings`."""
     parser.add_argument("--corpus", choices=CORPORA, required=True)
     parser.add_argument("--root", type=Path, required=True, help="folder of the corpus")
-    parser.add_argument("--split", action="append", required=True, help="may be given again")
-    parser.add_argument("--out", type=Path, required=True, help="file of JSON lines to write")
-    parser.add_argument("--nj", type=int, default=4, help="threads that read lengths")
+    parser.add_argument("--split", action="append", required=True, help="split to read; repeatable")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines file to write")
+    parser.add_argument("--nj", type=int, default=4, help="threads that read audio lengths")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the sentences of a corpus, unless that is done."""
+    """Write the sentences of a corpus, unless they are written, and print the report."""
     reader = reader_of(args.corpus)
     rows = [row for split in args.split for row in reader.prepare(args.root, "en", split)]
     utterances = [row for row in rows if isinstance(row, Utterance)]
     key = hashlib.sha256(json.dumps(list(map(repr, rows))).encode()).hexdigest()
-    report = finished(args.out, key)
+    report = finished_report(args.out, key)
     if report is None:
         infos = probe_all({u.audio for u in utterances}, args.nj, "recordings")
-        sentences = put_together(utterances, infos)
-        sentences += [_left_out(row) for row in rows if isinstance(row, Drop)]
+        sentences = join_utterances(utterances, infos)
+        sentences += [_dropped_row(row) for row in rows if isinstance(row, Drop)]
         report = write_sentences(args.out, "recordings", key, sentences)
     print(f"{report}, in {args.out}")

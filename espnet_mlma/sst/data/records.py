@@ -23,7 +23,7 @@ class Sentence:
         text: transcript.
         target: language of the translation, ISO 639-1.
         translation: the text in that language.
-        words: each word said, and its start and end in the recording, seconds.
+        words: each spoken word with its start and end in the recording, seconds.
         score: mean log-probability of the symbols of the text, natural logarithm.
         pieces: words of the translation; joined they are the translation.
         pairs: aligned indices (word, piece).

@@ -1,15 +1,15 @@
-"""Segments of 30 chunks, cut from recordings as they are or joined from single utterances.
+"""Cut recordings into segments of 30 chunks, and join single utterances to such segments.
 
-A recording is cut every 30 chunks of 0.96 s. Where a cut falls into an utterance the next segment
-begins where that does, so that segments overlap and each utterance is whole in one of them. An
-utterance that is of no use ends the segment before it, the next one begins after it; its sound is
-in neither. Utterances that are no part of a longer recording are joined in random order with random
-silences before each.
+A recording is cut every 30 chunks of 0.96 s. If a cut falls into an utterance, the next segment
+starts with that utterance. Segments therefore overlap, and each utterance is complete in exactly
+one of them. A dropped utterance ends a segment, and the next one starts after it; its audio is in
+neither. Utterances that are not part of a longer recording are joined in random order, with a
+random silence before each.
 
     mlma translate build --sentences pairs.jsonl --out train.jsonl
 
-Source: Ouyang et al., CMU's IWSLT 2025 simultaneous speech translation system, section 3.2. They do
-not say how long their silences are.
+Source: Ouyang et al., CMU's IWSLT 2025 simultaneous speech translation system, section 3.2. It
+does not give the lengths of the silences.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from espnet_mlma.errors import MlmaError
 from espnet_mlma.numbers import natural
 from espnet_mlma.sst.data import synthesis
 from espnet_mlma.sst.data.records import Part, Segment, Sentence
-from espnet_mlma.sst.data.shards import finished, read_sentences, write_shard
+from espnet_mlma.sst.data.shards import finished_report, read_sentences, write_shard
 from espnet_mlma.sst.data.trajectory import boundaries, chunk_at, chunks_up_to, turns
 from espnet_mlma.sst.grid import CHUNK_SECONDS
 from espnet_mlma.sst.languages import separator
@@ -34,113 +34,125 @@ SOURCE = "en"
 CHUNKS = 30
 SILENCE = (0.2, 2.0)
 _SHORTEST_PART = 1e-3  # seconds
-# Increase when the same sentences give different records, so that old files are rebuilt.
+# Increase this if the same sentences give different records, so that old files are rebuilt.
 _FORMAT = 2
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A segment to be: the sentences that begin in it, its first chunk, and what is heard of it.
+class PlannedSegment:
+    """Describe a segment before its parts and turns are made.
 
     Attributes:
-        sentences: in order; the last one may go on after the segment.
+        sentences: sentences that start in the segment, in order; the last one may end after it.
         first: index of its first chunk in the recording.
-        chunks: how many it has.
-        heard_from, heard_until: span of the recording, seconds; silence outside.
+        chunks: number of chunks.
+        audio_start, audio_end: audible span of the recording, seconds; silence outside.
     """
 
     sentences: Sequence[Sentence]
     first: int
     chunks: int
-    heard_from: float
-    heard_until: float
+    audio_start: float
+    audio_end: float
 
 
 def reason_to_drop(sentence: Sentence, chunks: int = CHUNKS) -> str | None:
-    """Why a sentence can be in no segment; None: it can."""
+    """Return why a sentence cannot be used, or None if it can.
+
+    Args:
+        sentence: aligned sentence.
+        chunks: chunks per segment.
+
+    Raises:
+        MlmaError: the sentence is not aligned.
+    """
     if sentence.dropped:
         return sentence.dropped
     if not sentence.pairs or not sentence.words or not sentence.pieces:
-        raise MlmaError(f"{sentence.id}: has no pairs of words; run the stage align first")
+        raise MlmaError(f"{sentence.id}: has no aligned words; run the stage align first")
     if chunks_up_to(sentence.end) - chunk_at(sentence.start) > chunks:
         return "longer_than_segment"
     return None if sentence.end > sentence.start else "no_sound"
 
 
-def cuts(sentences: Sequence[Sentence], chunks: int = CHUNKS) -> Iterator[Cut]:
+def plan_recording(sentences: Sequence[Sentence], chunks: int = CHUNKS) -> Iterator[PlannedSegment]:
     """Cut one recording into segments.
 
     Args:
-        sentences: all of the recording, in order, also those of no use.
-        chunks: of a segment.
+        sentences: all sentences of the recording, in order, including dropped ones.
+        chunks: chunks per segment.
     """
     silent_until = 0.0
-    of_use = groupby(sentences, lambda sentence: reason_to_drop(sentence, chunks) is None)
-    runs = [(is_of_use, list(run)) for is_of_use, run in of_use]
-    for place, (is_of_use, run) in enumerate(runs):
-        ends = max(sentence.end for sentence in run)
-        if not is_of_use:
-            silent_until = max(silent_until, ends)
+    by_use = groupby(sentences, lambda sentence: reason_to_drop(sentence, chunks) is None)
+    runs = [(is_used, list(run)) for is_used, run in by_use]
+    for index, (is_used, run) in enumerate(runs):
+        end = max(sentence.end for sentence in run)
+        if not is_used:
+            silent_until = max(silent_until, end)
             continue
-        if place + 1 < len(runs):
-            ends = max(ends, runs[place + 1][1][0].start)
-        yield from _cuts_of_run(run, silent_until, ends, chunks)
-        silent_until = ends
+        if index + 1 < len(runs):
+            end = max(end, runs[index + 1][1][0].start)
+        yield from _plan_run(run, silent_until, end, chunks)
+        silent_until = end
 
 
-def _cuts_of_run(run: Sequence[Sentence], begins: float, ends: float, chunks: int) -> Iterator[Cut]:
-    """Cut sentences all of use, heard between two moments of their recording."""
+def _plan_run(
+    run: Sequence[Sentence], run_start: float, run_end: float, chunks: int
+) -> Iterator[PlannedSegment]:
+    """Cut consecutive used sentences, which are audible from `run_start` to `run_end`, seconds."""
     index, first = 0, chunk_at(run[0].start)
     while index < len(run):
         after = first + chunks
-        # The first that is not heard whole is whole in the next segment.
+        # The first sentence that is cut off is complete in the next segment.
         following = index
         while following < len(run) and chunks_up_to(run[following].end) <= after:
             following += 1
-        begun = following
-        while begun < len(run) and chunk_at(run[begun].start) < after:
-            begun += 1
-        before = run[index - 1].end if index else begins
-        yield Cut(
-            sentences=run[index:begun],
+        started = following
+        while started < len(run) and chunk_at(run[started].start) < after:
+            started += 1
+        before = run[index - 1].end if index else run_start
+        yield PlannedSegment(
+            sentences=run[index:started],
             first=first,
-            chunks=min(chunks, chunks_up_to(ends) - first),
-            heard_from=max(first * CHUNK_SECONDS, min(before, run[index].start)),
-            heard_until=min(after * CHUNK_SECONDS, ends),
+            chunks=min(chunks, chunks_up_to(run_end) - first),
+            audio_start=max(first * CHUNK_SECONDS, min(before, run[index].start)),
+            audio_end=min(after * CHUNK_SECONDS, run_end),
         )
         index = following
         if index < len(run):
             start = chunk_at(run[index].start)
-            # A pause is part of the speech, unless a whole segment would be one.
+            # Pauses are kept, unless a whole segment would be a pause.
             first = start if start < after or start >= after + chunks else after
 
 
-def segment_of_cut(cut: Cut, id_: str) -> Segment:
-    """The sound and the turns of a cut."""
-    target = cut.sentences[0].target
-    begins = cut.first * CHUNK_SECONDS
+def make_segment(planned: PlannedSegment, id_: str) -> Segment:
+    """Make the parts, turns and transcript of a segment."""
+    first = planned.sentences[0]
+    assert first.target is not None
+    turn_texts = turns(_timed_pieces(planned.sentences), planned.first, planned.chunks)
     return Segment(
         id=id_,
-        parts=tuple(_parts(cut, begins)),
-        chunks=cut.chunks,
-        turns=tuple(turns(_timed_pieces(cut.sentences), cut.first, cut.chunks)),
+        parts=tuple(_parts(planned)),
+        chunks=planned.chunks,
+        turns=tuple(turn_texts),
         source=SOURCE,
-        target=target,
-        heard=" ".join(_words(cut)),
+        target=first.target,
+        heard=" ".join(_words(planned)),
     )
 
 
-def _words(cut: Cut) -> Iterator[str]:
-    """The words of which the end is heard too."""
-    until = cut.heard_until + _SHORTEST_PART
-    for sentence in cut.sentences:
-        yield from (word for word, _, end in sentence.words if end <= until)
+def _words(planned: PlannedSegment) -> Iterator[str]:
+    """Yield the words that end within the audible span."""
+    until = planned.audio_end + _SHORTEST_PART
+    for sentence in planned.sentences:
+        yield from (word for word, _, end in sentence.words or () if end <= until)
 
 
 def _timed_pieces(sentences: Iterable[Sentence]) -> Iterator[tuple[str, float]]:
-    """The text of sentences piece by piece, with times that never fall from one to the next."""
+    """Yield the pieces of the translations with their earliest times, which never decrease."""
     latest, between = 0.0, ""
     for sentence in sentences:
+        assert sentence.words and sentence.pieces and sentence.pairs and sentence.target
         ends = [min(end, sentence.end) for _, _, end in sentence.words]
         times = boundaries(ends, len(sentence.pieces), sentence.pairs)
         for piece, time in zip(sentence.pieces, times, strict=True):
@@ -150,60 +162,63 @@ def _timed_pieces(sentences: Iterable[Sentence]) -> Iterator[tuple[str, float]]:
         between = separator(sentence.target)
 
 
-def _parts(cut: Cut, begins: float) -> Iterator[Part]:
-    """What is heard: a span of each file; of one that holds several sentences, the pauses too."""
-    clocks = groupby(cut.sentences, lambda s: (s.audio, round(s.offset - s.start, 3)))
-    groups = [list(group) for _, group in clocks]
-    for place, group in enumerate(groups):
-        is_last = place == len(groups) - 1
-        file_begins = group[0].start - group[0].offset
-        start = max(cut.heard_from if place == 0 else group[0].start, file_begins)
-        end = min(cut.heard_until if is_last else max(s.end for s in group), cut.heard_until)
+def _parts(planned: PlannedSegment) -> Iterator[Part]:
+    """Yield a span of each audio file, including pauses between sentences of the same file."""
+    segment_start = planned.first * CHUNK_SECONDS
+    by_file = groupby(planned.sentences, lambda s: (s.audio, round(s.offset - s.start, 3)))
+    groups = [list(group) for _, group in by_file]
+    for index, group in enumerate(groups):
+        end = planned.audio_end
+        if index < len(groups) - 1:
+            end = min(end, max(sentence.end for sentence in group))
+        file_start = group[0].start - group[0].offset
+        start = max(planned.audio_start if index == 0 else group[0].start, file_start)
         if end - start >= _SHORTEST_PART:
-            yield Part(group[0].audio, start - file_begins, end - file_begins, start - begins)
+            at = start - segment_start
+            yield Part(group[0].audio, start - file_start, end - file_start, at)
 
 
-def joined(
+def plan_joined(
     sentences: Iterable[Sentence],
     rng: random.Random,
     silence: tuple[float, float] = SILENCE,
     chunks: int = CHUNKS,
-) -> Iterator[Cut]:
-    """Join utterances that are recordings of their own, each of use once, in random order.
+) -> Iterator[PlannedSegment]:
+    """Join single utterances to segments in random order, each utterance once.
 
     Args:
-        sentences: those of no use are left out.
-        rng: of the order and the silences.
-        silence: shortest and longest before an utterance, seconds.
-        chunks: of a segment; what the last utterance leaves of it is silence.
+        sentences: utterances; dropped ones are skipped.
+        rng: draws the order and the silences.
+        silence: shortest and longest silence before an utterance, seconds.
+        chunks: chunks per segment; the rest after the last utterance is silent.
     """
-    of_use = [sentence for sentence in sentences if reason_to_drop(sentence, chunks) is None]
-    rng.shuffle(of_use)
+    used = [sentence for sentence in sentences if reason_to_drop(sentence, chunks) is None]
+    rng.shuffle(used)
     group: list[Sentence] = []
     clock = 0.0
-    for sentence in of_use:
+    for sentence in used:
         pause, seconds = round(rng.uniform(*silence), 2), sentence.end - sentence.start
         if group and chunks_up_to(clock + pause + seconds) > chunks:
-            yield Cut(group, 0, chunks, group[0].start, clock)
+            yield PlannedSegment(group, 0, chunks, group[0].start, clock)
             group, clock = [], 0.0
         start = clock + max(0.0, min(pause, chunks * CHUNK_SECONDS - seconds - clock))
-        group.append(_moved(sentence, start))
+        group.append(_with_start(sentence, start))
         clock = start + seconds
     if group:
-        yield Cut(group, 0, chunks, group[0].start, clock)
+        yield PlannedSegment(group, 0, chunks, group[0].start, clock)
 
 
-def _moved(sentence: Sentence, start: float) -> Sentence:
-    """A sentence as if it began elsewhere in its recording."""
-    by = start - sentence.start
-    words = tuple((word, begin + by, end + by) for word, begin, end in sentence.words)
-    return replace(sentence, start=start, end=sentence.end + by, words=words)
+def _with_start(sentence: Sentence, start: float) -> Sentence:
+    """Return a sentence whose times are shifted so that it starts at `start`, seconds."""
+    shift = start - sentence.start
+    words = tuple((word, begin + shift, end + shift) for word, begin, end in sentence.words or ())
+    return replace(sentence, start=start, end=sentence.end + shift, words=words)
 
 
-def by_recording(
+def group_by_recording(
     sentences: Iterable[Sentence],
 ) -> tuple[dict[str, list[Sentence]], list[Sentence]]:
-    """The sentences of each recording that holds several, and those that are recordings alone."""
+    """Return the sentences of each longer recording, and the single utterances."""
     recordings: dict[str, list[Sentence]] = {}
     singles: list[Sentence] = []
     for sentence in sentences:
@@ -221,26 +236,26 @@ def build(
     chunks: int = CHUNKS,
     name: str = "joined",
 ) -> list[Segment]:
-    """All segments of some recordings.
+    """Make the segments of recordings and single utterances.
 
     Args:
-        sentences: in order within each recording.
-        rng, silence, chunks: as of `joined`.
-        name: begins the ids of segments that are joined.
+        sentences: sentences in order within each recording.
+        rng, silence, chunks: see `plan_joined`.
+        name: prefix of the ids of joined segments.
     """
-    recordings, singles = by_recording(sentences)
+    recordings, singles = group_by_recording(sentences)
     found = [
-        segment_of_cut(cut, f"{recording}-{number:05d}")
+        make_segment(planned, f"{recording}-{number:05d}")
         for recording, of_recording in recordings.items()
-        for number, cut in enumerate(cuts(of_recording, chunks))
+        for number, planned in enumerate(plan_recording(of_recording, chunks))
     ]
-    of_singles = joined(singles, rng, silence, chunks)
-    found += [segment_of_cut(cut, f"{name}-{n:06d}") for n, cut in enumerate(of_singles)]
+    joined = plan_joined(singles, rng, silence, chunks)
+    found += [make_segment(planned, f"{name}-{n:06d}") for n, planned in enumerate(joined)]
     return found
 
 
 def parse_span(text: str) -> tuple[float, float]:
-    """`0.2:2.0` as two seconds; raises ValueError where it is none."""
+    """Parse a span of seconds such as `0.2:2.0`; raise ValueError if it is not one."""
     low, high = map(float, text.split(":"))
     if not 0 <= low <= high:
         raise ValueError(f"{text}: not a span of seconds")
@@ -248,27 +263,33 @@ def parse_span(text: str) -> tuple[float, float]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the arguments of `build`."""
     synthesis.add_arguments(parser)
-    parser.add_argument("--chunks", type=natural, default=CHUNKS, help="of a segment (default: 30)")
+    parser.add_argument(
+        "--chunks", type=natural, default=CHUNKS, help="chunks per segment (default: 30)"
+    )
     parser.add_argument(
         "--silence",
         type=parse_span,
         default=SILENCE,
         metavar="LOW:HIGH",
-        help="seconds before each joined utterance (default: 0.2:2.0)",
+        help="silence before a joined utterance in seconds (default: 0.2:2.0)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of order and silences (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of order and silences")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the segments of a shard, unless that is done."""
-    options = {"chunks": args.chunks, "silence": args.silence, "seed": args.seed}
-    options["format"] = _FORMAT
+    """Write the segments of a shard, unless they are written, and print its report."""
+    options = {
+        "chunks": args.chunks,
+        "silence": args.silence,
+        "seed": args.seed,
+        "format": _FORMAT,
+    }
     job = synthesis.Job.from_arguments("build", args, options)
-    report = finished(job.file, key := job.key())
+    report = finished_report(job.file, key := job.key())
     if report is None:
-        sentences = [s for s in read_sentences(job.source) if job.shard.has(s.recording)]
+        sentences = [s for s in read_sentences(job.source) if job.shard.contains(s.recording)]
         part = f"{args.shard.index}of{args.shard.count}"
         rng = random.Random(f"{args.seed} {part}")
         segments = build(sentences, rng, args.silence, args.chunks, f"joined-{part}")

@@ -1,7 +1,7 @@
-"""Records in files of JSON lines, in shards that are whole or refused.
+"""Read and write shards: JSON-lines files of records, each with a report.
 
-Beside a shard `words.2of4.jsonl` lies `words.2of4.report.json`: what made it, how many lines it
-has, what was dropped and why, and the SHA-256 by which damage shows.
+The report of `words.2of4.jsonl` is `words.2of4.report.json`. It holds the stage, the number of
+records, the number of dropped items by reason, and the file's SHA-256, by which damage is detected.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from espnet_mlma.sst.data.records import Segment, Sentence, line_of, segment_of,
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The `index`-th of `count` parts of the work, counted from 1; a recording is all in one."""
+    """Select part `index` of `count` of the recordings, counted from 1."""
 
     index: int = 1
     count: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """`2/4` is the second of four.
+        """Parse a text such as `2/4`, the second of four.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the text has another form, or the index is out of range.
         """
         index, count = map(int, text.split("/"))
         if not 1 <= index <= count:
-            raise ValueError(f"{text}: not one of the {count}")
+            raise ValueError(f"{text}: the index must be from 1 to {count}")
         return cls(index, count)
 
-    def has(self, recording: str) -> bool:
-        """Whether a recording is in this part."""
+    def contains(self, recording: str) -> bool:
+        """Return whether a recording is in this part."""
         return zlib.crc32(recording.encode()) % self.count == self.index - 1
 
     def file(self, path: Path) -> Path:
-        """Where this part of a file is: `words.2of4.jsonl` for `words.jsonl`; all of one, there."""
+        """Return the path of this part, such as `words.2of4.jsonl`; `path` if there is only one."""
         if self.count == 1:
             return path
         return path.with_name(f"{path.stem}.{self.index}of{self.count}{path.suffix}")
@@ -51,15 +51,15 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a shard; `key` tells what it was made from.
+    """Describe a finished shard.
 
     Attributes:
-        stage: that made it.
-        key: digest of its options and of what it read.
-        sha256: of the file.
-        records: lines in it.
-        dropped: sentences of no use, by reason.
-        seconds: of speech or segments in it.
+        stage: stage that wrote it.
+        key: digest of the stage's options and input.
+        sha256: digest of the file.
+        records: number of records.
+        dropped: number of dropped sentences by reason.
+        seconds: length of its speech or segments.
     """
 
     stage: str
@@ -75,39 +75,41 @@ class Report:
 
 
 def dropped_line(dropped: Mapping[str, int]) -> str:
-    """How many were dropped for which reason, for people."""
+    """Return the numbers of dropped items as text."""
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
     return f"dropped: {reasons or 'none'}"
 
 
 def read_sentences(path: Path) -> list[Sentence]:
-    """The sentences of a file or of all its shards, in order; see `read`."""
+    """Read the sentences of a file or of all its shards, in order; see `read`."""
     return read(path, sentence_of)
 
 
 def read_segments(path: Path) -> list[Segment]:
-    """The segments of a file or of all its shards, in order; see `read`."""
+    """Read the segments of a file or of all its shards, in order; see `read`."""
     return read(path, segment_of)
 
 
 def read[T: (Sentence, Segment)](path: Path, make: Callable[[dict], T]) -> list[T]:
-    """The records of a file or of all its shards, in order.
+    """Read the records of a file or of all its shards, in order.
 
     Args:
-        path: `words.jsonl`, also where that is `words.1of4.jsonl` to `words.4of4.jsonl`.
-        make: a record from a JSON object.
+        path: file such as `words.jsonl`; if missing, its shards `words.1of4.jsonl` and so on.
+        make: builds a record from a JSON object.
 
     Raises:
-        MlmaError: a shard is missing, was damaged since it was written, or holds something else.
+        MlmaError: a shard is missing or damaged, has a malformed record, or an id occurs twice.
     """
     found: dict[str, T] = {}
     places: dict[str, str] = {}
-    for shard in shards_of(path):
+    for shard in find_shards(path):
         for number, line in enumerate(_lines(shard), 1):
             place = f"{shard}:{number}"
             record = _parse(line, make, place)
             if record.id in found:
-                raise MlmaError(f"{place}: '{record.id}' was already in {places[record.id]}")
+                raise MlmaError(
+                    f"{place}: duplicate id '{record.id}', first in {places[record.id]}"
+                )
             found[record.id], places[record.id] = record, place
     return list(found.values())
 
@@ -116,7 +118,7 @@ def _parse[T](line: str, make: Callable[[dict], T], place: str) -> T:
     try:
         return make(json.loads(line))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise MlmaError(f"{place}: damaged ({error}); run the stage that writes it again") from None
+        raise MlmaError(f"{place}: damaged ({error}); run its stage again") from None
 
 
 def _lines(path: Path) -> list[str]:
@@ -124,28 +126,28 @@ def _lines(path: Path) -> list[str]:
         content = path.read_bytes()
         text = content.decode("utf-8-sig")
     except OSError as error:
-        raise MlmaError(f"{path}: {error.strerror}; run the stage that writes it") from None
+        raise MlmaError(f"{path}: {error.strerror}; run its stage") from None
     except UnicodeDecodeError as error:
         raise MlmaError(f"{path}: damaged at byte {error.start}; run its stage again") from None
     report = read_report(path)
     lines = text.split("\n")[:-1]  # splitlines would break at U+2028 too
     if text and not text.endswith("\n"):
-        raise MlmaError(f"{path}: cut off in its last line; run the stage that writes it again")
+        raise MlmaError(f"{path}: truncated in its last line; run its stage again")
     if report is not None and report.sha256 != hashlib.sha256(content).hexdigest():
         for number, line in enumerate(lines, 1):
             _parse(line, dict, f"{path}:{number}")
         raise MlmaError(
-            f"{path}: not what stage '{report.stage}' wrote ({report.records} records); "
-            f"run that again, or delete {report_path(path)} if you changed it yourself"
+            f"{path}: changed since stage '{report.stage}' wrote its {report.records} records; run "
+            f"the stage again, or delete {report_path(path)} if you edited the file"
         )
     return lines
 
 
-def shards_of(path: Path) -> list[Path]:
-    """The files that together are one: itself, or its shards.
+def find_shards(path: Path) -> list[Path]:
+    """Return the file itself if it exists, otherwise all its shards in order.
 
     Raises:
-        MlmaError: there is neither, a shard is missing, or there are shards of several runs.
+        MlmaError: neither exists, a shard is missing, or there are shards of several runs.
     """
     if path.exists():
         return [path]
@@ -156,9 +158,11 @@ def shards_of(path: Path) -> list[Path]:
             found[int(match[1]), int(match[2])] = file
     counts = {count for _, count in found}
     if not found:
-        raise MlmaError(f"{path}: no such file, and no shards of it; run the stage that writes it")
+        raise MlmaError(f"{path}: no such file, and no shards of it; run its stage")
     if len(counts) > 1:
-        raise MlmaError(f"{path}: shards of {sorted(counts)}; delete those of the older run")
+        raise MlmaError(
+            f"{path}: has shards of {sorted(counts)} parts; delete those of the older run"
+        )
     (count,) = counts
     missing = sorted(set(range(1, count + 1)) - {index for index, _ in found})
     if missing:
@@ -170,33 +174,33 @@ def shards_of(path: Path) -> list[Path]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file or of all its shards."""
+    """Return the SHA-256 of a file or of all its shards."""
     total = hashlib.sha256()
-    for shard in shards_of(path):
+    for shard in find_shards(path):
         total.update(shard.read_bytes())
     return total.hexdigest()
 
 
 def report_path(path: Path) -> Path:
-    """Where the report on a shard lies."""
+    """Return the path of a shard's report."""
     return path.with_suffix(".report.json")
 
 
 def read_report(path: Path) -> Report | None:
-    """The report on a shard; None: there is none that can be read."""
+    """Return a shard's report, or None if it is missing or damaged."""
     try:
         return Report(**json.loads(report_path(path).read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError):
         return None
 
 
-def finished(path: Path, key: str) -> Report | None:
-    """The report on a shard that is whole and made from the same; None if it is to be made."""
+def finished_report(path: Path, key: str) -> Report | None:
+    """Return a shard's report if the shard is intact and has this key, otherwise None."""
     report = read_report(path)
     if report is None or report.key != key or not path.is_file():
         return None
-    whole = hashlib.sha256(path.read_bytes()).hexdigest() == report.sha256
-    return report if whole else None
+    is_intact = hashlib.sha256(path.read_bytes()).hexdigest() == report.sha256
+    return report if is_intact else None
 
 
 def write_shard(
@@ -207,15 +211,15 @@ def write_shard(
     dropped: dict[str, int],
     seconds: float,
 ) -> Report:
-    """Write records, then the report that says they are whole.
+    """Write a shard, then its report.
 
     Args:
-        path: of the shard.
-        records: in order.
-        stage, key, dropped, seconds: as of `Report`.
+        path: path of the shard.
+        records: records in order.
+        stage, key, dropped, seconds: see `Report`.
 
     Raises:
-        MlmaError: they cannot be written.
+        MlmaError: a file cannot be written.
     """
     lines = [line_of(record) for record in records]
     content = "".join(lines)

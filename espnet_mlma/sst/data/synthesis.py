@@ -23,7 +23,14 @@ from espnet_mlma import files
 from espnet_mlma.claims import claim
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.data.records import Sentence, line_of, sentence_of
-from espnet_mlma.sst.data.shards import Report, Shard, digest, finished, read_sentences, write_shard
+from espnet_mlma.sst.data.shards import (
+    Report,
+    Shard,
+    digest,
+    finished_report,
+    read_sentences,
+    write_shard,
+)
 
 # Takes the unfinished sentences and all sentences of the shard; yields each one as it is done.
 Work = Callable[[Sequence[Sentence], Sequence[Sentence]], Iterator[Sentence]]
@@ -73,7 +80,7 @@ class Job:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options shared by all stages but the first."""
     parser.add_argument(
-        "--sentences", type=Path, required=True, help="of the stage before, or its shards"
+        "--sentences", type=Path, required=True, help="output of the previous stage, or its shards"
     )
     parser.add_argument("--out", type=Path, required=True, help="JSON lines file to write")
     parser.add_argument(
@@ -100,9 +107,9 @@ def run_stage(job: Job, work: Work) -> Report:
             another process writes the same shard, or the shard cannot be written.
     """
     key = job.key()
-    if done_before := finished(job.file, key):
+    if done_before := finished_report(job.file, key):
         return done_before
-    sentences = [s for s in read_sentences(job.source) if job.shard.has(s.recording)]
+    sentences = [s for s in read_sentences(job.source) if job.shard.contains(s.recording)]
     with claim(job.file, "writes this shard"), Journal(job.file, key) as journal:
         todo = [s for s in sentences if s.dropped is None and s.id not in journal.done]
         if todo:

@@ -25,7 +25,7 @@ from espnet_mlma.arguments import refuse_to_replace
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
 from espnet_mlma.sst.data.records import Part, Sentence, line_of
-from espnet_mlma.sst.data.segments import SILENCE, by_recording, parse_span
+from espnet_mlma.sst.data.segments import SILENCE, group_by_recording, parse_span
 from espnet_mlma.sst.data.shards import dropped_line, read_sentences
 from espnet_mlma.sst.data.sound import mix_at_offsets
 from espnet_mlma.sst.grid import SAMPLE_RATE
@@ -45,7 +45,7 @@ def talks(
         silence: shortest and longest before a joined utterance, seconds.
         seconds: a talk of joined utterances ends once it is at least this long.
     """
-    recordings, singles = by_recording(s for s in sentences if _reason_to_drop(s) is None)
+    recordings, singles = group_by_recording(s for s in sentences if _reason_to_drop(s) is None)
     yield from recordings.values()
     rng.shuffle(singles)
     clock, number = 0.0, 0
@@ -81,18 +81,27 @@ def mix_talk(talk: Sequence[Sentence]) -> np.ndarray:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the arguments of `talks`."""
     parser.add_argument(
-        "--sentences", type=Path, nargs="+", required=True, help="of the stage translate"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder; one there is replaced")
-    parser.add_argument(
-        "--seconds", type=float, default=60.0, help="of a talk of joined utterances"
+        "--sentences", type=Path, nargs="+", required=True, help="output of the stage translate"
     )
     parser.add_argument(
-        "--silence", type=parse_span, default=SILENCE, metavar="LOW:HIGH", help="seconds"
+        "--out", type=Path, required=True, help="folder to write; an existing one is replaced"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of order and silences (default: 0)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="shortest talk of joined utterances (default: 60)",
+    )
+    parser.add_argument(
+        "--silence",
+        type=parse_span,
+        default=SILENCE,
+        metavar="LOW:HIGH",
+        help="silence before a joined utterance in seconds (default: 0.2:2.0)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of order and silences")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Translations of the sentences, with the prompt of the paper and up to three sentences before.
+"""Translate the sentences with the paper's prompt, which shows up to three preceding sentences.
 
     mlma translate translate --sentences sentences.jsonl --target de \\
         --server http://localhost:8000/v1 --model Qwen/Qwen2.5-32B-Instruct-AWQ --out de.jsonl
@@ -18,13 +18,13 @@ from espnet_mlma.numbers import natural
 from espnet_mlma.sst.data import synthesis
 from espnet_mlma.sst.data.records import Sentence
 from espnet_mlma.sst.data.translators import (
-    Answer,
     CommandTranslator,
     LocalTranslator,
-    Question,
     SentenceTranslator,
     ServerTranslator,
     TableTranslator,
+    Translation,
+    TranslationRequest,
 )
 from espnet_mlma.sst.languages import NAMES, name_of
 
@@ -37,12 +37,12 @@ _TASK = (
 
 
 def messages(text: str, preceding: Sequence[str], target: str) -> list[dict[str, str]]:
-    """The paper's prompt as a dialogue of `system` and `user`.
+    """Return the paper's prompt as chat messages.
 
     Args:
-        text: the sentence.
-        preceding: those before it in the recording, oldest first.
-        target: language, ISO 639-1.
+        text: sentence to translate.
+        preceding: sentences before it in the recording, oldest first.
+        target: language of the translation, ISO 639-1.
     """
     user = (
         f"{_TASK.format(name_of(target))}\n\n"
@@ -53,51 +53,64 @@ def messages(text: str, preceding: Sequence[str], target: str) -> list[dict[str,
 
 
 def preceding_texts(sentences: Sequence[Sentence], most: int = PRECEDING) -> dict[str, list[str]]:
-    """What was said before each sentence in its recording, oldest first.
+    """Return the texts before each sentence in its recording, oldest first, by sentence id.
 
     Args:
-        sentences: in the order they are heard; recordings may be mixed.
-        most: sentences.
+        sentences: in the order of their recordings; recordings may be interleaved.
+        most: maximum number of preceding texts.
     """
-    heard: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     found = {}
     for sentence in sentences:
-        before = heard.setdefault(sentence.recording, [])
+        before = texts.setdefault(sentence.recording, [])
         found[sentence.id] = before[max(0, len(before) - most) :]
         before.append(sentence.text)
     return found
 
 
-def translated(sentence: Sentence, answer: Answer, target: str) -> Sentence:
-    """A sentence with its translation, or dropped with the reason why there is none."""
-    text = " ".join(answer.text.split())
-    if answer.dropped or not text:
-        return replace(sentence, target=target, dropped=answer.dropped or "empty_translation")
+def with_translation(sentence: Sentence, translation: Translation, target: str) -> Sentence:
+    """Return the sentence with its translation; drop it if there is none."""
+    text = " ".join(translation.text.split())
+    if translation.dropped or not text:
+        return replace(sentence, target=target, dropped=translation.dropped or "empty_translation")
     return replace(sentence, target=target, translation=text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the arguments of `translate`."""
     synthesis.add_arguments(parser)
-    parser.add_argument("--target", choices=sorted(NAMES), required=True, help="language")
+    parser.add_argument(
+        "--target", choices=sorted(NAMES), required=True, help="language to translate into"
+    )
     backend = parser.add_mutually_exclusive_group(required=True)
-    backend.add_argument("--server", metavar="URL", help="OpenAI-compatible, such as vLLM: .../v1")
+    backend.add_argument("--server", metavar="URL", help="OpenAI-compatible server: .../v1")
     backend.add_argument(
         "--local", metavar="MODEL", help="causal Hugging Face model: folder, .gguf file or hub id"
     )
-    backend.add_argument("--table", type=Path, metavar="TSV", help="of sentence ids and texts")
     backend.add_argument(
-        "--command", metavar="CMD", help="a line in, a line out: 'apertium -f line -u eng-spa'"
+        "--table", type=Path, metavar="TSV", help="file of sentence ids and translations"
     )
-    parser.add_argument("--model", help="name of the server's model")
+    backend.add_argument(
+        "--command", metavar="CMD", help="translates line by line: 'apertium -f line -u eng-spa'"
+    )
+    parser.add_argument("--model", help="the server's name of the model; default: its only model")
     parser.add_argument(
-        "--preceding", type=int, default=PRECEDING, help="sentences shown before it (default: 3)"
+        "--preceding",
+        type=int,
+        default=PRECEDING,
+        help="preceding sentences in the prompt (default: 3)",
     )
     parser.add_argument(
-        "--max_tokens", type=natural, default=512, help="of a translation (default: 512)"
+        "--max_tokens",
+        type=natural,
+        default=512,
+        help="maximum tokens of a translation (default: 512)",
     )
     parser.add_argument(
-        "--at_once", type=natural, default=32, help="requests or sentences of a batch (default: 32)"
+        "--batch_size",
+        type=natural,
+        default=32,
+        help="concurrent requests, or sentences per batch (default: 32)",
     )
     parser.add_argument(
         "--retries",
@@ -108,25 +121,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Translate a shard."""
+    """Translate the sentences of a shard and print its report."""
     options = {"target": args.target, "preceding": args.preceding, "backend": _identity(args)}
     job = synthesis.Job.from_arguments("translate", args, options)
 
     def work(todo: Sequence[Sentence], all_: Sequence[Sentence]) -> Iterator[Sentence]:
         before = preceding_texts(all_, args.preceding)
         by_id = {sentence.id: sentence for sentence in todo}
-        questions = [
-            Question(s.id, s.text, messages(s.text, before[s.id], args.target)) for s in todo
+        requests = [
+            TranslationRequest(s.id, s.text, messages(s.text, before[s.id], args.target))
+            for s in todo
         ]
-        for id_, answer in _translator(args).translate(questions):
-            yield translated(by_id[id_], answer, args.target)
+        for id_, translation in _translator(args).translate(requests):
+            yield with_translation(by_id[id_], translation, args.target)
 
     report = synthesis.run_stage(job, work)
     print(f"{report}, in {job.file}")
 
 
 def _identity(args: argparse.Namespace) -> Mapping[str, object]:
-    """What translations depend on; not where a server is, which may come back elsewhere."""
+    """Return what the translations depend on; a server may be restarted at another URL."""
     if args.server:
         return {"model": args.model, "max_tokens": args.max_tokens}
     if args.local:
@@ -140,10 +154,10 @@ def _identity(args: argparse.Namespace) -> Mapping[str, object]:
 def _translator(args: argparse.Namespace) -> SentenceTranslator:
     if args.server:
         return ServerTranslator(
-            args.server, args.model, args.max_tokens, args.at_once, args.retries
+            args.server, args.model, args.max_tokens, args.batch_size, args.retries
         )
     if args.local:
-        return LocalTranslator(args.local, args.max_tokens, args.at_once)
+        return LocalTranslator(args.local, args.max_tokens, args.batch_size)
     if args.table:
         return TableTranslator(args.table)
-    return CommandTranslator(args.command, args.at_once)
+    return CommandTranslator(args.command, args.batch_size)

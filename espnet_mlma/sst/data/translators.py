@@ -1,4 +1,4 @@
-"""What translates: a server, a model on disk, a table, a command."""
+"""Translate sentences by a server, a model on disk, a table or a command."""
 
 from __future__ import annotations
 
@@ -24,8 +24,14 @@ _TIMEOUT = 300.0  # seconds for an answer
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A sentence to translate, and the prompt that asks an LLM for it."""
+class TranslationRequest:
+    """Hold a sentence to translate.
+
+    Attributes:
+        id: id of the sentence.
+        text: the sentence.
+        messages: prompt for a language model, as `role` and `content`.
+    """
 
     id: str
     text: str
@@ -33,43 +39,56 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A translation, or why there is none."""
+class Translation:
+    """Hold a translation.
+
+    Attributes:
+        text: translated sentence; may be empty.
+        dropped: why there is no translation; None: there is one.
+    """
 
     text: str
     dropped: str | None = None
 
 
 class SentenceTranslator(Protocol):
-    """Anything that translates."""
+    """Translate sentences independently of each other."""
 
-    def translate(self, questions: Sequence[Question]) -> Iterator[tuple[str, Answer]]:
-        """Answer each question once, in any order, by its id.
+    def translate(
+        self, requests: Sequence[TranslationRequest]
+    ) -> Iterator[tuple[str, Translation]]:
+        """Yield the translation of each sentence with its id, in any order.
 
         Raises:
-            MlmaError: it cannot go on; what was yielded before is right.
+            MlmaError: translation failed part-way; what was yielded before is valid.
         """
+        ...
 
 
 @dataclass(frozen=True)
 class ServerTranslator:
-    """An OpenAI-compatible server, such as vLLM.
+    """Translate with an OpenAI-compatible server, such as vLLM.
+
+    The environment variable OPENAI_API_KEY, if set, authenticates the requests.
 
     Attributes:
-        url: up to and with `/v1`.
-        model: by the server's name for it; None: the only one it has.
-        max_tokens: of a translation; a longer one is dropped.
-        at_once: requests.
+        url: base URL, ending with `/v1`.
+        model: the server's name of the model; None: its only model.
+        max_tokens: maximum tokens of a translation; longer ones are dropped.
+        concurrency: number of requests at a time.
         retries: attempts of a request after the first.
     """
 
     url: str
     model: str | None
     max_tokens: int
-    at_once: int
+    concurrency: int
     retries: int
 
-    def translate(self, questions: Sequence[Question]) -> Iterator[tuple[str, Answer]]:
+    def translate(
+        self, requests: Sequence[TranslationRequest]
+    ) -> Iterator[tuple[str, Translation]]:
+        """See `SentenceTranslator`."""
         client = require("openai").OpenAI(
             base_url=self.url,
             api_key=os.environ.get("OPENAI_API_KEY") or "none",
@@ -77,41 +96,41 @@ class ServerTranslator:
             max_retries=self.retries,
         )
         model = self.model or self._only_model(client)
-        left = iter(questions)
-        running: dict[Future[Answer], str] = {}
-        fault: MlmaError | None = None
-        with ThreadPoolExecutor(self.at_once) as pool:
+        waiting = iter(requests)
+        running: dict[Future[Translation], str] = {}
+        failure: MlmaError | None = None
+        with ThreadPoolExecutor(self.concurrency) as pool:
             while True:
-                while fault is None and len(running) < self.at_once:
-                    question = next(left, None)
-                    if question is None:
+                while failure is None and len(running) < self.concurrency:
+                    request = next(waiting, None)
+                    if request is None:
                         break
-                    running[pool.submit(self._ask, client, model, question)] = question.id
+                    running[pool.submit(self._request, client, model, request)] = request.id
                 if not running:
                     break
-                # After a fault, what is under way may still be answered, and is kept.
+                # After a failure, requests that are still running may succeed.
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     id_ = running.pop(future)
                     try:
-                        answer = future.result()
+                        translation = future.result()
                     except MlmaError as error:
-                        fault = fault or error
+                        failure = failure or error
                     else:
-                        yield id_, answer
-        if fault is not None:
-            raise fault
+                        yield id_, translation
+        if failure is not None:
+            raise failure
 
-    def _ask(self, client: Any, model: str, question: Question) -> Answer:
-        with self._one_line_errors(question.id):
+    def _request(self, client: Any, model: str, request: TranslationRequest) -> Translation:
+        with self._one_line_errors(request.id):
             choice = client.chat.completions.create(
                 model=model,
-                messages=question.messages,
+                messages=request.messages,
                 temperature=0,
                 max_tokens=self.max_tokens,
             ).choices[0]
             if choice.finish_reason == "length":
-                return Answer("", "translation_too_long")
-            return Answer(choice.message.content or "")
+                return Translation("", "translation_too_long")
+            return Translation(choice.message.content or "")
 
     def _only_model(self, client: Any) -> str:
         with self._one_line_errors("the list of models"):
@@ -150,45 +169,50 @@ class ServerTranslator:
 
 @dataclass(frozen=True)
 class LocalTranslator:
-    """A causal Hugging Face model with a chat template; the most probable token at each step.
+    """Translate with a causal Hugging Face model that has a chat template, by greedy search.
 
     Attributes:
-        path: as of `llm.load`.
-        max_tokens: of a translation; a longer one is dropped.
-        at_once: sentences of a batch.
+        path: see `llm.model.load`.
+        max_tokens: maximum tokens of a translation; longer ones are dropped.
+        batch_size: sentences per batch.
     """
 
     path: str
     max_tokens: int
-    at_once: int
+    batch_size: int
 
-    def translate(self, questions: Sequence[Question]) -> Iterator[tuple[str, Answer]]:
-        from espnet_mlma.sst.llm.model import load  # imports take seconds
+    def translate(
+        self, requests: Sequence[TranslationRequest]
+    ) -> Iterator[tuple[str, Translation]]:
+        """See `SentenceTranslator`."""
+        from espnet_mlma.sst.llm.model import load  # transformers takes seconds to import
 
         has_gpu = torch.cuda.is_available()
         dtype = torch.bfloat16 if has_gpu else torch.float32
         llm = load(self.path, "cuda" if has_gpu else "cpu", dtype)
         model, tokenizer = llm.model, llm.tokenizer
         if tokenizer.chat_template is None:
-            raise MlmaError(f"{self.path}: has no chat template; take an instruction-tuned model")
+            raise MlmaError(f"{self.path}: has no chat template; use an instruction-tuned model")
         tokenizer.padding_side = "left"
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        # Batches of like length: padding costs as much as text.
-        by_length = sorted(questions, key=lambda question: len(question.messages[-1]["content"]))
-        for batch in batched(by_length, self.at_once):
-            answers = self._answers(model, tokenizer, batch)
-            yield from ((q.id, answer) for q, answer in zip(batch, answers, strict=True))
+        # Sentences of similar length share a batch, because padding costs as much as text.
+        by_length = sorted(requests, key=lambda request: len(request.messages[-1]["content"]))
+        for batch in batched(by_length, self.batch_size):
+            translations = self._translate_batch(model, tokenizer, batch)
+            yield from ((r.id, t) for r, t in zip(batch, translations, strict=True))
 
-    def _answers(self, model, tokenizer, batch: Sequence[Question]) -> Iterator[Answer]:
+    def _translate_batch(
+        self, model: Any, tokenizer: Any, batch: Sequence[TranslationRequest]
+    ) -> Iterator[Translation]:
         prompts = [
-            tokenizer.apply_chat_template(q.messages, tokenize=False, add_generation_prompt=True)
-            for q in batch
+            tokenizer.apply_chat_template(r.messages, tokenize=False, add_generation_prompt=True)
+            for r in batch
         ]
-        given = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
-        given = given.to(model.device)
+        inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
+        inputs = inputs.to(model.device)
         ids = model.generate(
-            input_ids=given["input_ids"],
-            attention_mask=given["attention_mask"],
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
             max_new_tokens=self.max_tokens,
             do_sample=False,
             num_beams=1,
@@ -196,66 +220,81 @@ class LocalTranslator:
         )
         ends = model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends, tokenizer.eos_token_id])
-        for written in ids[:, given["input_ids"].shape[1] :].tolist():
-            if ends.isdisjoint(written):
-                yield Answer("", "translation_too_long")
+        for output in ids[:, inputs["input_ids"].shape[1] :].tolist():
+            if ends.isdisjoint(output):
+                yield Translation("", "translation_too_long")
             else:
-                yield Answer(tokenizer.decode(written, skip_special_tokens=True))
+                yield Translation(tokenizer.decode(output, skip_special_tokens=True))
 
 
 @dataclass(frozen=True)
 class TableTranslator:
-    """A file of lines `<sentence id> TAB <translation>`; sentences that it lacks are dropped."""
+    """Look up translations in a file; sentences that it lacks are dropped.
+
+    Attributes:
+        path: file of lines `<sentence id> TAB <translation>`.
+    """
 
     path: Path
 
-    def translate(self, questions: Sequence[Question]) -> Iterator[tuple[str, Answer]]:
+    def translate(
+        self, requests: Sequence[TranslationRequest]
+    ) -> Iterator[tuple[str, Translation]]:
+        """See `SentenceTranslator`."""
         texts: dict[str, str] = {}
         for row in read_lines(self.path, 2, "\t"):
             if isinstance(row, Drop):
                 raise MlmaError(row.detail)
             texts[row[0]] = row[1]
-        for question in questions:
-            if question.id in texts:
-                yield question.id, Answer(texts[question.id])
+        for request in requests:
+            if request.id in texts:
+                yield request.id, Translation(texts[request.id])
             else:
-                yield question.id, Answer("", "not_in_table")
+                yield request.id, Translation("", "not_in_table")
 
 
 @dataclass(frozen=True)
 class CommandTranslator:
-    """A program that reads a sentence a line and writes its translation on a line.
+    """Translate with a program that writes one line for each line it reads.
 
     Attributes:
-        command: as a shell splits it; no shell is called.
-        at_once: sentences given to one process.
+        command: split into words like a shell does; no shell runs it.
+        batch_size: sentences per process.
     """
 
     command: str
-    at_once: int
+    batch_size: int
 
-    def translate(self, questions: Sequence[Question]) -> Iterator[tuple[str, Answer]]:
-        for batch in batched(questions, self.at_once):
-            lines = [" ".join(question.text.split()) for question in batch]
-            given = "".join(f"{line}\n" for line in lines)
+    def translate(
+        self, requests: Sequence[TranslationRequest]
+    ) -> Iterator[tuple[str, Translation]]:
+        """See `SentenceTranslator`."""
+        for batch in batched(requests, self.batch_size):
+            lines = [" ".join(request.text.split()) for request in batch]
             try:
                 done = subprocess.run(
                     shlex.split(self.command),
-                    input=given,
+                    input="".join(f"{line}\n" for line in lines),
                     capture_output=True,
                     encoding="utf-8",
                     errors="replace",
                 )
             except OSError as error:
-                raise MlmaError(f"--command {self.command}: {error.strerror}") from None
-            if done.returncode:
-                said = " ".join(done.stderr.split()[-30:])
-                raise MlmaError(f"--command {self.command}: ended with {done.returncode}: {said}")
-            written = done.stdout.removesuffix("\n").split("\n")
-            if len(written) != len(batch):
                 raise MlmaError(
-                    f"--command {self.command}: {len(written)} lines for {len(batch)} sentences"
+                    f"--command {self.command}: {error.strerror}; check that it is installed"
+                ) from None
+            if done.returncode:
+                message = " ".join(done.stderr.split()[-30:])
+                raise MlmaError(
+                    f"--command {self.command}: exit status {done.returncode}: {message}"
+                )
+            outputs = done.stdout.removesuffix("\n").split("\n")
+            if len(outputs) != len(batch):
+                raise MlmaError(
+                    f"--command {self.command}: {len(outputs)} lines for {len(batch)} sentences; "
+                    "it must write one line per sentence"
                 )
             yield from (
-                (question.id, Answer(line)) for question, line in zip(batch, written, strict=True)
+                (request.id, Translation(line))
+                for request, line in zip(batch, outputs, strict=True)
             )

@@ -1,8 +1,8 @@
-"""When each word was said: by our own CTC model, or from TextGrid files.
+"""Find the start and end of each word, with a CTC model or from TextGrid files.
 
-CTC writes a symbol at a peak and blanks for the rest of it, so that words seem to end early. The
-recogniser makes up for most of that; here a word lasts a margin longer, up to where the next one
-begins. The margin is what `benchmarks/sst_word_times.py` found best.
+A CTC model emits a symbol at one frame and blanks for the rest of its sound, so words seem to end
+early. The recogniser corrects most of this. We extend each word by a further margin, but not into
+the next word. `benchmarks/sst_word_times.py` found the margin.
 
     mlma translate words --sentences de.jsonl --model exp/asr_train --out words.jsonl
 
@@ -35,8 +35,8 @@ LEAST_SCORE = -2.0
 _UNKNOWN = {"<unk>", "spn"}
 
 
-def lengthened(words: Sequence[Word], margin: float = MARGIN_SECONDS) -> list[Word]:
-    """Words that last `margin` seconds longer, but not into the next one."""
+def lengthen(words: Sequence[Word], margin: float = MARGIN_SECONDS) -> list[Word]:
+    """Return words that end `margin` seconds later, but not after the start of the next word."""
     limits = [word.start for word in words[1:]] + [float("inf")]
     return [
         replace(word, end=max(word.end, min(word.end + margin, limit)))
@@ -45,22 +45,25 @@ def lengthened(words: Sequence[Word], margin: float = MARGIN_SECONDS) -> list[Wo
 
 
 def mean_score(transcript: Transcript) -> float:
-    """Mean log-probability of the symbols of an aligned text; low where it is not what is said."""
+    """Return the mean log-probability of an aligned text's symbols, in nats.
+
+    It is low if the text does not match the speech.
+    """
     return sum(token.score for token in transcript.tokens) / len(transcript.tokens)
 
 
-def timed_by_model(
+def model_timer(
     recogniser: Recogniser, margin: float = MARGIN_SECONDS, least_score: float = LEAST_SCORE
 ) -> Callable[[Sentence], Sentence]:
-    """A function that gives a sentence the times of its words, or the reason why it has none.
+    """Return a function that adds word times to a sentence, or drops it.
 
     Args:
-        recogniser: that knows the language.
-        margin: seconds that words last longer than it says.
-        least_score: mean log-probability of symbols under which a text is not what was said.
+        recogniser: recogniser of the language.
+        margin: see `lengthen`.
+        least_score: sentences with a lower `mean_score` are dropped.
     """
 
-    def timed(sentence: Sentence) -> Sentence:
+    def add_times(sentence: Sentence) -> Sentence:
         seconds = sentence.end - sentence.start
         try:
             samples = read_audio(sentence.audio, sentence.offset, sentence.offset + seconds)
@@ -68,31 +71,32 @@ def timed_by_model(
             return replace(sentence, dropped="broken_audio")
         try:
             found = recogniser.align(samples, sentence.text)
-        except MlmaError:  # a character without a symbol, or too many of them
+        except MlmaError:  # a character without a symbol, or more symbols than frames
             return replace(sentence, dropped="text_not_alignable")
         score = mean_score(found)
         if score < least_score:
             return replace(sentence, score=score, dropped="low_score")
-        words = [(word.text, word.start, word.end) for word in lengthened(found.words, margin)]
+        words = [(word.text, word.start, word.end) for word in lengthen(found.words, margin)]
         return replace(sentence, score=score, words=_in_recording(words, sentence))
 
-    return timed
+    return add_times
 
 
-def timed_by_textgrid(folder: Path) -> Callable[[Sentence], Sentence]:
-    """A function that gives a sentence its words from `<folder>/**/<sentence id>.TextGrid`.
+def textgrid_timer(folder: Path) -> Callable[[Sentence], Sentence]:
+    """Return a function that adds word times from `<folder>/**/<sentence id>.TextGrid`.
 
-    Times count from the beginning of the sentence. One without a file, or with a word that the
-    aligner did not know, is dropped.
+    Times in a file are relative to the sentence's start. Sentences without a file, or with a word
+    that the aligner did not know, are dropped.
 
     Raises:
-        MlmaError: there are no such files; later, one of them is damaged.
+        MlmaError: the folder has no TextGrid files. The returned function raises it if a file is
+            damaged.
     """
     files = {file.stem: file for file in sorted(folder.rglob("*.TextGrid"))}
     if not files:
         raise MlmaError(f"{folder}: no *.TextGrid in it; give the folder that the aligner wrote")
 
-    def timed(sentence: Sentence) -> Sentence:
+    def add_times(sentence: Sentence) -> Sentence:
         if sentence.id not in files:
             return replace(sentence, dropped="no_textgrid")
         words = read_words(files[sentence.id])
@@ -100,42 +104,46 @@ def timed_by_textgrid(folder: Path) -> Callable[[Sentence], Sentence]:
             return replace(sentence, dropped="unknown_words" if words else "no_words")
         return replace(sentence, words=_in_recording(words, sentence))
 
-    return timed
+    return add_times
 
 
 def _in_recording(
     words: Sequence[tuple[str, float, float]], sentence: Sentence
 ) -> tuple[tuple[str, float, float], ...]:
-    """Times from the sentence's beginning as times of the recording, within the sentence."""
-    return tuple(
-        (word, *(min(sentence.start + time, sentence.end) for time in times))
-        for word, *times in words
-    )
+    """Convert times relative to the sentence to times in the recording, clipped at its end."""
+
+    def clip(time: float) -> float:
+        return min(sentence.start + time, sentence.end)
+
+    return tuple((word, clip(start), clip(end)) for word, start, end in words)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the arguments of `words`."""
     synthesis.add_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", help="CTC model: experiment folder, zip or hub id")
-    source.add_argument("--textgrids", type=Path, metavar="DIR", help="<sentence id>.TextGrid")
-    parser.add_argument("--device", help="cpu, cuda, ...; without it a GPU where there is one")
+    source.add_argument(
+        "--textgrids", type=Path, metavar="DIR", help="folder of <sentence id>.TextGrid"
+    )
+    parser.add_argument("--device", help="cpu, cuda, ...; default: cuda if available")
     parser.add_argument(
         "--margin",
         type=float,
         default=MARGIN_SECONDS,
-        help="seconds that words last longer than the model says (default: %(default)s)",
+        help="seconds by which words are extended (default: %(default)s)",
     )
     parser.add_argument(
         "--least_score",
         type=float,
         default=LEAST_SCORE,
-        help="mean log-probability of a text's symbols (default: %(default)s)",
+        help="drop texts with a lower mean log-probability (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Time the words of a shard."""
+    """Find the word times of a shard's sentences and print its report."""
+    options: dict[str, object]
     if args.model:
         options = {"model": args.model, "margin": args.margin, "least_score": args.least_score}
         if weights := stamps.of_recogniser(Path(args.model)):
@@ -148,8 +156,8 @@ def run(args: argparse.Namespace) -> None:
         if args.model:
             import_espnet()
             recogniser = espnet_mlma.load(args.model, device=args.device)
-            return map(timed_by_model(recogniser, args.margin, args.least_score), todo)
-        return map(timed_by_textgrid(args.textgrids), todo)
+            return map(model_timer(recogniser, args.margin, args.least_score), todo)
+        return map(textgrid_timer(args.textgrids), todo)
 
     report = synthesis.run_stage(job, work)
     print(f"{report}, in {job.file}")

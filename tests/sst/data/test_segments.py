@@ -1,4 +1,4 @@
-"""Segments of recordings, and of single utterances joined."""
+"""Tests of cutting recordings and joining utterances to segments."""
 
 import random
 from collections import Counter
@@ -14,13 +14,13 @@ from espnet_mlma.sst.data.segments import build, reason_to_drop
 from espnet_mlma.sst.data.trajectory import chunk_at, chunks_up_to
 from espnet_mlma.sst.grid import CHUNK_SECONDS
 
-CLOSE = 2e-4  # seconds; two of the decimals that times have
-# A word counts as heard that ends no more than a millisecond after what is heard.
+CLOSE = 2e-4  # seconds; twice the resolution of times in records
+# A word is in the transcript if it ends at most a millisecond after the audible span.
 LATE = 1e-3 + CLOSE
 
 
 def sentence(number, recording, start, seconds, *, session=False, dropped=None, target="de"):
-    """A sentence whose words are told apart by its number, one piece for each word."""
+    """Make a sentence with unique words and one piece per word."""
     count = max(1, int(seconds / 0.4))
     ends = [start + seconds * (i + 1) / count for i in range(count)]
     words = tuple((f"s{number}w{i}", end - seconds / count, end) for i, end in enumerate(ends))
@@ -45,7 +45,7 @@ def sentence(number, recording, start, seconds, *, session=False, dropped=None, 
 
 @st.composite
 def recordings(draw):
-    """One recording: a session with pauses, or a chapter end to end; some sentences of no use."""
+    """Draw a session with pauses or a chapter without; some sentences are dropped."""
     session = draw(st.booleans())
     clock = draw(st.floats(0, 5)) if session else 0.0
     found = []
@@ -62,12 +62,12 @@ def segments_of(sentences):
     return build(sentences, random.Random(0))
 
 
-def said(segment):
+def emitted(segment):
     return "".join(segment.turns).split()
 
 
 def moments(segment, one, time):
-    """When a moment of a sentence's recording is heard in a segment, seconds."""
+    """Return the times in a segment, seconds, of a time in a sentence's recording."""
     in_file = time - one.start + one.offset
     return [
         part.at + in_file - part.start
@@ -77,15 +77,15 @@ def moments(segment, one, time):
 
 
 @given(recordings())
-def test_each_sentence_of_use_is_whole_in_one_segment_and_the_others_in_none(sentences):
+def test_each_used_translation_is_complete_in_exactly_one_segment(sentences):
     found = segments_of(sentences)
     assert len({segment.id for segment in found}) == len(found)
-    texts = [f" {' '.join(said(segment))} " for segment in found]
+    texts = [f" {' '.join(emitted(segment))} " for segment in found]
     for one in sentences:
         whole = sum(f" {one.translation} " in text for text in texts)
         assert whole == (1 if reason_to_drop(one) is None else 0)
     for segment in found:
-        words = said(segment)
+        words = emitted(segment)
         assert len(words) == len(set(words))
 
 
@@ -94,10 +94,12 @@ def test_each_sentence_of_use_is_whole_in_one_segment_and_the_others_in_none(sen
     [
         sentence(0, "r", 175.83110353343153, 1.5, session=True),
         sentence(1, "r", 181.36294205825936, 22.3, session=True),
-        sentence(2, "r", 203.66294205825938, 6.953125, session=True),  # whose second word is late
+        sentence(
+            2, "r", 203.66294205825938, 6.953125, session=True
+        ),  # its second word ends after the cut
     ]
 )
-def test_a_segment_says_what_is_heard_in_it(sentences):
+def test_transcript_matches_the_audio(sentences):
     times = {word: (one, end) for one in sentences for word, _, end in one.words}
     found = segments_of(sentences)
     texts = [f" {segment.heard} " for segment in found]
@@ -111,7 +113,7 @@ def test_a_segment_says_what_is_heard_in_it(sentences):
 
 
 @given(recordings())
-def test_a_segment_says_its_sentences_in_order_after_they_were_heard(sentences):
+def test_turns_are_in_order_and_after_their_words(sentences):
     by_number = {s.id.rpartition("-")[2].lstrip("0") or "0": s for s in sentences}
     for segment in segments_of(sentences):
         assert 1 <= segment.chunks == len(segment.turns) <= 30
@@ -121,7 +123,7 @@ def test_a_segment_says_its_sentences_in_order_after_they_were_heard(sentences):
                 number, _, index = piece[1:].partition(".")
                 one = by_number[number]
                 positions.append((list(by_number).index(number), int(index)))
-                # The word is in the parts, and its end is not after the turn.
+                # The word is audible and ends before its turn does.
                 end = one.words[int(index)][2]
                 heard = moments(segment, one, end)
                 assert len(heard) == 1
@@ -130,7 +132,7 @@ def test_a_segment_says_its_sentences_in_order_after_they_were_heard(sentences):
 
 
 @given(recordings())
-def test_parts_lie_in_the_segment_and_hold_nothing_of_what_is_dropped(sentences):
+def test_parts_do_not_overlap_and_contain_no_dropped_sentence(sentences):
     for segment in segments_of(sentences):
         clock = 0.0
         for part in segment.parts:
@@ -150,7 +152,7 @@ def test_parts_lie_in_the_segment_and_hold_nothing_of_what_is_dropped(sentences)
                 assert not any(part.start < middle < part.end for part in parts)
 
 
-def test_a_cut_in_an_utterance_moves_the_next_segment_back_to_it():
+def test_cut_utterance_starts_the_next_segment():
     lengths = [10.0, 10.0, 12.0, 5.0]
     starts = [0.0, 10.0, 20.0, 32.0]
     rows = [sentence(i, "r", s, n) for i, (s, n) in enumerate(zip(starts, lengths, strict=True))]
@@ -158,14 +160,14 @@ def test_a_cut_in_an_utterance_moves_the_next_segment_back_to_it():
     assert first.chunks == 30
     assert [part.audio for part in first.parts] == ["r0.flac", "r1.flac", "r2.flac"]
     assert first.parts[2].end == pytest.approx(28.8 - 20)
-    # The third utterance begins in chunk 20, at 19.2 s; what is before it there is silent.
+    # The third utterance starts in chunk 20, at 19.2 s; audio before it is silent.
     assert second.chunks == chunks_up_to(37.0) - 20
     assert second.parts[0].audio == "r2.flac"
     assert second.parts[0].at == pytest.approx(0.8)
     assert second.parts[0].start == 0.0
 
 
-def test_a_sentence_of_no_use_ends_a_segment_and_the_next_begins_after_it():
+def test_dropped_sentence_separates_segments():
     rows = [
         sentence(0, "r", 1.0, 5.0, session=True),
         sentence(1, "r", 7.0, 2.0, session=True, dropped="no_pairs"),
@@ -173,7 +175,7 @@ def test_a_sentence_of_no_use_ends_a_segment_and_the_next_begins_after_it():
     ]
     first, second = segments_of(rows)
     (heard,) = first.parts
-    # From the beginning of its chunk, pauses with it, up to the sentence that is of no use.
+    # From the start of its chunk to the dropped sentence, pauses included.
     assert (heard.start, heard.end, heard.at) == pytest.approx((0.96, 7.0, 0.0))
     assert first.chunks == chunks_up_to(7.0) - 1
     (heard,) = second.parts
@@ -181,7 +183,7 @@ def test_a_sentence_of_no_use_ends_a_segment_and_the_next_begins_after_it():
     assert (heard.start, heard.end, heard.at) == pytest.approx((9.0, 12.1, 9.0 - 9 * 0.96))
 
 
-def test_a_sentence_longer_than_a_segment_is_counted():
+def test_sentence_longer_than_a_segment_is_dropped():
     assert reason_to_drop(sentence(0, "r", 0.0, 28.8)) is None
     assert reason_to_drop(sentence(0, "r", 0.0, 28.9)) == "longer_than_segment"
     assert reason_to_drop(sentence(0, "r", 0.5, 28.7)) == "longer_than_segment"  # 31 chunks
@@ -189,7 +191,7 @@ def test_a_sentence_longer_than_a_segment_is_counted():
         reason_to_drop(replace(sentence(0, "r", 0.0, 1.0), pairs=None))
 
 
-def test_a_long_pause_is_in_no_segment():
+def test_long_pause_is_in_no_segment():
     rows = [sentence(i, "r", s, 2.0, session=True) for i, s in enumerate((0.0, 40.0, 500.0))]
     found = segments_of(rows)
     assert [segment.chunks for segment in found] == [30, 30, 2 + 1]
@@ -197,8 +199,8 @@ def test_a_long_pause_is_in_no_segment():
     assert found[2].parts[0].start == pytest.approx(chunk_at(500.0) * 0.96)
 
 
-def test_a_segment_in_which_no_word_ends_says_so():
-    """The second one begins in the pause and holds the beginning of a word."""
+def test_segment_without_a_complete_word_has_an_empty_transcript():
+    """The second segment starts in the pause and contains the start of a word."""
     late = sentence(1, "r", 57.3, 2.0, session=True)
     late = replace(late, words=(("late", 57.3, 57.7), *late.words[1:]))
     found = segments_of([sentence(0, "r", 0.0, 10.0, session=True), late])
@@ -206,10 +208,10 @@ def test_a_segment_in_which_no_word_ends_says_so():
 
 
 @given(st.lists(st.floats(0.3, 29), max_size=25), st.integers(0, 5))
-def test_single_utterances_are_joined_each_once(lengths, seed):
+def test_each_single_utterance_is_joined_once(lengths, seed):
     rows = [sentence(i, None, 0.0, seconds) for i, seconds in enumerate(lengths)]
     found = build(rows, random.Random(seed))
-    words = Counter(word for segment in found for word in said(segment))
+    words = Counter(word for segment in found for word in emitted(segment))
     expected = [w for s in rows if not reason_to_drop(s) for w in s.translation.split()]
     assert words == Counter(expected)
     for segment in found:
@@ -222,7 +224,7 @@ def test_single_utterances_are_joined_each_once(lengths, seed):
     assert found == build(rows, random.Random(seed))
 
 
-def test_joined_utterances_are_shuffled_with_silences_of_the_range():
+def test_joined_utterances_are_shuffled_with_silences_in_range():
     rows = [sentence(i, None, 0.0, 1.0) for i in range(40)]
     found = build(rows, random.Random(1), silence=(0.5, 1.0))
     order = [part.audio for segment in found for part in segment.parts]
@@ -234,7 +236,7 @@ def test_joined_utterances_are_shuffled_with_silences_of_the_range():
     assert 0.5 - CLOSE <= min(pauses) < max(pauses) <= 1.0 + CLOSE
 
 
-def test_speakers_who_overlap_are_told_one_after_the_other():
+def test_translations_of_overlapping_speakers_follow_each_other():
     rows = [
         sentence(0, "r", 0.0, 10.0, session=True),
         sentence(1, "r", 5.0, 4.0, session=True),
@@ -243,7 +245,7 @@ def test_speakers_who_overlap_are_told_one_after_the_other():
     assert "".join(segment.turns) == f"{rows[0].translation} {rows[1].translation}"
 
 
-def test_chinese_sentences_are_joined_without_a_space():
+def test_chinese_sentences_are_joined_without_spaces():
     rows = [
         replace(
             sentence(i, "r", 2.0 * i, 2.0, target="zh"),

@@ -1,4 +1,4 @@
-"""Records in shards: whole, or refused with file and line."""
+"""Tests of shards: round trips, and errors that name file and line."""
 
 import json
 
@@ -9,7 +9,7 @@ from espnet_mlma.sst.data.records import Part, Segment, Sentence
 from espnet_mlma.sst.data.shards import (
     Shard,
     digest,
-    finished,
+    finished_report,
     read_segments,
     read_sentences,
     report_path,
@@ -27,7 +27,7 @@ def sentences(count, recording="r"):
             start=float(i),
             end=i + 0.5,
             speaker="s",
-            text="one\u2028two \x85 three",  # what str.splitlines takes for ends of lines
+            text="one\u2028two \x85 three",  # line ends for str.splitlines
             target="de",
             translation="eins zwei",
             words=(("one", float(i), i + 0.2),),
@@ -46,13 +46,12 @@ def shard(tmp_path):
     return path
 
 
-def test_records_come_back_as_they_were(shard, tmp_path):
+def test_records_round_trip(shard, tmp_path):
     assert read_sentences(shard) == sentences(3)
     part = Part("a.flac", 0.0, 1.0, 0.25)
     segment = Segment("x", (part,), 2, ("", "eins zwei"), "en", "de", "one two")
     write_shard(tmp_path / "train.jsonl", [segment], "build", "key", {"no_pairs": 2}, 1.92)
     assert read_segments(tmp_path / "train.jsonl") == [segment]
-    # The form that the parts of the translator agree on.
     assert json.loads((tmp_path / "train.jsonl").read_text()) == {
         "id": "x",
         "parts": [{"audio": "a.flac", "start": 0.0, "end": 1.0, "at": 0.25}],
@@ -64,30 +63,30 @@ def test_records_come_back_as_they_were(shard, tmp_path):
     }
 
 
-def test_a_shard_is_finished_only_if_whole_and_made_from_the_same(shard):
-    assert finished(shard, "key").records == 3
-    assert finished(shard, "other") is None
+def test_shard_is_finished_only_if_intact_and_with_the_same_key(shard):
+    assert finished_report(shard, "key").records == 3
+    assert finished_report(shard, "other") is None
     shard.write_text(shard.read_text().replace("eins", "Eins"))
-    assert finished(shard, "key") is None
+    assert finished_report(shard, "key") is None
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "expected"),
     [
-        (lambda text: text[:-20], r"words\.jsonl: cut off in its last line"),
+        (lambda text: text[:-20], r"words\.jsonl: truncated"),
         (lambda text: text.replace('"r-1"', '"r-1', 1), r"words\.jsonl:2: damaged"),
-        (lambda text: text.replace("eins", "zwei", 1), r"not what stage 'words' wrote"),
-        (lambda text: "\n".join(text.split("\n")[1:]), r"not what stage 'words' wrote"),
+        (lambda text: text.replace("eins", "zwei", 1), r"changed since stage 'words' wrote"),
+        (lambda text: "\n".join(text.split("\n")[1:]), r"changed since stage 'words' wrote"),
     ],
 )
-def test_a_damaged_shard_is_refused(shard, damage, said):
+def test_damaged_shard_is_refused(shard, damage, expected):
     shard.write_text(damage(shard.read_text()))
-    with pytest.raises(MlmaError, match=said):
+    with pytest.raises(MlmaError, match=expected):
         read_sentences(shard)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "expected"),
     [
         ("pairs", [[1, 0]], r"pair \(1, 0\) of 1 words and 2 pieces"),
         ("end", -1.0, "times"),
@@ -95,25 +94,27 @@ def test_a_damaged_shard_is_refused(shard, damage, said):
         ("colour", "red", "colour"),
     ],
 )
-def test_a_record_that_is_none_is_named(shard, field, value, said):
+def test_malformed_record_is_named(shard, field, value, expected):
     report_path(shard).unlink()
     first, *others = shard.read_text().split("\n")
     broken = json.dumps(json.loads(others[0]) | {field: value})
     shard.write_text("\n".join([first, broken, *others[1:]]))
-    with pytest.raises(MlmaError, match=rf"words\.jsonl:2: damaged \(.*{said}"):
+    with pytest.raises(MlmaError, match=rf"words\.jsonl:2: damaged \(.*{expected}"):
         read_sentences(shard)
 
 
-def test_an_id_that_occurs_twice_is_refused(tmp_path):
+def test_duplicate_id_is_refused(tmp_path):
     for index in (1, 2):
         write_shard(tmp_path / f"a.{index}of2.jsonl", sentences(1), "words", "key", {}, 0.0)
-    with pytest.raises(MlmaError, match=r"a\.2of2\.jsonl:1: 'r-0' was already in .*a\.1of2"):
+    with pytest.raises(
+        MlmaError, match=r"a\.2of2\.jsonl:1: duplicate id 'r-0', first in .*a\.1of2"
+    ):
         read_sentences(tmp_path / "a.jsonl")
 
 
-def test_shards_are_read_as_one_file_if_all_are_there(tmp_path):
+def test_shards_are_read_as_one_file_if_none_is_missing(tmp_path):
     path = tmp_path / "a.jsonl"
-    with pytest.raises(MlmaError, match="no such file, and no shards of it"):
+    with pytest.raises(MlmaError, match="no such file"):
         read_sentences(path)
     for index in (1, 2, 3):
         shard = Shard(index, 3).file(path)
@@ -128,10 +129,10 @@ def test_shards_are_read_as_one_file_if_all_are_there(tmp_path):
         read_sentences(path)
 
 
-def test_each_recording_is_in_one_shard():
+def test_each_recording_is_in_exactly_one_shard():
     shards = [Shard.parse(f"{i}/3") for i in (1, 2, 3)]
     for number in range(50):
-        assert sum(shard.has(f"recording {number}") for shard in shards) == 1
+        assert sum(shard.contains(f"recording {number}") for shard in shards) == 1
     for text in ("0/3", "4/3", "3", "a/b"):
         with pytest.raises(ValueError):
             Shard.parse(text)

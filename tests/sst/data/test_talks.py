@@ -29,7 +29,7 @@ def make_sentence(tmp_path):
     return make
 
 
-def test_joined_talks_hold_each_sentence_once_with_pauses_in_the_range(make_sentence):
+def test_joined_talks_contain_each_sentence_once_with_pauses_in_range(make_sentence):
     sentences = [make_sentence(n) for n in range(1, 8)]
     found = list(talks(sentences, random.Random(0), (0.5, 1.0), seconds=5.0))
     assert sorted(s.id for talk in found for s in talk) == [s.id for s in sentences]
@@ -50,7 +50,7 @@ def test_joined_talks_hold_each_sentence_once_with_pauses_in_the_range(make_sent
             assert samples[first - 1] == 0
 
 
-def test_recordings_are_talks_as_they_are_and_what_was_dropped_is_silent(make_sentence):
+def test_recordings_keep_their_times_and_dropped_sentences_are_silent(make_sentence):
     recorded = [
         make_sentence(1, recording="r", start=0.0, end=2.0),
         make_sentence(2, recording="r", start=2.0, end=4.0, dropped="digits"),
@@ -63,9 +63,7 @@ def test_recordings_are_talks_as_they_are_and_what_was_dropped_is_silent(make_se
     np.testing.assert_allclose(samples[:: 2 * SAMPLE_RATE], [0.1, 0, 0.3], atol=1e-6)
 
 
-def test_the_command_writes_talks_and_their_references(
-    make_sentence, tmp_path, monkeypatch, capsys
-):
+def test_command_writes_talks_and_references(make_sentence, tmp_path, monkeypatch, capsys):
     from espnet_mlma.sst.commands import main
 
     source, out = tmp_path / "s.jsonl", tmp_path / "talks"

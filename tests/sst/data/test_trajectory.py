@@ -1,4 +1,4 @@
-"""Trajectories: what is said after each chunk."""
+"""Tests of trajectories: the translation emitted after each chunk."""
 
 import pytest
 from hypothesis import given
@@ -20,7 +20,7 @@ HALF_A_SAMPLE = 0.5001 / 16000
 
 @st.composite
 def aligned(draw):
-    """Ends of words, how many pieces, and pairs."""
+    """Draw ends of words, a number of pieces, and pairs."""
     words, count = draw(st.integers(1, 12)), draw(st.integers(1, 12))
     steps = draw(st.lists(st.floats(0.01, 1.5), min_size=words, max_size=words))
     ends = [sum(steps[: i + 1]) for i in range(words)]
@@ -28,16 +28,16 @@ def aligned(draw):
     return ends, count, draw(st.lists(pair, max_size=20))
 
 
-def test_the_paper_s_rules_on_one_sentence():
+def test_paper_rules_on_one_sentence():
     ends = [1.0, 2.0, 3.0, 4.0]
-    # Piece 0 waits for two words, 1 goes back in time, 2 has none, 3 has one, the last has none.
+    # Piece 0 has two words, 1 an earlier one, 2 none, 3 one, and the last none.
     pairs = [(0, 0), (2, 0), (1, 1), (3, 3)]
     assert boundaries(ends, 5, pairs) == [3.0, 3.0, 4.0, 4.0, 4.0]
     assert boundaries(ends, 3, [(0, 0)]) == [1.0, 4.0, 4.0]
 
 
 @given(aligned())
-def test_nothing_is_said_before_its_word_has_ended(example):
+def test_pieces_wait_for_the_end_of_their_words(example):
     ends, count, pairs = example
     times = boundaries(ends, count, pairs)
     assert len(times) == count
@@ -52,30 +52,30 @@ def test_nothing_is_said_before_its_word_has_ended(example):
 
 
 @given(aligned(), st.integers(0, 30))
-def test_turns_joined_are_the_text(example, first):
+def test_joined_turns_equal_the_text(example, first):
     ends, count, pairs = example
     words = tuple(f" w{i}" for i in range(count))
     start = first * CHUNK_SECONDS
     times = [start + time for time in boundaries(ends, count, pairs)]
     chunks = chunks_up_to(start + ends[-1]) - first
-    said = turns(zip(words, times, strict=True), first, chunks)
-    assert len(said) == chunks
-    assert "".join(said) == "".join(words)
-    assert said[-1] != ""
+    texts = turns(zip(words, times, strict=True), first, chunks)
+    assert len(texts) == chunks
+    assert "".join(texts) == "".join(words)
+    assert texts[-1] != ""
 
 
 @given(st.lists(st.text("ab ", max_size=4), min_size=1, max_size=40), st.integers(1, 12))
-def test_merging_keeps_the_text_and_delays_it(said, multiplier):
-    merged = merge(said, multiplier)
-    assert "".join(merged) == "".join(said)
-    assert len(merged) == -(-len(said) // multiplier)
+def test_merge_keeps_the_text_and_delays_it(texts, multiplier):
+    merged = merge(texts, multiplier)
+    assert "".join(merged) == "".join(texts)
+    assert len(merged) == -(-len(texts) // multiplier)
     for turn in range(len(merged)):
-        heard = "".join(said[: (turn + 1) * multiplier])
-        assert "".join(merged[: turn + 1]) == heard
+        expected = "".join(texts[: (turn + 1) * multiplier])
+        assert "".join(merged[: turn + 1]) == expected
 
 
 @given(st.integers(0, 10**6))
-def test_a_moment_between_two_chunks(k):
+def test_chunk_boundary(k):
     moment = k * 0.96  # not exactly k chunks in binary
     assert chunk_at(moment) == k
     assert chunks_up_to(moment) == k
@@ -89,7 +89,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 
 @pytest.mark.parametrize("language", ["de", "zh"])
 @given(text=TEXTS)
-def test_pieces_joined_are_the_text(language, text):
+def test_joined_pieces_equal_the_text(language, text):
     found = pieces(text, language)
     assert "".join(found) == " ".join(text.split())
     assert all(piece.strip() for piece in found)

@@ -1,4 +1,4 @@
-"""Translations, and the stage that was stopped and goes on."""
+"""Tests of translation, and of resuming an interrupted stage."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def sentence(recording, number, text=None):
 
 
 class Server:
-    """A real HTTP server that answers as vLLM does, and dies after some answers."""
+    """Serve HTTP like vLLM does, and stop answering after some requests."""
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class Server:
                 with outer._lock:
                     outer.asked.append(body)
                     if outer.lives == 0:
-                        self.connection.close()  # as a process that was killed
+                        self.connection.close()  # like a killed process
                         return
                     if outer.status is not None:
-                        self._send(outer.status, {"error": "said so"})
+                        self._send(outer.status, {"error": "no such model"})
                         outer.status = None
                         return
                     outer.lives -= 1
@@ -108,8 +108,8 @@ def serve():
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """Attempts follow each other at once."""
+def no_pauses(monkeypatch):
+    """Retry without pauses."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
 
 
@@ -129,7 +129,7 @@ def forty(tmp_path):
     return rows
 
 
-def test_the_prompt_is_the_paper_s():
+def test_prompt_equals_the_papers():
     system, user = translate.messages("Good morning.", ["One.", "Two."], "zh")
     assert system == {"role": "system", "content": "You are a professional translator."}
     assert user["role"] == "user"
@@ -141,7 +141,7 @@ def test_the_prompt_is_the_paper_s():
     )
 
 
-def test_up_to_three_sentences_before_of_the_same_recording():
+def test_preceding_texts_are_up_to_three_of_the_same_recording():
     rows = [sentence("a", 0), sentence("b", 0), *(sentence("a", i) for i in range(1, 6))]
     before = translate.preceding_texts(rows)
     assert before["a-000"] == before["b-000"] == []
@@ -150,28 +150,30 @@ def test_up_to_three_sentences_before_of_the_same_recording():
     assert set(map(len, translate.preceding_texts(rows, 0).values())) == {0}
 
 
-def test_a_server_translates_all(tmp_path, forty, serve):
+def test_server_translates_all_sentences(tmp_path, forty, serve):
     server = serve()
-    found = run(tmp_path, "--server", server.url, "--at_once", 8)
+    found = run(tmp_path, "--server", server.url, "--batch_size", 8)
     assert [s.id for s in found] == [s.id for s in forty]
     assert [s.translation for s in found] == [f"Auf Deutsch: {s.text}" for s in forty]
     assert len(server.asked) == 40
     assert {body["model"] for body in server.asked} == {"qwen"}
     assert {body["temperature"] for body in server.asked} == {0}
-    # Done is done: not even looked whether the server is there.
+    # A finished stage makes no requests.
     server.stop()
-    assert run(tmp_path, "--server", server.url, "--at_once", 8) == found
+    assert run(tmp_path, "--server", server.url, "--batch_size", 8) == found
 
 
-def test_a_server_that_dies_half_way_costs_nothing(tmp_path, forty, serve):
+def test_stage_resumes_after_the_server_died(tmp_path, forty, serve):
     dying = serve(lives=17)
     with pytest.raises(MlmaError, match="no answer .* 3 times") as caught:
-        run(tmp_path, "--server", dying.url, "--retries", 2, "--at_once", 4, "--model", "qwen")
+        run(tmp_path, "--server", dying.url, "--retries", 2, "--batch_size", 4, "--model", "qwen")
     assert "17 finished sentences" in str(caught.value)
     assert not (tmp_path / "de.jsonl").exists()
     # The server restarts elsewhere; the same command resumes.
     second = serve()
-    found = run(tmp_path, "--server", second.url, "--retries", 2, "--at_once", 4, "--model", "qwen")
+    found = run(
+        tmp_path, "--server", second.url, "--retries", 2, "--batch_size", 4, "--model", "qwen"
+    )
     assert [s.id for s in found] == [s.id for s in forty]
     assert all(s.translation == f"Auf Deutsch: {s.text}" for s in found)
     assert dying.answered + second.answered == 40
@@ -183,29 +185,29 @@ def test_a_server_that_dies_half_way_costs_nothing(tmp_path, forty, serve):
     ]
 
 
-def test_a_kill_in_the_middle_of_a_line_costs_that_line(tmp_path, forty, serve, capsys):
+def test_incomplete_line_of_the_journal_is_repeated(tmp_path, forty, serve, capsys):
     dying = serve(lives=10)
     with pytest.raises(MlmaError):
-        run(tmp_path, "--server", dying.url, "--retries", 1, "--model", "m", "--at_once", 1)
+        run(tmp_path, "--server", dying.url, "--retries", 1, "--model", "m", "--batch_size", 1)
     journal = tmp_path / "de.journal"
     journal.write_text(journal.read_text()[:-25])
     server = serve()
-    found = run(tmp_path, "--server", server.url, "--model", "m", "--at_once", 1)
+    found = run(tmp_path, "--server", server.url, "--model", "m", "--batch_size", 1)
     assert [s.id for s in found] == [s.id for s in forty]
     assert server.answered == 31
     assert "1 broken lines" in capsys.readouterr().err
 
 
-def test_other_options_begin_anew(tmp_path, forty, serve):
+def test_changed_options_start_over(tmp_path, forty, serve):
     dying = serve(lives=10)
     with pytest.raises(MlmaError):
-        run(tmp_path, "--server", dying.url, "--retries", 1, "--model", "m", "--at_once", 1)
+        run(tmp_path, "--server", dying.url, "--retries", 1, "--model", "m", "--batch_size", 1)
     server = serve()
     run(tmp_path, "--server", server.url, "--model", "another")
     assert server.answered == 40
 
 
-def test_a_damaged_result_is_made_again(tmp_path, forty, serve):
+def test_damaged_shard_is_translated_again(tmp_path, forty, serve):
     server = serve()
     found = run(tmp_path, "--server", server.url)
     (tmp_path / "de.jsonl").write_text("".join((tmp_path / "de.jsonl").read_text()[:500]))
@@ -213,17 +215,17 @@ def test_a_damaged_result_is_made_again(tmp_path, forty, serve):
     assert server.answered == 80
 
 
-def test_passing_faults_are_tried_again_and_others_are_not(tmp_path, forty, serve):
+def test_only_temporary_errors_are_retried(tmp_path, forty, serve):
     busy = serve(status=503)
-    assert len(run(tmp_path, "--server", busy.url, "--at_once", 1)) == 40
+    assert len(run(tmp_path, "--server", busy.url, "--batch_size", 1)) == 40
     assert len(busy.asked) == 41
     wrong = serve(status=404)
-    with pytest.raises(MlmaError, match=r"HTTP 404 at a-000: .*said so"):
-        run(tmp_path, "--server", wrong.url, "--at_once", 1, "--model", "x", out="x.jsonl")
+    with pytest.raises(MlmaError, match=r"HTTP 404 at a-000: .*no such model"):
+        run(tmp_path, "--server", wrong.url, "--batch_size", 1, "--model", "x", out="x.jsonl")
     assert len(wrong.asked) == 1
 
 
-def test_what_is_no_translation_is_counted(tmp_path, serve):
+def test_long_and_empty_translations_are_counted(tmp_path, serve):
     rows = [sentence("a", i, text) for i, text in enumerate(("endless", "mute", "good"))]
     write_shard(tmp_path / "sentences.jsonl", rows, "recordings", "key", {}, 3.0)
     found = run(tmp_path, "--server", serve().url)
@@ -233,40 +235,40 @@ def test_what_is_no_translation_is_counted(tmp_path, serve):
     assert report.seconds == 1.0
 
 
-def test_shards_together_are_the_whole(tmp_path, serve):
+def test_shards_contain_all_sentences(tmp_path, serve):
     rows = [sentence(f"r{r}", i) for r in range(8) for i in range(3)]
     write_shard(tmp_path / "sentences.jsonl", rows, "recordings", "key", {}, 24.0)
     server = serve()
     for index in (1, 2, 3):
         run(tmp_path, "--server", server.url, "--shard", f"{index}/3")
-        if index == 2:  # the next stage need not wait for the others
+        if index == 2:  # the next stage can start before the other shards
             parser = ArgumentParser()
             translate.add_arguments(parser)
             options = ["--sentences", tmp_path / "de.jsonl", "--out", tmp_path / "next.jsonl"]
             options += ["--target", "de", "--command", "cat", "--shard", "2/3"]
             translate.run(parser.parse_args(list(map(str, options))))
             ids = [s.id for s in read_sentences(tmp_path / "next.2of3.jsonl")]
-            assert ids == [s.id for s in rows if Shard(2, 3).has(s.recording)] != []
+            assert ids == [s.id for s in rows if Shard(2, 3).contains(s.recording)] != []
     found = read_sentences(tmp_path / "de.jsonl")
     assert sorted(s.id for s in found) == [s.id for s in rows]
     assert server.answered == 24
 
 
-def test_two_processes_do_not_write_one_shard(tmp_path, forty):
-    said = rf"de\.jsonl: process {os.getpid()} on .* writes this shard already"
+def test_two_processes_cannot_write_the_same_shard(tmp_path, forty):
+    message = rf"de\.jsonl: process {os.getpid()} on .* writes this shard already"
     with (
         claim(tmp_path / "de.jsonl", "writes this shard"),
-        pytest.raises(MlmaError, match=said),
+        pytest.raises(MlmaError, match=message),
     ):
         run(tmp_path, "--command", "cat")
 
 
-def test_a_server_of_several_models_wants_a_name(tmp_path, forty, serve):
+def test_server_with_several_models_needs_a_name(tmp_path, forty, serve):
     with pytest.raises(MlmaError, match=r"2 models \(a b\); give --model"):
         run(tmp_path, "--server", serve(models=("a", "b")).url)
 
 
-def test_a_table(tmp_path, forty):
+def test_table(tmp_path, forty):
     lines = [f"{s.id}\tauf Deutsch {s.id}\n" for s in forty[:-1]]
     (tmp_path / "de.tsv").write_text("".join(lines))
     found = run(tmp_path, "--table", tmp_path / "de.tsv")
@@ -274,17 +276,17 @@ def test_a_table(tmp_path, forty):
     assert found[-1].dropped == "not_in_table"
 
 
-def test_a_command(tmp_path, forty):
+def test_command(tmp_path, forty):
     upper = f"{sys.executable} -c 'import sys; sys.stdout.write(sys.stdin.read().upper())'"
-    found = run(tmp_path, "--command", upper, "--at_once", 7)
+    found = run(tmp_path, "--command", upper, "--batch_size", 7)
     assert [s.translation for s in found] == [s.text.upper() for s in forty]
-    for command, said in (
+    for command, expected in (
         ("no-such-program", "No such file"),
-        (f"{sys.executable} -c 'raise SystemExit(3)'", "ended with 3"),
+        (f"{sys.executable} -c 'raise SystemExit(3)'", "exit status 3"),
         ("head -n 3", "3 lines for 7 sentences"),
     ):
-        with pytest.raises(MlmaError, match=said):
-            run(tmp_path, "--command", command, "--at_once", 7, out="bad.jsonl")
+        with pytest.raises(MlmaError, match=expected):
+            run(tmp_path, "--command", command, "--batch_size", 7, out="bad.jsonl")
 
 
 @pytest.mark.skipif(shutil.which("apertium") is None, reason="no apertium")
@@ -296,7 +298,7 @@ def test_apertium(tmp_path):
     assert "libro" in found[1].translation
 
 
-def test_a_model_on_disk(tmp_path, forty, make_model, make_tokenizer):
+def test_local_model(tmp_path, forty, make_model, make_tokenizer):
     template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -307,16 +309,16 @@ def test_a_model_on_disk(tmp_path, forty, make_model, make_tokenizer):
     tokenizer.save_pretrained(tmp_path / "llm")
     model.save_pretrained(tmp_path / "llm")
     options = ("--local", tmp_path / "llm", "--max_tokens", 4)
-    alone = run(tmp_path, *options, "--at_once", 1)
-    together = run(tmp_path, *options, "--at_once", 8, out="together.jsonl")
-    # A batch's padding changes nothing.
+    alone = run(tmp_path, *options, "--batch_size", 1)
+    together = run(tmp_path, *options, "--batch_size", 8, out="together.jsonl")
+    # Padding in a batch has no effect.
     assert [(s.id, s.translation, s.dropped) for s in together] == [
         (s.id, s.translation, s.dropped) for s in alone
     ]
     assert all(s.translation or s.dropped for s in alone)
 
 
-def test_a_shard_is_part_of_the_key(tmp_path, forty):
+def test_key_depends_on_the_shard(tmp_path, forty):
     jobs = [
         synthesis.Job("s", tmp_path / "sentences.jsonl", tmp_path / "o.jsonl", shard, {})
         for shard in (Shard(1, 2), Shard(2, 2))
