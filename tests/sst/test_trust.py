@@ -1,4 +1,4 @@
-"""The translator's models: no code of theirs is run, and NaN is refused."""
+"""Tests of safe loading: no code of a model runs, and NaN is refused."""
 
 import contextlib
 import json
@@ -46,7 +46,7 @@ def test_python_files_of_a_model_are_not_run(folder, tmp_path, monkeypatch, mode
     change(folder / "config.json", model_type=model_type, auto_map=classes)
     own = {"AutoTokenizer": ["own.OwnTokenizer", "own.OwnTokenizer"]}
     change(folder / "tokenizer_config.json", auto_map=own, tokenizer_class="OwnTokenizer")
-    # Asked whether to trust, nobody may answer yes.
+    # transformers may ask whether to trust the code.
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     with contextlib.suppress(MlmaError):
         load(str(folder), random=random)
@@ -56,13 +56,13 @@ def test_python_files_of_a_model_are_not_run(folder, tmp_path, monkeypatch, mode
 
 
 @pytest.mark.parametrize("key", ["trust_remote_code", "cache_dir", "code_revision", "no_such"])
-def test_random_changes_the_configuration_alone(folder, key):
+def test_random_accepts_only_configuration_keys(folder, key):
     with pytest.raises(MlmaError, match=f"configuration has no {key}"):
         load(str(folder), random={key: True})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_language_model_with_nan_is_refused(folder, value):
+def test_language_model_with_nan_is_refused(folder, value):
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"][3] = value
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -72,7 +72,7 @@ def test_a_language_model_with_nan_is_refused(folder, value):
 
 @pytest.fixture
 def adapters(make_model, chatml_tokenizer, tmp_path) -> tuple[LanguageModel, Path]:
-    """A model without adapters, and adapters for it."""
+    """Make a model without LoRA, and a folder of LoRA for it."""
     save_lora(add_lora(LanguageModel(make_model(), chatml_tokenizer)), tmp_path / "lora")
     return LanguageModel(make_model(), chatml_tokenizer), tmp_path / "lora"
 
@@ -94,7 +94,7 @@ ADAPTERS = {
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)
-def test_adapters_that_we_did_not_write_are_refused(adapters, kind):
+def test_foreign_lora_is_refused(adapters, kind):
     llm, folder = adapters
     change(folder / "adapter_config.json", **ADAPTERS[kind])
     with pytest.raises(MlmaError, match="lora"):
@@ -102,15 +102,15 @@ def test_adapters_that_we_did_not_write_are_refused(adapters, kind):
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{", "3", "[" * 99999])
-def test_a_damaged_configuration_of_adapters_is_named(adapters, content):
+def test_damaged_lora_configuration_is_named(adapters, content):
     llm, folder = adapters
     file = folder / "adapter_config.json"
     file.unlink() if content is None else file.write_text(content)
-    with pytest.raises(MlmaError, match=r"adapter_config\.json: not of our adapters"):
+    with pytest.raises(MlmaError, match=r"adapter_config\.json: not LoRA of our training"):
         load_lora(llm, folder)
 
 
-def test_adapters_with_nan_are_refused(adapters):
+def test_lora_with_nan_is_refused(adapters):
     llm, folder = adapters
     file = folder / "adapter_model.safetensors"
     weights = load_file(file)

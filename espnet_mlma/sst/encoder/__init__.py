@@ -1,1 +1,1 @@
-"""Speech encoders of the translator, and the adapter behind them."""
+"""Encode speech for the translator: encoders and adapter."""

@@ -1,4 +1,4 @@
-"""Our causal ConMamba as the translator's encoder, started from a recogniser."""
+"""Use our causal ConMamba as the translator's encoder, initialised from a recogniser."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from espnet_mlma.encoder.espnet_streams import FeatureStream
 from espnet_mlma.encoder.frontend import ConvFrontend, LinearFrontend
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.loading import checkpoint
-from espnet_mlma.sst.encoder.base import check_blocks
+from espnet_mlma.sst.encoder.base import ChunkEncoder, check_blocks
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, SAMPLE_RATE
 
 
 @dataclass(frozen=True)
 class ConMambaConfig:
-    """What the encoder is built from, as in an ESPnet configuration.
+    """Configure the encoder as ESPnet does.
 
     Attributes:
-        encoder_conf: of `ConMambaEncoder`; `bimamba: none` is needed.
-        frontend_conf: of ESPnet's `default` front-end.
-        vocabulary: symbols of the CTC head, for an encoder with self-conditioning.
+        encoder_conf: options of `ConMambaEncoder`; must contain `bimamba: none`.
+        frontend_conf: options of ESPnet's `default` front-end.
+        vocabulary: number of CTC symbols; required with self-conditioning.
     """
 
     encoder_conf: dict[str, Any] = field(default_factory=lambda: {"bimamba": "none"})
@@ -39,29 +39,28 @@ class ConMambaConfig:
     vocabulary: int | None = None
 
 
-class State(NamedTuple):
-    """A stream's features and frames; both go on in place."""
+class ConMambaState(NamedTuple):
+    """Hold the streams of features and frames; both change in place."""
 
     features: FeatureStream
     frames: EncoderStream
 
 
-class ChunkConMamba(nn.Module):
-    """ConMamba in one direction, with a state of fixed size instead of a window.
+class ChunkConMamba(ChunkEncoder):
+    """Encode chunks with a unidirectional ConMamba, whose state has a fixed size.
 
-    A frame sees all that was heard before, so blocks of any multiplier give the same frames. What
-    looks ahead is the front-end alone: with input_layer cnn4 and windows of 512 samples, the last
-    frame of a chunk reads 352 samples more than the chunk has. So a stream begins with as many
-    zeros (96 where windows are centred), every chunk gives all its frames at once, and frame t
-    reads nothing after the 40 ms that are its own. Streams are exact: they give the frames of one
-    pass, to rounding.
+    A frame sees all earlier audio, so the multiplier does not change the frames. Only the front-end
+    looks ahead: with input_layer cnn4 and windows of 512 samples, the last frame of a chunk reads
+    352 samples beyond the chunk. A stream therefore starts with 352 zeros (96 with centred
+    windows). Each chunk then gives all its frames at once, and a frame reads no audio after its own
+    40 ms. A stream gives the same frames as one pass, up to rounding.
 
     Args:
-        config: of front-end and encoder.
+        config: configuration of front-end and encoder.
 
     Raises:
-        MlmaError: the encoder is not causal, the input layer or the sampling rate is another, or
-            960 ms are no whole number of frames.
+        MlmaError: the encoder is not causal, its input layer or sampling rate is not supported, or
+            960 ms is not a whole number of frames.
 
     Source: Jiang et al., Speech Slytherin, arXiv 2407.09732 (ConMamba).
     """
@@ -81,7 +80,9 @@ class ChunkConMamba(nn.Module):
         self.ctc: CTC | None = None
         if self.encoder.interctc_use_conditioning:
             if config.vocabulary is None:
-                raise MlmaError("interctc_use_conditioning needs the vocabulary's size as well")
+                raise MlmaError(
+                    "interctc_use_conditioning needs `vocabulary`, the number of symbols"
+                )
             self.ctc = CTC(config.vocabulary, self.output_size)
             self.encoder.conditioning_layer = nn.Linear(config.vocabulary, self.output_size)
         hop = self.frontend.hop_length
@@ -93,44 +94,46 @@ class ChunkConMamba(nn.Module):
     def _check(self) -> None:
         if not self.encoder.is_causal():
             raise MlmaError(
-                "the encoder runs against time as well and would wait for the end of the talk; "
-                "train a recogniser with encoder_conf `bimamba: none`"
+                "the encoder is bidirectional and would wait for the end of the talk; train a "
+                "recogniser with encoder_conf `bimamba: none`"
             )
         if not isinstance(self.encoder.frontend, ConvFrontend | LinearFrontend):
             raise MlmaError(
-                "the encoder cannot be streamed; it needs input_layer cnn4, cnn8, linear"
+                "the encoder cannot be streamed; it needs input_layer cnn4, cnn8 or linear"
             )
         rate = self.frontend.logmel.mel_options["sr"]
         if rate != SAMPLE_RATE:
-            raise MlmaError(f"the front-end is for {rate} Hz; the translator hears {SAMPLE_RATE}")
+            raise MlmaError(
+                f"the front-end is for {rate} Hz; the translator needs {SAMPLE_RATE} Hz"
+            )
         frame = self.frontend.hop_length * self.encoder.frontend.stride
         if CHUNK_SAMPLES % frame:
             raise MlmaError(
-                f"960 ms are {CHUNK_SAMPLES / frame:.2f} frames of the encoder and must be a whole "
-                "number; with hop_length 160 and input_layer cnn4 they are 24"
+                f"960 ms are {CHUNK_SAMPLES / frame:.2f} frames of the encoder; it must be a whole "
+                "number, such as 24 with hop_length 160 and input_layer cnn4"
             )
 
     def forward(self, speech: Tensor, multiplier: int) -> Tensor:
-        """As of `ChunkEncoder`; the multiplier only says what a whole block is."""
+        """See `ChunkEncoder`; the multiplier does not change the frames."""
         check_blocks(speech.size(1), multiplier)
         padded = F.pad(speech, (self._lead, 0))
         lengths = torch.full((len(speech),), padded.size(1), device=speech.device)
-        # Powers of a spectrum are beyond half precision.
+        # Power spectra exceed the range of half precision.
         with torch.autocast(speech.device.type, enabled=False):
             features, lengths = self.normalize(*self.frontend(padded.float(), lengths))
-        known = speech.size(1) // self.frontend.hop_length
-        frames, _, _ = self.encoder(features[:, :known], lengths.clamp(max=known), ctc=self.ctc)
+        count = speech.size(1) // self.frontend.hop_length
+        frames, _, _ = self.encoder(features[:, :count], lengths.clamp(max=count), ctc=self.ctc)
         return frames[0] if isinstance(frames, tuple) else frames
 
-    def initial_state(self) -> State:
-        """As of `ChunkEncoder`: the zeros that a stream begins with."""
+    def initial_state(self) -> ConMambaState:
+        """See `ChunkEncoder`; the stream starts with zeros."""
         features = FeatureStream(self)
         features.push(torch.zeros(self._lead))
-        return State(features, EncoderStream(self.encoder, ctc=self.ctc))
+        return ConMambaState(features, EncoderStream(self.encoder, ctc=self.ctc))
 
     @torch.no_grad()
-    def step(self, samples: Tensor, state: State) -> tuple[Tensor, State]:
-        """As of `ChunkEncoder`."""
+    def step(self, samples: Tensor, state: ConMambaState) -> tuple[Tensor, ConMambaState]:
+        """See `ChunkEncoder`."""
         check_blocks(len(samples), 1)
         with torch.autocast(samples.device.type, enabled=False):
             features = state.features.push(samples)
@@ -138,11 +141,17 @@ class ChunkConMamba(nn.Module):
 
 
 class Normalisation(nn.Module):
-    """Features less their mean, divided by their deviation; both are 0 and 1 until set.
+    """Normalise features to zero mean and unit variance; the identity until `copy_from`.
 
     Args:
-        bins: of the features.
+        bins: number of features.
+
+    Attributes:
+        mean, std: (bins,).
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, bins: int):
         super().__init__()
@@ -150,11 +159,11 @@ class Normalisation(nn.Module):
         self.register_buffer("std", torch.ones(bins))
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """x (batch, time, bins) and its lengths; both come back."""
+        """Return normalised features (batch, time, bins) and their lengths, unchanged."""
         return (x - self.mean) / self.std, lengths
 
-    def set(self, other: GlobalMVN) -> None:
-        """Take over what ESPnet has measured on the training set."""
+    def copy_from(self, other: GlobalMVN) -> None:
+        """Copy the statistics that ESPnet computed on the training set."""
         if other.norm_means:
             self.mean.copy_(other.mean)
         if other.norm_vars:
@@ -162,18 +171,18 @@ class Normalisation(nn.Module):
 
 
 def load_conmamba(path: Path) -> ChunkConMamba:
-    """The encoder of a trained recogniser, in evaluation mode.
+    """Load the encoder of a trained recogniser, in evaluation mode.
 
     Args:
-        path: as of `espnet_mlma.loading.checkpoint.build`.
+        path: see `espnet_mlma.loading.checkpoint.build`.
 
     Raises:
-        MlmaError: as of `build` and `ChunkConMamba`, or the recogniser's encoder, front-end or
-            normalisation is of another kind.
+        MlmaError: see `build` and `ChunkConMamba`; also if the recogniser's encoder, front-end or
+            normalisation has another type.
     """
     model, arguments = checkpoint.build(Path(path))
     if not isinstance(model.encoder, ConMambaEncoder):
-        raise MlmaError(f"{path}: encoder is {arguments['encoder']!r}; conmamba is needed")
+        raise MlmaError(f"{path}: encoder is {arguments['encoder']!r}; it must be conmamba")
     if not isinstance(model.frontend, DefaultFrontend) or model.frontend.stft is None:
         raise MlmaError(f"{path}: a stream needs `frontend: default`")
     if not isinstance(model.normalize, GlobalMVN | None):
@@ -187,5 +196,5 @@ def load_conmamba(path: Path) -> ChunkConMamba:
     if ours.ctc is not None:
         ours.ctc.load_state_dict(model.ctc.state_dict())
     if model.normalize is not None:
-        ours.normalize.set(model.normalize)
+        ours.normalize.copy_from(model.normalize)
     return ours.eval()

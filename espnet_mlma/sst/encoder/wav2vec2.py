@@ -1,4 +1,4 @@
-"""wav2vec 2.0 made causal in chunks: exact streams of any length, in constant memory."""
+"""Stream wav2vec 2.0: causal between blocks of chunks, exact, in constant memory."""
 
 from __future__ import annotations
 
@@ -12,33 +12,36 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst.encoder.base import check_blocks
+from espnet_mlma.sst.encoder.base import ChunkEncoder, check_blocks
 from espnet_mlma.sst.grid import CHUNK_SAMPLES
 
 KeysValues = tuple[Tensor, Tensor]
-"""Keys, not rotated, and values of one layer, each (batch, head, frame, channel)."""
+"""Unrotated keys and values of one layer, each (batch, head, frame, channel)."""
 
 _ROPE_THETA = 10000.0
 
 
 @dataclass(frozen=True)
 class Wav2Vec2Config:
-    """Sizes of the model, by default those of wav2vec 2.0 Large, and how far back it looks.
+    """Configure the model; the default sizes are those of wav2vec 2.0 Large.
 
     Attributes:
-        conv_channels, conv_kernels, conv_strides: of each layer of the CNN; strides and kernels in
-            what the layer reads, the first in samples.
+        conv_channels: channels of each layer of the CNN.
+        conv_kernels, conv_strides: of each layer, in its input frames; in samples for the first.
         conv_bias: whether the CNN's convolutions have a bias.
-        d_model, num_layers, num_heads, linear_units: of the transformer.
-        layer_norm_eps: of all LayerNorms.
-        dropout: in training, of attention weights, of the inside of a feed-forward layer and of
-            what each residual branch adds; 0.1 as in the configuration of
-            wav2vec2-large-960h-lv60-self. Layers are never dropped: a stream keeps keys of all.
-        window_chunks: the w of the window.
-        window_unit: `chunk`, the paper's: a block sees itself and the w - 1 chunks before it, with
-            w = 10. `frame`, the public code's: a frame sees from w chunks before itself to the end
-            of its block, with w = 12.
-        gradient_checkpointing: recompute each layer in the backward pass.
+        d_model: channels of the transformer.
+        num_layers: layers of the transformer.
+        num_heads: attention heads.
+        linear_units: channels inside the feed-forward layers.
+        layer_norm_eps: epsilon of all LayerNorms.
+        dropout: on attention weights, inside feed-forward layers and on each residual branch, in
+            training; 0.1 as in wav2vec2-large-960h-lv60-self. There is no LayerDrop, because a
+            stream keeps the keys of all layers.
+        window_chunks: size w of the attention window.
+        window_unit: `chunk`, as in the paper: a block sees itself and the w - 1 chunks before it,
+            w = 10. `frame`, as in the public code: a frame sees from w chunks before itself to the
+            end of its block, w = 12.
+        gradient_checkpointing: recompute each layer in the backward pass to save memory.
     """
 
     conv_channels: tuple[int, ...] = (512,) * 7
@@ -57,66 +60,71 @@ class Wav2Vec2Config:
 
     def __post_init__(self):
         if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides):
-            raise MlmaError("conv_channels, conv_kernels and conv_strides differ in length")
+            raise MlmaError(
+                "conv_channels, conv_kernels and conv_strides differ in length; give one of each "
+                "per layer"
+            )
         if CHUNK_SAMPLES % self.stride:
             raise MlmaError(
-                f"conv_strides multiply to {self.stride} samples, of which {CHUNK_SAMPLES}, a "
-                "chunk, is no multiple; wav2vec 2.0 has 320"
+                f"conv_strides multiply to {self.stride} samples; it must divide a chunk of "
+                f"{CHUNK_SAMPLES}, as wav2vec 2.0's 320 does"
             )
         if self.d_model % (2 * self.num_heads):
-            raise MlmaError(f"d_model {self.d_model} is not {self.num_heads} heads of even size")
+            raise MlmaError(
+                f"d_model is {self.d_model}; it must be {self.num_heads} heads of even size"
+            )
         if not 0 <= self.dropout < 1:
             raise MlmaError(f"dropout is {self.dropout}; it must be 0 or more and below 1")
         if self.window_chunks < 1 or self.window_unit not in ("chunk", "frame"):
             raise MlmaError(
-                f"window is {self.window_chunks} x {self.window_unit!r}; give window_chunks of 1 "
+                f"window is {self.window_chunks} x {self.window_unit!r}; window_chunks must be 1 "
                 "or more, and window_unit chunk or frame"
             )
 
     @property
     def stride(self) -> int:
-        """Samples from frame to frame."""
+        """Samples between successive frames."""
         return math.prod(self.conv_strides)
 
     @property
     def receptive_field(self) -> int:
         """Samples that one frame of the CNN reads."""
-        reach, step = 1, 1
+        samples, step = 1, 1
         for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
-            reach += (kernel - 1) * step
+            samples += (kernel - 1) * step
             step *= stride
-        return reach
+        return samples
 
 
-class State(NamedTuple):
-    """What a stream carries from block to block; nothing in it counts how much was heard.
+class Wav2Vec2State(NamedTuple):
+    """Hold the state of a stream between blocks; it has no absolute position.
 
     Attributes:
-        samples: the last that the next frame reads, (receptive_field - 1,).
-        past: of each layer, of the frames the next block sees.
+        samples: last samples, which the next frame reads too, (receptive_field - 1,).
+        past: for each layer, keys and values of the frames that the next block sees.
     """
 
     samples: Tensor
     past: tuple[KeysValues, ...]
 
 
-class ChunkWav2Vec2(nn.Module):
-    """wav2vec 2.0 Large with attention in blocks over a sliding window, and rotary positions.
+class ChunkWav2Vec2(ChunkEncoder):
+    """Encode chunks with wav2vec 2.0 and block-wise attention over a sliding window.
 
-    A stream begins with 399 zeros, one sample less than a frame reads, so a chunk gives 48 frames,
-    and frame t of the CNN reads no sample after number 320 t. In the transformer a frame sees its
-    whole block of `multiplier` chunks and the window before it. Keys are kept as they are and
-    rotated when read, the oldest kept frame being at position 0: the angle between two frames
-    depends on their distance alone, after hours as in the first second.
+    A stream starts with 399 zeros, one sample less than a frame reads. A chunk therefore gives 48
+    frames, and frame t of the CNN reads no sample after sample 320 t. In the transformer, a frame
+    sees its whole block of `multiplier` chunks and the window before it. Positions are rotary: keys
+    are stored unrotated and rotated when read, with the oldest stored frame at position 0. The
+    angle between two frames depends only on their distance, however long the stream is.
 
-    Against the original: no convolutional positional embedding, which looks ahead, no CTC head, and
-    no normalisation of the waveform, which would need all of it.
+    Differences from the original: no convolutional positional embedding, because it looks ahead;
+    no CTC head; no normalisation of the waveform, because it needs the whole recording.
 
     Args:
-        config: sizes, window, options.
+        config: sizes, window and options.
 
     Raises:
-        MlmaError: the sizes do not go together.
+        MlmaError: the sizes are inconsistent.
 
     Source: Baevski et al., wav2vec 2.0, arXiv 2006.11477; Ouyang et al., InfiniSST, arXiv
         2503.02969; Su et al., RoFormer, arXiv 2104.09864.
@@ -138,7 +146,7 @@ class ChunkWav2Vec2(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, speech: Tensor, multiplier: int) -> Tensor:
-        """As of `ChunkEncoder`: the frames that `step` gives, all at once."""
+        """See `ChunkEncoder`."""
         check_blocks(speech.size(1), multiplier)
         x = self._frames(F.pad(speech, (self.config.receptive_field - 1, 0)))
         frames, block = x.size(1), multiplier * self.chunk_frames
@@ -150,15 +158,15 @@ class ChunkWav2Vec2(nn.Module):
                 x, _ = layer(x, rotation, mask)
         return self.norm(x)
 
-    def initial_state(self) -> State:
-        """As of `ChunkEncoder`: silence, and no frames."""
+    def initial_state(self) -> Wav2Vec2State:
+        """See `ChunkEncoder`; the stream starts with zeros and no past frames."""
         weight, heads = self.projection.weight, self.config.num_heads
-        nothing = weight.new_zeros(1, heads, 0, self.config.d_model // heads)
-        past = ((nothing, nothing),) * len(self.layers)
-        return State(weight.new_zeros(self.config.receptive_field - 1), past)
+        empty = weight.new_zeros(1, heads, 0, self.config.d_model // heads)
+        past = ((empty, empty),) * len(self.layers)
+        return Wav2Vec2State(weight.new_zeros(self.config.receptive_field - 1), past)
 
-    def step(self, samples: Tensor, state: State) -> tuple[Tensor, State]:
-        """As of `ChunkEncoder`."""
+    def step(self, samples: Tensor, state: Wav2Vec2State) -> tuple[Tensor, Wav2Vec2State]:
+        """See `ChunkEncoder`."""
         check_blocks(len(samples), 1)
         samples = torch.cat([state.samples, samples])
         x = self._frames(samples[None])
@@ -170,19 +178,19 @@ class ChunkWav2Vec2(nn.Module):
             x, (key, value) = layer(x, rotation, mask, before)
             past.append((self._recent(key), self._recent(value)))
         carry = samples[-len(state.samples) :].clone()
-        return self.norm(x)[0], State(carry, tuple(past))
+        return self.norm(x)[0], Wav2Vec2State(carry, tuple(past))
 
     def rotation(self, frames: int) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of each position's angles, both (frame, channel of a head / 2)."""
+        """Return cosine and sine of the rotary angles, each (frames, channels of a head / 2)."""
         pairs = self.config.d_model // self.config.num_heads // 2
-        # In single precision an angle of thousands has lost its fourth decimal.
+        # In single precision, angles of thousands of radians are off in the fourth decimal.
         frequencies = _ROPE_THETA ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
         angles = torch.outer(torch.arange(frames, dtype=torch.float64), frequencies)
         device = self.projection.weight.device
         return angles.cos().to(device, torch.float32), angles.sin().to(device, torch.float32)
 
     def _frames(self, samples: Tensor) -> Tensor:
-        """(batch, time) to what the first layer reads, (batch, frame, d_model)."""
+        """Return the input of the first layer, (batch, frame, d_model), from (batch, time)."""
         x = samples[:, None]
         for layer in self.cnn:
             x = layer(x)
@@ -190,25 +198,25 @@ class ChunkWav2Vec2(nn.Module):
 
     @property
     def _kept(self) -> int:
-        """Frames before a block that its first frame sees."""
+        """Number of frames before a block that its first frame sees."""
         is_whole = self.config.window_unit == "chunk"
         return (self.config.window_chunks - is_whole) * self.chunk_frames
 
     def _recent(self, x: Tensor) -> Tensor:
-        """The frames of (batch, head, frame, channel) that the next block sees."""
-        return x[:, :, max(x.size(2) - self._kept, 0) :].clone()  # a view would keep them all
+        """Return the frames of (batch, head, frame, channel) that the next block sees."""
+        return x[:, :, max(x.size(2) - self._kept, 0) :].clone()  # a view would keep all in memory
 
     def _mask(self, queries: int, keys: int, block: int) -> Tensor | None:
-        """Who sees whom, (query, key); None: everyone sees all.
+        """Return which frame sees which, (queries, keys); None: each sees all.
 
         Args:
-            queries: frames that look, the last of the keys.
-            keys: frames that are seen.
-            block: frames of a block; the first query begins one.
+            queries: number of querying frames, the last of the keys.
+            keys: number of frames that can be seen.
+            block: frames per block; the first query starts a block.
         """
         is_whole = self.config.window_unit == "chunk"
         if is_whole and queries == block:
-            return None  # no more than the window is kept
+            return None  # the keys are exactly the window
         device = self.projection.weight.device
         query = torch.arange(queries, device=device)[:, None]
         key = torch.arange(keys, device=device) - (keys - queries)
@@ -217,7 +225,7 @@ class ChunkWav2Vec2(nn.Module):
 
 
 class ConvLayer(nn.Module):
-    """Convolution over time, LayerNorm of each frame, GELU; (batch, channel, time) in and out."""
+    """Apply a convolution over time, LayerNorm of each frame, and GELU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, config: Wav2Vec2Config):
         super().__init__()
@@ -225,13 +233,13 @@ class ConvLayer(nn.Module):
         self.norm = nn.LayerNorm(outputs, config.layer_norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channel, time) in and out."""
+        """Map (batch, channel, time) to (batch, channel, time)."""
         x = self.norm(self.conv(x).transpose(1, 2)).transpose(1, 2)
         return F.gelu(x)
 
 
 class TransformerLayer(nn.Module):
-    """Attention and feed-forward, each behind a LayerNorm and beside a residual path."""
+    """Apply attention and a feed-forward layer, each pre-normalised and residual."""
 
     def __init__(self, config: Wav2Vec2Config):
         super().__init__()
@@ -249,7 +257,7 @@ class TransformerLayer(nn.Module):
         mask: Tensor | None,
         past: KeysValues | None = None,
     ) -> tuple[Tensor, KeysValues]:
-        """x (batch, frame, d_model); the rest as of `Attention`."""
+        """Map x, (batch, frame, d_model); see `Attention.forward`."""
         mixed, seen = self.attention(self.attention_norm(x), rotation, mask, past)
         x = x + self.dropout(mixed)
         hidden = self.dropout(F.gelu(self.ffn_in(self.ffn_norm(x))))
@@ -257,7 +265,7 @@ class TransformerLayer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention with rotary positions over frames of now and frames that are kept."""
+    """Apply multi-head attention with rotary positions to new and stored frames."""
 
     def __init__(self, config: Wav2Vec2Config):
         super().__init__()
@@ -274,16 +282,16 @@ class Attention(nn.Module):
         mask: Tensor | None,
         past: KeysValues | None = None,
     ) -> tuple[Tensor, KeysValues]:
-        """Attend from the frames of x to those of the past and of x.
+        """Attend from the new frames to the stored and new frames.
 
         Args:
-            x: (batch, frame, d_model).
-            rotation: of all frames that are seen, see `ChunkWav2Vec2.rotation`.
+            x: new frames, (batch, frame, d_model).
+            rotation: `ChunkWav2Vec2.rotation` of all frames.
             mask: True where a frame sees another, (frame, all frames); None: everywhere.
-            past: keys and values before x; None: there are none.
+            past: stored keys and values; None: there are none.
 
         Returns:
-            (batch, frame, d_model), and the keys and values of all frames.
+            Output (batch, frame, d_model), and keys and values of all frames.
         """
         query, key, value = (
             project(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -303,12 +311,12 @@ class Attention(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of neighbouring channels by its frame's angle.
+    """Rotate each pair of adjacent channels by its frame's angle.
 
     Args:
         x: (..., frame, channel).
-        cos, sin: of the angles, (frame, channel / 2).
+        cos, sin: cosine and sine of the angles, (frame, channel / 2).
     """
     first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    rotated = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    return rotated.flatten(-2).to(x.dtype)

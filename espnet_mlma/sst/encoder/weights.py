@@ -1,4 +1,4 @@
-"""Pretrained wav2vec 2.0 for the streaming encoder: Hugging Face folders and fairseq files."""
+"""Load pretrained wav2vec 2.0 from Hugging Face folders and fairseq files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from espnet_mlma.loading import tensors
 from espnet_mlma.sst.encoder.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
 from espnet_mlma.sst.extras import require
 
-# Modules of ours: of Hugging Face's Wav2Vec2Model, and of fairseq's.
+# Our module: (Hugging Face's module, fairseq's module).
 _CNN = "feature_extractor.conv_layers.#"
 _LAYER = "encoder.layers.#"
 _MODULES = {
@@ -35,9 +35,9 @@ _MODULES = {
     "norm": ("encoder.layer_norm",) * 2,
 }
 _HUGGING_FACE, _FAIRSEQ = 0, 1
-# Models with a head on top call wav2vec 2.0 itself so.
+# Prefix of wav2vec 2.0 in models with a head.
 _PREFIX = re.compile(r"^(wav2vec2|w2v_encoder(\.w2v_model)?)\.")
-# What is left behind: convolutional positions, masking, CTC head, and what pretraining compares.
+# Parameters that are not used: convolutional positions, masking, CTC head, pretraining targets.
 _DROPPED = (
     "encoder.pos_conv_embed.",
     "encoder.pos_conv.",
@@ -51,30 +51,31 @@ _DROPPED = (
     "final_proj.",
 )
 _GROUP_NORM = (
-    "its first convolution has a GroupNorm, whose mean is over the whole recording, so it cannot "
-    "be streamed; take a model with feat_extract_norm layer, as wav2vec 2.0 Large (LV-60) has"
+    "cannot be streamed: its first convolution has a GroupNorm over the whole recording; use a "
+    "model with feat_extract_norm layer, such as wav2vec 2.0 Large (LV-60)"
 )
-_GET_ONE = (
-    "give the folder that `hf download facebook/wav2vec2-large-960h-lv60-self --local-dir FOLDER` "
-    "fills, or fairseq's .pt"
+_REMEDY = (
+    "give the folder of `hf download facebook/wav2vec2-large-960h-lv60-self --local-dir FOLDER`, "
+    "or a fairseq .pt"
 )
 
 
 def load_wav2vec2(path: Path, **options: Any) -> tuple[ChunkWav2Vec2, list[str]]:
-    """The streaming encoder with pretrained weights, on the CPU, in float32 and evaluation mode.
+    """Load the streaming encoder on the CPU, in float32 and evaluation mode.
 
     Args:
-        path: a folder of a Hugging Face model (config.json and model.safetensors or
+        path: folder of a Hugging Face model (config.json and model.safetensors or
             pytorch_model.bin), with or without a head; or a fairseq checkpoint, pretrained or
-            fine-tuned, whose sizes are those of wav2vec 2.0 Large or given as options.
-        options: of `Wav2Vec2Config`, before what the folder says.
+            fine-tuned. A fairseq checkpoint has the sizes of wav2vec 2.0 Large unless `options`
+            gives others.
+        options: fields of `Wav2Vec2Config`; they override those of the folder.
 
     Returns:
-        The model, and the names of the parameters that were left behind on purpose.
+        The model, and the names of the checkpoint's parameters that are not used.
 
     Raises:
-        MlmaError: a file is missing or damaged, the model cannot be streamed, or names or shapes
-            of its parameters are not ours; it names them.
+        MlmaError: a file is missing or damaged, the model cannot be streamed, or names or shapes of
+            parameters do not match; the message names them.
     """
     path = Path(path)
     if path.is_dir():
@@ -82,27 +83,32 @@ def load_wav2vec2(path: Path, **options: Any) -> tuple[ChunkWav2Vec2, list[str]]
     else:
         config, source, state = Wav2Vec2Config(), _FAIRSEQ, _read_fairseq(path)
     if not isinstance(state, dict):
-        raise MlmaError(f"{path}: its weights are no dictionary of tensors; {_GET_ONE}")
+        raise MlmaError(f"{path}: its weights are not a dictionary of tensors; {_REMEDY}")
     state = {_PREFIX.sub("", str(name)): tensor for name, tensor in state.items()}
     try:
         with torch.device("meta"):
             model = ChunkWav2Vec2(replace(config, **options))
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-        raise MlmaError(f"{path}: sizes that make no wav2vec 2.0 ({error}); {_GET_ONE}") from None
+        raise MlmaError(f"{path}: inconsistent sizes ({error}); {_REMEDY}") from None
     parameters = model.state_dict()
     wanted = {_their_name(ours, source): ours for ours in parameters}
     dropped = sorted(name for name in state if name.startswith(_DROPPED))
     expected = {name: parameters[ours] for name, ours in wanted.items()}
-    sizes = f"a wav2vec 2.0 of the sizes that were asked for; {_GET_ONE}"
+    sizes = f"a wav2vec 2.0 of the configured sizes; {_REMEDY}"
     tensors.check(state, expected, path, sizes, dropped)
-    # Assigned, so that 300 million parameters are not in memory twice.
+    # assign=True avoids a second copy of 300 million parameters.
     parameters = {ours: state[name].float() for name, ours in wanted.items()}
     model.load_state_dict(parameters, assign=True)
     return model.eval(), dropped
 
 
 def _their_name(ours: str, source: int) -> str:
-    """What a parameter of ours is called in a checkpoint."""
+    """Return the name of our parameter in a checkpoint.
+
+    Args:
+        ours: name in `ChunkWav2Vec2`.
+        source: `_HUGGING_FACE` or `_FAIRSEQ`.
+    """
     module, kind = ours.rsplit(".", 1)
     number = re.search(r"\d+", module)
     if number is None:
@@ -112,10 +118,10 @@ def _their_name(ours: str, source: int) -> str:
 
 
 def _read_config(folder: Path) -> Wav2Vec2Config:
-    """Sizes from a Hugging Face config.json."""
+    """Read the sizes from a Hugging Face config.json."""
     file = folder / "config.json"
     if not file.is_file():
-        raise MlmaError(f"{file}: no such file; {_GET_ONE}")
+        raise MlmaError(f"{file}: no such file; {_REMEDY}")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         if found["feat_extract_norm"] == "group":
@@ -129,7 +135,7 @@ def _read_config(folder: Path) -> Wav2Vec2Config:
         }
         for key, value in needed.items():
             if found[key] != value:
-                raise MlmaError(f"{file}: {key} is {found[key]!r}, not {value!r}; {_GET_ONE}")
+                raise MlmaError(f"{file}: {key} is {found[key]!r}, not {value!r}; {_REMEDY}")
         return Wav2Vec2Config(
             conv_channels=tuple(found["conv_dim"]),
             conv_kernels=tuple(found["conv_kernel"]),
@@ -143,7 +149,7 @@ def _read_config(folder: Path) -> Wav2Vec2Config:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise MlmaError(
-            f"{file}: not a configuration of wav2vec 2.0 ({error!r}); {_GET_ONE}"
+            f"{file}: not a configuration of wav2vec 2.0 ({error!r}); {_REMEDY}"
         ) from None
 
 
@@ -154,7 +160,7 @@ def _read_hugging_face(folder: Path) -> dict[str, Tensor]:
     safetensors = require("safetensors.torch")
     try:
         return safetensors.load_file(file)
-    except Exception as error:  # it has its own
+    except Exception as error:  # safetensors has its own error type
         raise MlmaError(f"{file}: damaged ({error}); download it again") from None
 
 
@@ -163,7 +169,7 @@ def _read_fairseq(file: Path) -> dict[str, Tensor]:
     checkpoint = _read(file, foreign=True)
     state = checkpoint.get("model") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
-        raise MlmaError(f"{file}: holds no `model`, so it is no fairseq checkpoint; {_GET_ONE}")
+        raise MlmaError(f"{file}: not a fairseq checkpoint, `model` is missing; {_REMEDY}")
     if any(str(name).endswith("feature_extractor.conv_layers.0.2.weight") for name in state):
         raise MlmaError(f"{file}: {_GROUP_NORM}")
     return state
@@ -171,5 +177,5 @@ def _read_fairseq(file: Path) -> dict[str, Tensor]:
 
 def _read(file: Path, foreign: bool = False) -> Any:
     if not file.is_file():
-        raise MlmaError(f"{file}: no such file; {_GET_ONE}")
+        raise MlmaError(f"{file}: no such file; {_REMEDY}")
     return tensors.read(file, foreign)

@@ -1,1 +1,1 @@
-"""The language model: weights, dialogue, cache, generation."""
+"""Run the translator's language model: weights, dialogue, cache, generation."""

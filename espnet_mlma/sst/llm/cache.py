@@ -1,5 +1,7 @@
-"""What the LLM remembers of a talk: the system prompt and the latest whole turns, as keys and
-values at positions from 0 on, so that a talk without end stays at the positions of training."""
+"""Cache keys and values of a talk of any length: the system prompt and the most recent turns.
+
+Positions always count from 0, so that a long talk does not leave the positions of training.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +18,25 @@ if TYPE_CHECKING:
 
 cache_utils = require("transformers.cache_utils")
 
-# Memory grows by this many tokens at a time.
-_TOKENS_AT_ONCE = 256
+# Memory is allocated in steps of this many tokens.
+_TOKENS_PER_STEP = 256
 
 
 class Rotation:
-    """Moves keys of a model with rotary positions (RoPE) from one position to another.
+    """Rotate cached keys of a model with rotary positions (RoPE) to other positions.
 
-    Attention hands keys to its cache rotated. A key at position p is T(p) k, with k the raw key and
-    T(p) a matrix of the cosines and sines that the model itself uses; at q it is T(q) T(p)^-1 of
-    that. Taken from the model's own tables, as they are rounded, this is what the model would have
-    made of k at q, whatever the scaling of its frequencies.
+    A cached key at position p is T(p) k, where k is the unrotated key and T(p) a matrix of the
+    model's own cosines and sines. At position q it is T(q) T(p)^-1 (T(p) k). T comes from the
+    model's rounded tables, so the result equals the model's own key at q, also with scaled
+    frequencies.
 
     Args:
-        model: a causal language model, with or without adapters; it is run on two single tokens.
+        model: causal language model, with or without LoRA; it is run on two single tokens.
 
     Raises:
-        MlmaError: its keys cannot be moved: no RoPE, one that pairs channels otherwise than Llama's
-            does or turns only some of them, one whose frequencies depend on the length, or layers
-            with windows of their own.
+        MlmaError: the keys cannot be rotated: the model has no RoPE, pairs channels in another way
+            than Llama, rotates only some channels, has frequencies that depend on the length, or
+            has layers with sliding windows.
 
     Source: Su et al., RoFormer, arXiv 2104.09864.
     """
@@ -45,31 +47,38 @@ class Rotation:
         for key, expected in zip(near, far, strict=True):
             cos, sin = self.tables(key, torch.tensor([0]), torch.tensor([7]))
             if cos.shape[-1] != key.shape[-1]:
-                raise _cannot_move(model, "turns only some channels of its keys")
+                raise _cannot_rotate(model, "rotates only some channels of its keys")
             allowed = 0.05 * expected.abs().max().item()
             if not torch.allclose(rotate(key, cos, sin), expected, rtol=0, atol=allowed):
-                raise _cannot_move(model, "turns keys otherwise than Llama and Qwen2 do")
+                raise _cannot_rotate(model, "rotates keys in another way than Llama and Qwen2")
 
     def move(self, keys: Tensor, old: Tensor, new: Tensor) -> Tensor:
-        """Keys (..., tokens, channels) rotated for positions `old` as they are for `new`, both
-        (tokens,)."""
+        """Rotate keys from old to new positions.
+
+        Args:
+            keys: (..., tokens, channels), rotated for `old`.
+            old, new: positions, (tokens,).
+        """
         return rotate(keys, *self.tables(keys, old, new))
 
     def tables(self, keys: Tensor, old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, (tokens, channels) in float32, of the turn from `old` to `new`.
+        """Return cosines and sines of the rotation from old to new positions.
 
         Args:
-            keys: for their dtype and device.
+            keys: keys with the dtype and device of the model.
             old, new: positions, (tokens,).
+
+        Returns:
+            Cosines and sines, each (tokens, channels), float32.
         """
         like = keys.new_empty(())
 
-        def of(positions: Tensor) -> tuple[Tensor, Tensor]:
+        def model_tables(positions: Tensor) -> tuple[Tensor, Tensor]:
             cos, sin = self._rotary(like, positions[None].to(keys.device))
             return cos[0].double(), sin[0].double()
 
-        (old_cos, old_sin), (new_cos, new_sin) = of(old), of(new)
-        # Rounded cosines and sines, or scaled ones, do not have the length of 1.
+        (old_cos, old_sin), (new_cos, new_sin) = model_tables(old), model_tables(new)
+        # Rounded or scaled cosines and sines are not of norm 1.
         scale = old_cos.square() + old_sin.square()
         cos = (new_cos * old_cos + new_sin * old_sin) / scale
         sin = (new_sin * old_cos - new_cos * old_sin) / scale
@@ -77,20 +86,26 @@ class Rotation:
 
 
 def rotate(keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn keys (..., tokens, channels) by angles given for each token; float32 inside."""
+    """Rotate keys by an angle per token and channel, computed in float32.
+
+    Args:
+        keys: (..., tokens, channels).
+        cos, sin: (tokens, channels); see `Rotation.tables`.
+    """
     wide = keys.float()
     first, second = wide.chunk(2, dim=-1)
     return (wide * cos + torch.cat([-second, first], dim=-1) * sin).to(keys.dtype)
 
 
 class SlidingLayer(cache_utils.DynamicLayer):
-    """Keys and values of one layer, in memory that is there already and shared with no batch.
+    """Hold keys and values of one layer in preallocated memory, for a batch of one.
 
-    Beside the keys that attention reads lie the same keys as they were first written: what is
-    rotated again and again drifts, so every rotation starts from these.
+    Each key is stored twice: as attention reads it, and as first written. Repeated rotation would
+    accumulate rounding errors, so every rotation starts from the key as first written.
     """
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate memory with the shapes of the first keys and values."""
         super().lazy_initialization(key_states, value_states)
         self._memory = [s[:, :, :0].clone() for s in (key_states, key_states, value_states)]
         self._show(0)
@@ -98,7 +113,7 @@ class SlidingLayer(cache_utils.DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args, **kwargs
     ) -> tuple[Tensor, Tensor]:
-        """Append (1, heads, tokens, channels); returns all keys and values so far."""
+        """Append keys and values, (1, heads, tokens, channels), and return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
@@ -109,18 +124,19 @@ class SlidingLayer(cache_utils.DynamicLayer):
         self._show(end)
         return self.keys, self.values
 
-    def choose(self, start: int, rows: Tensor) -> None:
-        """After the first `start` tokens only those in `rows` stay, in this order."""
+    def select(self, start: int, rows: Tensor) -> None:
+        """Keep the first `start` tokens and those in `rows`, in this order."""
         end = start + len(rows)
         for memory in self._memory:
             memory[:, :, start:end] = memory[:, :, rows]
         self._show(end)
 
     def drop(self, start: int, end: int, cos: Tensor, sin: Tensor) -> None:
-        """Forget tokens `start` to `end`; later keys turn from where they were first written.
+        """Remove tokens `start` to `end`, and rotate the keys after them.
 
         Args:
-            cos, sin: of the later tokens' turns; see `Rotation.tables`.
+            start, end: slice of tokens.
+            cos, sin: rotation of the tokens after `end`; see `Rotation.tables`.
         """
         length = self.get_seq_length()
         after = start + length - end
@@ -132,14 +148,14 @@ class SlidingLayer(cache_utils.DynamicLayer):
 
     @property
     def nbytes(self) -> int:
-        """Of memory."""
+        """Allocated memory in bytes."""
         return sum(m.numel() * m.element_size() for m in self._memory) if self.is_initialized else 0
 
     def _reserve(self, tokens: int) -> None:
-        present = self._memory[0].shape[2]
-        if tokens <= present:
+        reserved = self._memory[0].shape[2]
+        if tokens <= reserved:
             return
-        more = -(-(tokens - present) // _TOKENS_AT_ONCE) * _TOKENS_AT_ONCE
+        more = -(-(tokens - reserved) // _TOKENS_PER_STEP) * _TOKENS_PER_STEP
         self._memory = [
             torch.cat([m, m.new_zeros(*m.shape[:2], more, m.shape[3])], dim=2) for m in self._memory
         ]
@@ -150,22 +166,21 @@ class SlidingLayer(cache_utils.DynamicLayer):
 
 
 class SlidingCache(cache_utils.Cache):
-    """Keys and values of one dialogue, for any model of transformers that `Rotation` takes.
+    """Hold keys and values of one dialogue, for any model that `Rotation` supports.
 
-    Turns are marked as they end. At such an end, and only then, the oldest turns are forgotten
-    whole if there are more than `max_tokens`: the system prompt moves up to the next turn, and
-    positions are 0, 1, 2, ... again.
+    If there are more than `max_tokens` tokens at the end of a turn, the oldest turns are evicted as
+    a whole. The remaining turns then follow the system prompt directly, at positions 0, 1, 2, ...
 
     Args:
-        rotation: of the model.
-        prompt_tokens: the first tokens, which stay.
-        closing_tokens: tokens that end a turn but are fed with the next.
-        max_tokens: of prompt and turns at the end of a turn.
-        keep_tokens: as many are left at most by forgetting; fewer than `max_tokens`, turns are
-            forgotten less often and more at a time. None: `max_tokens`, as InfiniSST has it.
+        rotation: rotation of the model's keys.
+        prompt_tokens: length of the system prompt, which is never evicted.
+        closing_tokens: number of tokens that end a turn but are fed with the next one.
+        max_tokens: maximum tokens after a turn, prompt included.
+        keep_tokens: maximum tokens after eviction. Below `max_tokens`, evictions are larger and
+            less frequent. None: `max_tokens`, as in InfiniSST.
 
     Raises:
-        MlmaError: the sizes are not in order.
+        MlmaError: not prompt_tokens < keep_tokens <= max_tokens.
 
     Source: Ouyang et al., InfiniSST, arXiv 2503.02969.
     """
@@ -186,25 +201,27 @@ class SlidingCache(cache_utils.Cache):
         self.keep_tokens = max_tokens if keep_tokens is None else keep_tokens
         if not prompt_tokens < self.keep_tokens <= max_tokens:
             raise MlmaError(
-                f"the LLM's cache: keep_tokens {self.keep_tokens} must be more than the "
-                f"{prompt_tokens} tokens of the system prompt and at most max_tokens, {max_tokens}"
+                f"keep_tokens is {self.keep_tokens}; it must be above the {prompt_tokens} tokens "
+                f"of the system prompt and at most max_tokens, {max_tokens}"
             )
         self._written_at: list[int] = []
         self._turn_ends: list[int] = []
 
-    def choose(self, start: int, rows: Tensor) -> None:
-        """After the first `start` tokens only those in `rows` stay, in this order, as if no other
-        had been there; each was written at the position that it now has."""
+    def select(self, start: int, rows: Tensor) -> None:
+        """Keep the first `start` tokens and those in `rows`, in this order.
+
+        Keys are not rotated: row i must have been written at position `start` + i.
+        """
         for layer in self.layers:
-            layer.choose(start, rows.to(layer.device))
+            layer.select(start, rows.to(layer.device))
 
     def end_turn(self) -> int:
-        """Mark the end of a turn, and forget the oldest if there are too many tokens.
+        """End a turn and evict the oldest turns if there are too many tokens.
 
-        The turn that ends stays, however long it is.
+        The turn that ends is never evicted, however long it is.
 
         Returns:
-            Tokens forgotten.
+            Number of evicted tokens.
         """
         length = self.get_seq_length()
         self._written_at += range(len(self._written_at), length)
@@ -214,21 +231,21 @@ class SlidingCache(cache_utils.Cache):
             return 0
         surplus = length - self.keep_tokens
         end = next((e for e in earlier if e - self.prompt_tokens >= surplus), earlier[-1])
-        self._forget(end)
+        self._evict(end)
         return end - self.prompt_tokens
 
     def reset(self) -> None:
-        """Forget everything, the prompt too."""
+        """Remove all tokens, including the prompt."""
         super().reset()
         self._written_at.clear()
         self._turn_ends.clear()
 
     @property
     def nbytes(self) -> int:
-        """Of memory."""
+        """Allocated memory in bytes."""
         return sum(layer.nbytes for layer in self.layers)
 
-    def _forget(self, end: int) -> None:
+    def _evict(self, end: int) -> None:
         start = self.prompt_tokens
         del self._written_at[start:end]
         self._turn_ends = [e - (end - start) for e in self._turn_ends if e > end]
@@ -244,21 +261,21 @@ class SlidingCache(cache_utils.Cache):
 def _rotary_of(model: PreTrainedModel) -> torch.nn.Module:
     found = [m for name, m in model.named_modules() if name.rpartition(".")[2] == "rotary_emb"]
     if len(found) != 1:
-        raise _cannot_move(model, f"has {len(found)} rotary embeddings where one is wanted")
+        raise _cannot_rotate(model, f"has {len(found)} rotary embeddings, not 1")
     kind = getattr(found[0], "rope_type", "default")
     if not isinstance(kind, str) or "dynamic" in kind or kind == "longrope":
-        raise _cannot_move(model, f"has RoPE of type {kind}, which depends on the length")
+        raise _cannot_rotate(model, f"has RoPE of type {kind}, which depends on the length")
     layers = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     if layers != {"full_attention"}:
-        raise _cannot_move(model, f"has layers of {', '.join(sorted(layers))}")
+        raise _cannot_rotate(model, f"has layers of {', '.join(sorted(layers))}")
     return found[0]
 
 
 @torch.no_grad()
 def _keys_of_one_token(model: PreTrainedModel, position: int) -> list[Tensor]:
-    """Of each layer; a token alone has the same raw keys at every position."""
+    """Return each layer's keys of one token; without context they differ only by the rotation."""
     weight = model.get_input_embeddings().weight
-    # Of no token in particular: the embedding of padding is often zero, and so are its keys.
+    # A random embedding, because that of padding is often zero, and so are its keys.
     token = torch.randn(1, 1, weight.shape[1], generator=torch.Generator().manual_seed(0))
     cache = cache_utils.DynamicCache()
     model(
@@ -270,8 +287,8 @@ def _keys_of_one_token(model: PreTrainedModel, position: int) -> list[Tensor]:
     return [layer.keys for layer in cache.layers]
 
 
-def _cannot_move(model: PreTrainedModel, why: str) -> MlmaError:
+def _cannot_rotate(model: PreTrainedModel, why: str) -> MlmaError:
     return MlmaError(
-        f"a talk without end cannot be given to {model.config.model_type}: this model {why}; "
-        "take a model like Qwen2.5 or Llama 3"
+        f"{model.config.model_type} does not support a sliding cache: it {why}; use a model like "
+        "Qwen2.5 or Llama 3"
     )

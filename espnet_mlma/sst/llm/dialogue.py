@@ -1,4 +1,4 @@
-"""The dialogue that a talk becomes: speech is what the user says, its translation the answer."""
+"""Format a talk as a dialogue: speech is the user's message, its translation the answer."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from espnet_mlma.errors import MlmaError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Positions without a target, for torch's cross-entropy and all of transformers.
+# Label of positions without a target, as in torch's cross-entropy and in transformers.
 NO_TARGET = -100
 
 
 @dataclass(frozen=True)
-class Format:
-    """What a family of models writes around messages.
+class ChatFormat:
+    """Define the text that a family of models has around messages.
 
     Attributes:
-        marks: the special tokens that a tokenizer of the family has.
-        begin: before the first message.
-        header: before a message; `{role}` is system, user or assistant.
-        end: the one token that ends a message.
-        between: after it, before the next message's header.
+        marks: special tokens by which a tokenizer of the family is recognised.
+        begin: text before the first message.
+        header: text before a message; `{role}` is system, user or assistant.
+        end: special token that ends a message.
+        between: text between `end` and the next header.
     """
 
     marks: tuple[str, ...]
@@ -37,14 +37,14 @@ class Format:
     between: str
 
 
-CHATML = Format(
+CHATML = ChatFormat(
     marks=("<|im_start|>", "<|im_end|>"),
     begin="",
     header="<|im_start|>{role}\n",
     end="<|im_end|>",
     between="\n",
 )
-LLAMA3 = Format(
+LLAMA3 = ChatFormat(
     marks=("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     begin="<|begin_of_text|>",
     header="<|start_header_id|>{role}<|end_header_id|>\n\n",
@@ -55,11 +55,11 @@ LLAMA3 = Format(
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids in which some places are for speech.
+    """Hold token ids with positions reserved for speech.
 
     Attributes:
-        ids: (tokens,) int64; in places of speech an id that stands for nothing.
-        is_speech: (tokens,) bool; the places of the encoder's vectors, in order.
+        ids: (tokens,) int64; arbitrary at speech positions.
+        is_speech: (tokens,) bool; True at the positions of the adapter's vectors, in order.
     """
 
     ids: Tensor
@@ -68,32 +68,33 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Example(Tokens):
-    """A whole dialogue to learn from.
+    """Hold a complete dialogue for training.
 
     Attributes:
-        labels: (tokens,) int64; the id itself where it is to be predicted, elsewhere NO_TARGET.
+        labels: (tokens,) int64; the id at positions to predict, NO_TARGET elsewhere.
     """
 
     labels: Tensor
 
 
 class Dialogue:
-    """Writes the turns of a talk as token ids, alike for training and for streaming.
+    """Convert the turns of a talk to token ids, the same for training and streaming.
 
-    A turn is made of the tokens of its pieces, each piece tokenised by itself. What ends the
-    assistant's message, `closing_ids`, is fed at the start of the next turn: in a stream the
-    model has said it, but it has not yet been fed back.
+    Header, text and end of a message are tokenised separately. The tokens that end an answer,
+    `closing_ids`, are fed at the start of the next turn: in a stream, the model has predicted the
+    end token but not read it yet.
 
     Args:
-        tokenizer: of a model that writes its messages as Qwen2.5 does (ChatML) or as Llama 3.
-        source, target: names of the languages, in English.
-        multiplier: None: the system prompt of CMU's IWSLT 2025 system; a latency multiplier: that
-            of InfiniSST, which names it. `<latency_M>` is one token where the tokenizer has it.
+        tokenizer: tokenizer of a model with Qwen2.5's message format (ChatML) or Llama 3's.
+        source, target: English names of the languages.
+        multiplier: latency multiplier to state in the system prompt, as InfiniSST does; None: the
+            system prompt of CMU's IWSLT 2025 system, which does not state it. `<latency_M>` is one
+            token if the tokenizer has it.
 
     Attributes:
-        prompt_ids: the system prompt; `first_turn` begins with them.
-        end_id: what the assistant ends a turn with; alone, it asks for more speech.
-        closing_ids: `end_id` and what the format puts between two messages.
+        prompt_ids: system prompt, the start of `first_turn`.
+        end_id: token that ends an answer; an empty answer consists of it alone.
+        closing_ids: `end_id` and the text between two messages.
 
     Raises:
         MlmaError: the tokenizer has the special tokens of neither format.
@@ -123,31 +124,30 @@ class Dialogue:
         self._assistant_ids = self._ids(style.header.format(role="assistant"))
 
     def first_turn(self, vectors: int) -> Tokens:
-        """What a model is fed at the start of a talk: the system prompt, speech, the header of the
-        answer.
+        """Return the input at the start of a talk: system prompt, speech, header of the answer.
 
         Args:
-            vectors: places for speech, of 80 ms each.
+            vectors: number of speech positions, 80 ms each.
         """
         return self._tokens(self.prompt_ids, vectors)
 
     def next_turn(self, vectors: int) -> Tokens:
-        """What it is fed after an answer: the end of that, speech, the header of the next.
+        """Return the input after an answer: its end, speech, header of the next answer.
 
         Args:
-            vectors: places for speech, of 80 ms each.
+            vectors: number of speech positions, 80 ms each.
         """
         return self._tokens(self.closing_ids, vectors)
 
     def example(self, texts: Sequence[str], vectors_per_turn: int) -> Example:
-        """A talk with all its answers; it ends with the `end_id` of the last.
+        """Return a talk with all its answers; it ends with the `end_id` of the last answer.
 
-        Targets are the answers' tokens and the `end_id` after each, of an empty answer this alone.
+        The targets are the tokens of the answers and the `end_id` after each.
 
         Args:
-            texts: the answer to each turn; space around it is dropped, so that there is one kind
-                of empty answer.
-            vectors_per_turn: places for speech in each turn, of 80 ms each.
+            texts: answer of each turn; surrounding spaces are removed, so that all empty answers
+                are the same.
+            vectors_per_turn: number of speech positions per turn, 80 ms each.
         """
         ids: list[int] = []
         is_speech: list[bool] = []
@@ -155,7 +155,7 @@ class Dialogue:
         for number, text in enumerate(texts):
             turn = self.next_turn(vectors_per_turn) if number else self.first_turn(vectors_per_turn)
             answer = self._ids(text.strip(), is_data=True)
-            # The end of this answer is fed with the next turn, but it is this one's target.
+            # The turn starts with the end of the previous answer, which is a target too.
             start = len(ids)
             ids += turn.ids.tolist() + answer
             is_speech += turn.is_speech.tolist() + [False] * len(answer)
@@ -177,14 +177,14 @@ class Dialogue:
         return Tokens(ids, is_speech)
 
     def _ids(self, piece: str, is_data: bool = False) -> list[int]:
-        """In data, what looks like a special token is text."""
+        """Tokenise a piece; in data, the text of special tokens is plain text."""
         return self.tokenizer(
             piece, add_special_tokens=False, split_special_tokens=is_data
         ).input_ids
 
 
 def system_prompt(source: str, target: str, multiplier: int | None = None) -> str:
-    """The task in words; arguments as of `Dialogue`."""
+    """Return the text of the system prompt; see `Dialogue`."""
     if multiplier is None:
         return (
             f"Translate the following speeches from {source} to {target} "
@@ -196,7 +196,7 @@ def system_prompt(source: str, target: str, multiplier: int | None = None) -> st
     )
 
 
-def _format_of(tokenizer: PreTrainedTokenizerBase) -> Format:
+def _format_of(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
     added = tokenizer.get_added_vocab()
     for style in (CHATML, LLAMA3):
         if all(mark in added for mark in style.marks):
@@ -204,5 +204,5 @@ def _format_of(tokenizer: PreTrainedTokenizerBase) -> Format:
     raise MlmaError(
         f"the tokenizer of {tokenizer.name_or_path or 'this model'} has neither the special tokens "
         f"of ChatML ({' '.join(CHATML.marks)}) nor those of Llama 3 ({' '.join(LLAMA3.marks)}); "
-        "take an instruction-tuned model with one of them, such as Qwen2.5 or Llama 3.1"
+        "use an instruction-tuned model, such as Qwen2.5 or Llama 3.1"
     )

@@ -1,5 +1,4 @@
-"""One turn of the dialogue: speech goes in, beam search finds its translation, the cache keeps what
-was said."""
+"""Translate one turn of the dialogue by beam search, and keep the result in the cache."""
 
 from __future__ import annotations
 
@@ -18,37 +17,37 @@ from espnet_mlma.sst.llm.cache import SlidingCache
 from espnet_mlma.sst.llm.dialogue import Dialogue
 from espnet_mlma.sst.llm.model import LanguageModel
 
-# Not said by interpreters; and what is left of a character of which not all bytes were said.
+# Brackets and double quotes, which interpreters do not speak, and incomplete characters.
 _UNSPOKEN = str.maketrans("", "", '()（）"“”\N{REPLACEMENT CHARACTER}')
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What was said in a turn.
+    """Hold the output of a turn.
 
     Attributes:
-        text: without space around it, and without what interpreters do not say; often empty.
-        ids: its tokens as they came, without the one that ends a turn.
-        is_complete: False if the turn was stopped at its most tokens.
-        forgotten: tokens that left the cache after it.
+        text: text after `clean`; often empty.
+        ids: tokens of the output, without the end-of-turn token.
+        is_complete: False if the turn reached its maximum number of tokens.
+        evicted: number of tokens evicted from the cache after the turn.
     """
 
     text: str
     ids: tuple[int, ...]
     is_complete: bool
-    forgotten: int
+    evicted: int
 
 
 class Conversation:
-    """The LLM's side of one talk. All that it remembers is in here.
+    """Hold the language model's state of one talk.
 
     Args:
-        llm: the model; it is put into evaluation mode.
-        dialogue: how turns are written, with the same tokenizer.
-        decoding: how text is searched for, and how much is remembered.
+        llm: language model; it is put into evaluation mode.
+        dialogue: format of the turns, with the same tokenizer.
+        decoding: search and memory; None: the defaults.
 
     Raises:
-        MlmaError: the model's keys cannot be moved, or the sizes are not in order.
+        MlmaError: the model does not support a sliding cache, or the cache sizes are inconsistent.
     """
 
     def __init__(
@@ -71,28 +70,28 @@ class Conversation:
         self._recent: deque[int] = deque(maxlen=self.decoding.lookback)
 
     def reset(self) -> None:
-        """Forget the talk; the next turn is the first of another."""
+        """Discard the talk; the next turn starts a new one."""
         self.cache.reset()
         self._recent.clear()
 
     @torch.no_grad()
-    def turn(self, vectors: Tensor) -> Turn:
-        """Hear some speech and say its translation.
+    def translate(self, vectors: Tensor) -> Turn:
+        """Translate the speech of one turn.
 
         Args:
-            vectors: (12 * chunks, hidden_size) of the adapter.
+            vectors: vectors of the adapter, (12 * chunks, hidden_size).
 
         Raises:
-            MlmaError: these are not whole chunks.
+            MlmaError: the vectors are not whole chunks.
         """
         chunks, rest = divmod(len(vectors), CHUNK_VECTORS)
         if rest or not chunks:
             raise MlmaError(
-                f"a turn of {len(vectors)} vectors; give {CHUNK_VECTORS} for each chunk of speech"
+                f"a turn has {len(vectors)} vectors; give {CHUNK_VECTORS} per chunk of speech"
             )
         is_first = not self.cache.get_seq_length()
-        write = self.dialogue.first_turn if is_first else self.dialogue.next_turn
-        tokens = write(len(vectors))
+        make_turn = self.dialogue.first_turn if is_first else self.dialogue.next_turn
+        tokens = make_turn(len(vectors))
         logits = self.llm.model(
             inputs_embeds=self.llm.embed(tokens, vectors)[None],
             past_key_values=self.cache,
@@ -102,12 +101,12 @@ class Conversation:
         fed = torch.where(tokens.is_speech, -1, tokens.ids).tolist()
         penalties = Penalties(self.decoding, fed, list(self._recent), self.dialogue.end_id)
         limit = self.decoding.tokens_per_chunk * chunks
-        tree = Tree(self.llm, self.cache)
+        tree = BeamTree(self.llm, self.cache)
         best = search(tree, logits, penalties, self.decoding, self.dialogue.end_id, limit)
         return self._finish(tree, best)
 
-    def _finish(self, tree: Tree, best: Hypothesis) -> Turn:
-        """Keep the winner in the cache, up to but without the token that ends the turn."""
+    def _finish(self, tree: BeamTree, best: TurnHypothesis) -> Turn:
+        """Keep the best hypothesis in the cache, without the end-of-turn token."""
         is_complete = best.ids[-1] == self.dialogue.end_id
         tree.keep(best, with_last=not is_complete)
         ids = best.ids[:-1] if is_complete else best.ids
@@ -117,18 +116,18 @@ class Conversation:
 
 
 def clean(text: str) -> str:
-    """Text without brackets, double quotes, broken characters, and space around it."""
+    """Remove brackets, double quotes, incomplete characters and surrounding spaces."""
     return text.translate(_UNSPOKEN).strip()
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """A text being searched for.
+class TurnHypothesis:
+    """Hold a hypothesis of the beam search.
 
     Attributes:
-        ids: its tokens.
+        ids: tokens.
         score: sum of their log-probabilities after penalties.
-        parent: number of the beam that its last token was added to.
+        parent: index of the beam that the last token extends.
     """
 
     ids: list[int]
@@ -137,30 +136,30 @@ class Hypothesis:
 
 
 def search(
-    tree: Tree,
+    tree: BeamTree,
     logits: Tensor,
     penalties: Penalties,
     decoding: TurnDecoding,
     end_id: int,
     limit: int,
-) -> Hypothesis:
-    """The best text by beam search, as transformers does it without `early_stopping`.
+) -> TurnHypothesis:
+    """Return the best hypothesis by beam search, like transformers without `early_stopping`.
 
     Args:
-        tree: at the start of the text.
-        logits: (1, vocabulary), of its first token.
-        penalties: for what was said before.
-        decoding: how to search.
-        end_id: what ends the text.
-        limit: most tokens, with that.
+        tree: beams at the start of the text.
+        logits: logits of the first token, (1, vocabulary).
+        penalties: penalties of repeated tokens.
+        decoding: beam width and length penalty.
+        end_id: token that ends the text.
+        limit: maximum number of tokens, `end_id` included.
 
     Returns:
-        A text that ends with `end_id` or has `limit` tokens.
+        A hypothesis that ends with `end_id` or has `limit` tokens.
     """
-    beams, running = decoding.beams, [Hypothesis([], 0.0)]
-    finished: list[tuple[float, Hypothesis]] = []
+    beams, running = decoding.beams, [TurnHypothesis([], 0.0)]
+    finished: list[tuple[float, TurnHypothesis]] = []
     for length in range(1, limit + 1):
-        # Each beam may end, and there are still as many to go on with.
+        # Twice as many, so that `beams` candidates continue even if all others end.
         candidates = continuations(running, logits, penalties, 2 * beams)
         divisor = length**decoding.length_penalty
         finished += [
@@ -178,22 +177,22 @@ def search(
 
 
 def continuations(
-    beams: Sequence[Hypothesis], logits: Tensor, penalties: Penalties, count: int
-) -> list[Hypothesis]:
-    """The best hypotheses of one more token, best first.
+    beams: Sequence[TurnHypothesis], logits: Tensor, penalties: Penalties, count: int
+) -> list[TurnHypothesis]:
+    """Return the best hypotheses with one more token, best first.
 
     Args:
-        beams: what they continue.
-        logits: (beams, vocabulary).
-        penalties: for what was said before.
-        count: how many.
+        beams: hypotheses to extend.
+        logits: logits of the next token, (beams, vocabulary).
+        penalties: penalties of repeated tokens.
+        count: number of hypotheses to return.
     """
     log_probs = penalties(logits.float().log_softmax(dim=-1), [beam.ids for beam in beams])
     scores = log_probs + log_probs.new_tensor([beam.score for beam in beams])[:, None]
     best = scores.flatten().topk(count)
     vocabulary = scores.shape[1]
     return [
-        Hypothesis(
+        TurnHypothesis(
             beams[place // vocabulary].ids + [place % vocabulary], score, place // vocabulary
         )
         for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True)
@@ -201,13 +200,13 @@ def continuations(
 
 
 class Penalties:
-    """Lowers the log-probabilities of what was said before.
+    """Lower the log-probabilities of repeated tokens and ban repeated n-grams.
 
     Args:
-        decoding: by how much.
-        fed: what the model was fed in this turn; -1 in places of speech.
-        recent: the last tokens said in earlier turns.
-        end_id: what ends a turn.
+        decoding: `repetition_penalty`, `no_repeat_ngram` and `penalize_eos`.
+        fed: input tokens of this turn; -1 at speech positions.
+        recent: last output tokens of earlier turns.
+        end_id: end-of-turn token.
     """
 
     def __init__(self, decoding: TurnDecoding, fed: list[int], recent: list[int], end_id: int):
@@ -217,31 +216,37 @@ class Penalties:
         self._end_id = end_id
 
     def __call__(self, log_probs: Tensor, texts: Sequence[list[int]]) -> Tensor:
-        """Penalised log-probabilities.
+        """Return penalised log-probabilities, (beams, vocabulary).
 
         Args:
             log_probs: (beams, vocabulary).
-            texts: of each beam, the tokens said in this turn.
+            texts: output tokens of each beam in this turn.
         """
         penalised = log_probs.clone()
         factor, size = self._decoding.repetition_penalty, self._decoding.no_repeat_ngram
         for beam, text in enumerate(texts):
-            said = self._fed + text
+            context = self._fed + text
             if factor != 1:
-                seen = {token for token in said if token >= 0}
+                seen = {token for token in context if token >= 0}
                 if not self._decoding.penalize_eos:
                     seen.discard(self._end_id)
                 ids = torch.tensor(sorted(seen), device=log_probs.device)
                 penalised[beam, ids] *= factor
             if size:
-                banned = repeating(said, said, size) | repeating(said, self._recent, size)
+                banned = repeated(context, context, size) | repeated(context, self._recent, size)
                 ids = torch.tensor(sorted(banned), dtype=torch.long, device=log_probs.device)
                 penalised[beam, ids] = -torch.inf
         return penalised
 
 
-def repeating(text: list[int], earlier: list[int], size: int) -> set[int]:
-    """Tokens that would make the end of a text `size` tokens that are in `earlier` in a row."""
+def repeated(text: list[int], earlier: list[int], size: int) -> set[int]:
+    """Return the tokens that would complete, at the end of a text, an n-gram that is in `earlier`.
+
+    Args:
+        text: tokens so far.
+        earlier: tokens to search; -1 stands for speech and is never returned.
+        size: length of the n-grams.
+    """
     if len(text) < size - 1:
         return set()
     end = text[len(text) - size + 1 :]
@@ -249,30 +254,33 @@ def repeating(text: list[int], earlier: list[int], size: int) -> set[int]:
     return {earlier[i + size - 1] for i in starts if earlier[i : i + size - 1] == end} - {-1}
 
 
-class Tree:
-    """The beams of one turn in one row of the model's batch, behind what they have in common.
+class BeamTree:
+    """Run all beams of a turn in one sequence, with a shared cache.
 
-    The cache holds once what was before the turn's text, and after it the tokens of all beams as
-    they were tried; each token attends to those of its own beam alone. Nothing is copied when a
-    beam branches or dies.
+    The cache holds the common context once, followed by the tokens of all beams in the order they
+    were tried. An attention mask limits each token to its own beam. No keys are copied when a beam
+    branches or ends.
 
     Args:
-        llm: the model.
-        cache: holds all that comes before the text.
+        llm: language model.
+        cache: cache that holds the context before the text.
     """
 
     def __init__(self, llm: LanguageModel, cache: SlidingCache):
         self._llm = llm
         self._cache = cache
         self._start = cache.get_seq_length()
-        # After each step, which of the tokens tried so far each beam sees: (beams, tried).
+        # For each step: which of the tokens so far each beam sees, (beams, tokens).
         self._seen = [torch.zeros((1, 0), dtype=torch.bool, device=llm.device)]
 
-    def advance(self, beams: Sequence[Hypothesis]) -> Tensor:
-        """Feed the last token of each beam; their parents are the beams of the step before.
+    def advance(self, beams: Sequence[TurnHypothesis]) -> Tensor:
+        """Feed the last token of each beam.
+
+        Args:
+            beams: hypotheses whose parents are the beams of the previous step.
 
         Returns:
-            Logits (beams, vocabulary).
+            Logits of the next token, (beams, vocabulary).
         """
         seen = self._seen[-1][[beam.parent for beam in beams]]
         itself = torch.eye(len(beams), dtype=torch.bool, device=seen.device)
@@ -288,16 +296,21 @@ class Tree:
         self._seen.append(seen)
         return logits[0]
 
-    def keep(self, best: Hypothesis, with_last: bool) -> None:
-        """Leave this text in the cache, and no other; its last token only if `with_last`."""
+    def keep(self, best: TurnHypothesis, with_last: bool) -> None:
+        """Keep only one hypothesis in the cache.
+
+        Args:
+            best: hypothesis to keep.
+            with_last: include its last token.
+        """
         path = self._seen[len(best.ids) - 1][best.parent].nonzero().flatten()
-        self._cache.choose(self._start, self._start + path)
+        self._cache.select(self._start, self._start + path)
         if with_last:
             ids = torch.tensor([best.ids[-1:]], device=path.device)
             self._llm.model(input_ids=ids, past_key_values=self._cache, use_cache=True)
 
     def _mask(self, seen: Tensor) -> Tensor | None:
-        """What is added to attention's scores, (1, 1, beams, tokens); None: all is seen."""
+        """Return the additive attention mask, (1, 1, beams, tokens); None: all is visible."""
         if len(seen) == 1:
             return None
         dtype = self._llm.model.dtype

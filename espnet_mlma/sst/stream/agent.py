@@ -11,7 +11,7 @@ from torch import Tensor
 
 from espnet_mlma.audio import as_samples
 from espnet_mlma.sst.config import TurnDecoding
-from espnet_mlma.sst.encoder.base import EncoderStream
+from espnet_mlma.sst.encoder.base import SpeechStream
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, SAMPLE_RATE
 from espnet_mlma.sst.languages import separator
 from espnet_mlma.sst.llm.generate import Conversation
@@ -53,7 +53,7 @@ class Translator:
 
     def reset(self) -> None:
         """Discard the talk; the next sample starts a new one."""
-        self.stream = EncoderStream(self.model.encoder, self.model.adapter, self.multiplier)
+        self.stream = SpeechStream(self.model.encoder, self.model.adapter, self.multiplier)
         self.conversation.reset()
         self._samples = 0
         self._has_spoken = False
@@ -97,7 +97,7 @@ class Translator:
         started = time.perf_counter()
         vectors = encode()
         if vectors is not None:
-            text = self.conversation.turn(vectors).text
+            text = self.conversation.translate(vectors).text
             yield Emission(text, ended / SAMPLE_RATE, time.perf_counter() - started)
 
     def spaced(self, text: str) -> str:

@@ -7,7 +7,7 @@ from espnet2.tasks.asr import ASRTask
 
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.loading import checkpoint
-from espnet_mlma.sst.encoder.base import Adapter, EncoderStream
+from espnet_mlma.sst.encoder.base import Adapter, SpeechStream
 from espnet_mlma.sst.encoder.conmamba import ChunkConMamba, ConMambaConfig, load_conmamba
 from espnet_mlma.sst.grid import CHUNK_SAMPLES
 
@@ -54,7 +54,7 @@ def whole(encoder, samples, multiplier=1):
         (CONDITIONED, 24),
     ],
 )
-def test_a_stream_equals_one_pass(encoder_conf, chunk_frames, center, multipliers):
+def test_stream_equals_one_pass(encoder_conf, chunk_frames, center, multipliers):
     encoder, samples = tiny(encoder_conf, {"center": center}), speech(12)
     assert encoder.chunk_frames == chunk_frames
     expected = whole(encoder, samples)
@@ -64,7 +64,7 @@ def test_a_stream_equals_one_pass(encoder_conf, chunk_frames, center, multiplier
 
 
 @pytest.mark.parametrize("center", [False, True])
-def test_a_frame_hears_nothing_after_its_40_ms(center):
+def test_frame_depends_on_no_audio_after_its_40_ms(center):
     encoder, samples = tiny(frontend_conf={"center": center}), speech(3)
     for frame in (0, 23, 24, 50):
         other = samples.clone()
@@ -74,8 +74,8 @@ def test_a_frame_hears_nothing_after_its_40_ms(center):
         assert (before[frame + 1] - after[frame + 1]).abs().max() > 1e-4
 
 
-def test_periodic_audio_gives_the_same_frames_for_ever():
-    """The state forgets exponentially: after some minutes its beginning is below rounding."""
+def test_periodic_audio_converges_to_periodic_frames():
+    """The state decays exponentially; after minutes the start is below rounding."""
     encoder, period = tiny(), speech(1)
     state, seen = encoder.initial_state(), []
     for _ in range(300):
@@ -134,8 +134,8 @@ def experiment(make_experiment, **options):
 
 
 @pytest.mark.parametrize("encoder_conf", [{}, CONDITIONED])
-def test_frames_are_the_recognisers(make_experiment, statistics, encoder_conf):
-    """Of the same audio with the zeros in front."""
+def test_frames_equal_the_recognisers(make_experiment, statistics, encoder_conf):
+    """The recogniser gets the same audio after 352 zeros."""
     normalised = {"normalize": "global_mvn", "normalize_conf": {"stats_file": str(statistics)}}
     folder = experiment(make_experiment, encoder_conf=TINY | encoder_conf, **normalised)
     ours, samples = load_conmamba(folder), speech(3)
@@ -148,8 +148,8 @@ def test_frames_are_the_recognisers(make_experiment, statistics, encoder_conf):
     torch.testing.assert_close(stream(ours, samples, [1]), expected[0], rtol=0, atol=1e-5)
 
 
-def test_configuration_and_parameters_make_it_again(make_experiment, statistics):
-    """Without the experiment and its statistics."""
+def test_configuration_and_parameters_rebuild_the_encoder(make_experiment, statistics):
+    """The experiment and its statistics are not needed."""
     normalised = {"normalize": "global_mvn", "normalize_conf": {"stats_file": str(statistics)}}
     folder = experiment(make_experiment, encoder_conf=TINY | CONDITIONED, **normalised)
     ours, samples = load_conmamba(folder), speech(2)
@@ -158,10 +158,10 @@ def test_configuration_and_parameters_make_it_again(make_experiment, statistics)
     assert torch.equal(whole(again.eval(), samples), whole(ours, samples))
 
 
-def test_vectors_of_a_stream():
+def test_stream_of_vectors_equals_one_pass():
     encoder = tiny()
     adapter = Adapter(encoder.output_size, 20, encoder.chunk_frames).eval()
-    samples, session = speech(5)[:-99], EncoderStream(encoder, adapter, 2)
+    samples, session = speech(5)[:-99], SpeechStream(encoder, adapter, 2)
     vectors = [v for piece in samples.split(7001) for v in session.push(piece)]
     vectors.append(session.finish())
     padded = torch.nn.functional.pad(samples, (0, CHUNK_SAMPLES + 99))
@@ -175,23 +175,23 @@ def test_vectors_of_a_stream():
     ("encoder_conf", "frontend_conf", "message"),
     [
         ({"bimamba": "shared"}, {}, "train a recogniser with encoder_conf `bimamba: none`"),
-        ({"input_layer": "conv2d"}, {}, "needs input_layer cnn4, cnn8, linear"),
+        ({"input_layer": "conv2d"}, {}, "needs input_layer cnn4, cnn8 or linear"),
         ({}, {"hop_length": 200}, "960 ms are 19.20 frames"),
         ({}, {"fs": "8k"}, "8000 Hz"),
         ({"layers": 3}, {}, "encoder_conf: .*layers"),
         ({}, {"hops": 3}, "frontend_conf.*hops"),
-        ({"interctc_use_conditioning": True}, {}, "needs the vocabulary"),
+        ({"interctc_use_conditioning": True}, {}, "needs `vocabulary`"),
     ],
 )
-def test_what_cannot_be_streamed_is_refused(encoder_conf, frontend_conf, message):
+def test_encoder_that_cannot_be_streamed_is_refused(encoder_conf, frontend_conf, message):
     with pytest.raises(MlmaError, match=message):
         tiny(encoder_conf, frontend_conf, vocabulary=None)
 
 
-def test_a_recogniser_of_another_kind_is_refused(make_experiment):
+def test_unsupported_recogniser_is_refused(make_experiment):
     with pytest.raises(MlmaError, match="needs `normalize: global_mvn` or null"):
         load_conmamba(experiment(make_experiment, normalize="utterance_mvn"))
     conformer = {"output_size": 16, "attention_heads": 2, "num_blocks": 1, "linear_units": 16}
     folder = experiment(make_experiment, encoder="conformer", encoder_conf=conformer)
-    with pytest.raises(MlmaError, match="encoder is 'conformer'; conmamba is needed"):
+    with pytest.raises(MlmaError, match="encoder is 'conformer'"):
         load_conmamba(folder)

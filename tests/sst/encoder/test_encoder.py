@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.sst.encoder.base import Adapter, EncoderStream
+from espnet_mlma.sst.encoder.base import Adapter, SpeechStream
 from espnet_mlma.sst.encoder.wav2vec2 import ChunkWav2Vec2, Wav2Vec2Config
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, CHUNK_VECTORS
 
@@ -29,14 +29,14 @@ def speech(samples, seed=2):
 
 @torch.no_grad()
 def whole(encoder, adapter, samples, multiplier):
-    """Vectors of one pass over the samples, padded to whole blocks."""
+    """Return the vectors of one pass over the samples, padded to whole blocks."""
     missing = -len(samples) % (multiplier * CHUNK_SAMPLES)
     padded = torch.nn.functional.pad(samples, (0, missing))
     return adapter(encoder(padded[None], multiplier))[0]
 
 
 def pushed(stream, samples, sizes):
-    """All vectors of the stream; pushes of these sizes go round."""
+    """Return all vectors of a stream; the sizes of pushes repeat in a cycle."""
     out = []
     while len(samples):
         for size in sizes:
@@ -52,22 +52,22 @@ def pushed(stream, samples, sizes):
     length=st.integers(1, 13 * CHUNK_SAMPLES),
     multiplier=st.sampled_from([1, 2, 3, 12]),
 )
-def test_pushes_of_any_size_give_one_pass(encoder, adapter, sizes, length, multiplier):
+def test_pushes_of_any_size_equal_one_pass(encoder, adapter, sizes, length, multiplier):
     samples = speech(length)
-    streamed = pushed(EncoderStream(encoder, adapter, multiplier), samples, sizes)
+    streamed = pushed(SpeechStream(encoder, adapter, multiplier), samples, sizes)
     expected = whole(encoder, adapter, samples, multiplier)
     assert streamed.shape == expected.shape
     torch.testing.assert_close(streamed, expected, rtol=0, atol=1e-5)
 
 
-def test_samples_one_by_one(encoder, adapter):
+def test_single_samples_equal_one_pass(encoder, adapter):
     samples = speech(CHUNK_SAMPLES + 3)
-    streamed = pushed(EncoderStream(encoder, adapter), samples, [1])
+    streamed = pushed(SpeechStream(encoder, adapter), samples, [1])
     torch.testing.assert_close(streamed, whole(encoder, adapter, samples, 1), rtol=0, atol=1e-5)
 
 
-def test_a_block_is_given_as_soon_as_it_is_full(encoder, adapter):
-    stream = EncoderStream(encoder, adapter, 2)
+def test_block_is_returned_when_complete(encoder, adapter):
+    stream = SpeechStream(encoder, adapter, 2)
     assert stream.push(speech(2 * CHUNK_SAMPLES - 1)) == []
     (vectors,) = stream.push(speech(1))
     assert vectors.shape == (2 * CHUNK_VECTORS, 20)
@@ -75,16 +75,16 @@ def test_a_block_is_given_as_soon_as_it_is_full(encoder, adapter):
     assert stream.finish().shape == (24, 20)
 
 
-def test_nothing_is_left_of_whole_blocks(encoder, adapter):
-    stream = EncoderStream(encoder, adapter)
+def test_finish_returns_none_after_whole_blocks(encoder, adapter):
+    stream = SpeechStream(encoder, adapter)
     stream.push(speech(3 * CHUNK_SAMPLES))
     assert stream.finish() is None
-    assert EncoderStream(encoder, adapter).finish() is None
+    assert SpeechStream(encoder, adapter).finish() is None
 
 
-def test_the_multiplier_may_change_between_blocks(encoder, adapter):
+def test_multiplier_can_change_between_blocks(encoder, adapter):
     samples = speech(6 * CHUNK_SAMPLES)
-    stream, out, start = EncoderStream(encoder, adapter), [], 0
+    stream, out, start = SpeechStream(encoder, adapter), [], 0
     for multiplier in (1, 3, 2):
         stream.multiplier = multiplier
         end = start + multiplier * CHUNK_SAMPLES
@@ -99,38 +99,38 @@ def test_the_multiplier_may_change_between_blocks(encoder, adapter):
     assert stream.finish() is None
 
 
-def test_a_smaller_multiplier_frees_what_waits(encoder, adapter):
-    stream = EncoderStream(encoder, adapter, 12)
+def test_smaller_multiplier_releases_waiting_samples(encoder, adapter):
+    stream = SpeechStream(encoder, adapter, 12)
     assert stream.push(speech(5 * CHUNK_SAMPLES + 7)) == []
     stream.multiplier = 2
     assert [len(vectors) for vectors in stream.push(speech(0))] == [24, 24]
     assert len(stream.finish()) == 24
 
 
-def test_the_callers_buffer_may_be_used_again(encoder, adapter):
+def test_caller_can_reuse_its_buffer(encoder, adapter):
     samples, buffer = speech(CHUNK_SAMPLES), torch.empty(CHUNK_SAMPLES // 4)
-    stream = EncoderStream(encoder, adapter)
+    stream = SpeechStream(encoder, adapter)
     *_, (vectors,) = [stream.push(buffer.copy_(piece)) for piece in samples.split(len(buffer))]
     torch.testing.assert_close(vectors, whole(encoder, adapter, samples, 1), rtol=0, atol=1e-5)
 
 
-def test_what_waits_is_all_that_is_kept(encoder, adapter):
-    stream = EncoderStream(encoder, adapter)
+def test_only_waiting_samples_are_kept(encoder, adapter):
+    stream = SpeechStream(encoder, adapter)
     stream.push(speech(40 * CHUNK_SAMPLES + 100))
     assert sum(piece.untyped_storage().nbytes() for piece in stream._pieces) == 4 * 100
 
 
-def test_a_second_stream_hears_nothing_of_the_first(encoder, adapter):
+def test_streams_are_independent(encoder, adapter):
     samples = speech(4 * CHUNK_SAMPLES)
-    first = pushed(EncoderStream(encoder, adapter), samples, [10_000])
-    again = pushed(EncoderStream(encoder, adapter), samples, [10_000])
+    first = pushed(SpeechStream(encoder, adapter), samples, [10_000])
+    again = pushed(SpeechStream(encoder, adapter), samples, [10_000])
     assert torch.equal(first, again)
 
 
-def test_misuse_is_named(encoder, adapter):
+def test_misuse_is_refused(encoder, adapter):
     with pytest.raises(MlmaError, match="multiplier is 0"):
-        EncoderStream(encoder, adapter, 0)
-    stream = EncoderStream(encoder, adapter)
+        SpeechStream(encoder, adapter, 0)
+    stream = SpeechStream(encoder, adapter)
     with pytest.raises(ValueError, match=r"shape \(1, 5\)"):
         stream.push(torch.zeros(1, 5))
     stream.finish()
@@ -140,7 +140,7 @@ def test_misuse_is_named(encoder, adapter):
 
 
 @pytest.mark.parametrize("chunk_frames", [12, 24, 48, 96])
-def test_an_adapter_gives_12_vectors_a_chunk_from_that_chunk_alone(chunk_frames):
+def test_adapter_gives_12_vectors_per_chunk_from_that_chunk_only(chunk_frames):
     adapter = Adapter(6, 10, chunk_frames)
     frames = torch.randn(2, 3 * chunk_frames, 6)
     vectors = adapter(frames)
@@ -150,7 +150,7 @@ def test_an_adapter_gives_12_vectors_a_chunk_from_that_chunk_alone(chunk_frames)
     assert changed.tolist() == [False] * 12 + [True] * 12 + [False] * 12
 
 
-def test_adapter_of_the_paper():
+def test_adapter_has_the_papers_size():
     """Two convolutions without bias, two LayerNorms, a projection with bias."""
     with torch.device("meta"):
         counted = sum(p.numel() for p in Adapter(1024, 3584).parameters())
@@ -158,6 +158,6 @@ def test_adapter_of_the_paper():
 
 
 @pytest.mark.parametrize("chunk_frames", [0, 6, 30, 36, 50])
-def test_frames_that_halving_does_not_bring_to_12(chunk_frames):
+def test_adapter_refuses_other_frame_counts(chunk_frames):
     with pytest.raises(MlmaError, match=f"gives {chunk_frames} frames in 960 ms"):
         Adapter(4, 4, chunk_frames)

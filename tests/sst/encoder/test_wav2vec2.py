@@ -24,7 +24,7 @@ WINDOWS = {
 def tiny(**options):
     torch.manual_seed(0)
     model = ChunkWav2Vec2(replace(TINY, **options)).eval()
-    for layer in model.layers:  # so sharp that an attention one frame off is seen
+    for layer in model.layers:  # sharp attention, so that an error of one frame shows
         torch.nn.init.normal_(layer.attention.query.weight)
         torch.nn.init.normal_(layer.attention.key.weight)
     return model
@@ -37,7 +37,7 @@ def speech(chunks, seed=1):
 
 @torch.no_grad()
 def stream(model, samples, multipliers):
-    """Frames block by block; multipliers go round."""
+    """Return frames block by block; the multipliers repeat in a cycle."""
     state, out, multipliers = model.initial_state(), [], itertools.cycle(multipliers)
     while len(samples):
         block = next(multipliers) * CHUNK_SAMPLES
@@ -54,7 +54,7 @@ def whole(model, samples, multiplier):
 
 @pytest.mark.parametrize("multiplier", [1, 2, 3, 12])
 @pytest.mark.parametrize("window", WINDOWS)
-def test_a_stream_equals_the_masked_pass(window, multiplier):
+def test_stream_equals_the_masked_pass(window, multiplier):
     model, samples = tiny(**WINDOWS[window]), speech(24)
     expected = whole(model, samples, multiplier)
     assert expected.shape == (24 * CHUNK_FRAMES, 16)
@@ -63,7 +63,7 @@ def test_a_stream_equals_the_masked_pass(window, multiplier):
 
 
 def test_blocks_windows_and_positions_matter():
-    """Or the test above would not tell one from the other."""
+    """Otherwise the test above could not detect errors in them."""
     samples = speech(24)
     reference = whole(tiny(), samples, 2)
     others = [
@@ -78,8 +78,8 @@ def test_blocks_windows_and_positions_matter():
 
 
 @pytest.mark.parametrize("unit", ["chunk", "frame"])
-def test_mask_is_that_of_the_definition(unit):
-    """Window of 2 chunks of 48 frames, blocks of 3 chunks, frame by frame."""
+def test_mask_equals_its_definition(unit):
+    """The window has 2 chunks of 48 frames, a block has 3 chunks."""
     model = tiny(window_chunks=2, window_unit=unit)
     mask = model._mask(6 * 48, 6 * 48, 3 * 48)
     for query, key in itertools.product(range(0, 288, 7), range(288)):
@@ -90,7 +90,7 @@ def test_mask_is_that_of_the_definition(unit):
 
 
 @pytest.mark.parametrize("multiplier", [1, 3])
-def test_nothing_before_a_block_hears_it(multiplier):
+def test_earlier_blocks_do_not_depend_on_later_audio(multiplier):
     model, samples = tiny(), speech(6)
     other = samples.clone()
     other[3 * CHUNK_SAMPLES :] = speech(3, seed=2)
@@ -100,20 +100,18 @@ def test_nothing_before_a_block_hears_it(multiplier):
     assert (before[boundary:] - after[boundary:]).abs().min(dim=0).values.max() > 0
 
 
-def test_a_frame_hears_no_sample_after_its_first():
-    """Of the CNN; the transformer then sees the block."""
+def test_cnn_frame_reads_no_sample_after_its_first():
     model, samples = tiny(), speech(1).requires_grad_()
     frames = model._frames(torch.nn.functional.pad(samples, (399, 0))[None])[0]
     for t in (0, 1, 47):
         (gradient,) = torch.autograd.grad(frames[t].sum(), samples, retain_graph=True)
-        heard = gradient.nonzero().flatten()
-        assert heard.max() == 320 * t
-        assert heard.min() == max(320 * t - 399, 0)
+        read = gradient.nonzero().flatten()
+        assert read.max() == 320 * t
+        assert read.min() == max(320 * t - 399, 0)
 
 
-def test_periodic_audio_gives_the_same_frames_for_ever():
-    """Once the window of every layer is full nothing is left that could tell one hour from another,
-    and the frames are equal bit for bit."""
+def test_periodic_audio_gives_identical_frames():
+    """Once all windows are full, the state does not depend on the time, to the bit."""
     model, period = tiny(window_chunks=3), speech(1)
     state, seen = model.initial_state(), []
     with torch.no_grad():
@@ -127,7 +125,7 @@ def test_periodic_audio_gives_the_same_frames_for_ever():
 
 
 @pytest.mark.parametrize("window", ["paper", "code", "block only"])
-def test_state_stays_as_large_as_the_window(window):
+def test_state_size_equals_the_window(window):
     model = tiny(**WINDOWS[window])
     state, sizes, kept = model.initial_state(), [], []
     for _ in range(20):
@@ -142,8 +140,8 @@ def test_state_stays_as_large_as_the_window(window):
 
 
 @torch.no_grad()
-def test_multipliers_may_change_within_a_stream():
-    """Against one pass with a mask of blocks of 2, 1 and 3 chunks in turn."""
+def test_multipliers_can_change_within_a_stream():
+    """Compare with one pass with a mask of blocks of 2, 1 and 3 chunks in turn."""
     model, samples = tiny(window_chunks=3), speech(12)
     edges = [0, 2, 3, 6, 8, 9, 12]
     start, end = (
@@ -162,7 +160,7 @@ def test_multipliers_may_change_within_a_stream():
     torch.testing.assert_close(streamed, model.norm(x)[0], rtol=0, atol=1e-5)
 
 
-def test_a_state_may_be_gone_on_from_twice():
+def test_copied_state_gives_the_same_frames():
     model, samples = tiny(), speech(3)
     with torch.no_grad():
         _, state = model.step(samples[:CHUNK_SAMPLES], model.initial_state())
@@ -178,7 +176,7 @@ def test_gradients_reach_every_parameter(gradient_checkpointing):
     model(speech(4).view(2, -1), 2).square().sum().backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
     without = [name for name, gradient in gradients.items() if gradient is None]
-    # A bias of the keys moves all scores of a frame alike, but for the rotation.
+    # Without the rotation, a bias of the keys would not change attention.
     assert not without and all(gradient.abs().max() > 0 for gradient in gradients.values())
     plain = tiny().train()
     plain(speech(4).view(2, -1), 2).square().sum().backward()
@@ -186,14 +184,14 @@ def test_gradients_reach_every_parameter(gradient_checkpointing):
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_is_for_training_alone():
+def test_dropout_acts_only_in_training():
     model, samples = tiny(dropout=0.5), speech(2)[None]
     assert torch.equal(model(samples, 1), model(samples, 1))
     model.train()
     assert not torch.equal(model(samples, 1), model(samples, 1))
 
 
-def test_bfloat16():
+def test_bfloat16_is_close_to_float32():
     model, samples = tiny(), speech(4)
     single = whole(model, samples, 2)
     with torch.autocast("cpu", torch.bfloat16):
@@ -212,16 +210,16 @@ def test_bfloat16():
         ({"num_heads": 5}, "heads of even size"),
         ({"dropout": -0.1}, "dropout is -0.1; it must be 0 or more and below 1"),
         ({"dropout": 1.0}, "dropout is 1.0; it must be 0 or more and below 1"),
-        ({"window_chunks": 0}, "window_chunks of 1 or more"),
+        ({"window_chunks": 0}, "window_chunks must be 1 or more"),
         ({"window_unit": "second"}, "window_unit chunk or frame"),
     ],
 )
-def test_wrong_sizes_are_named(options, message):
+def test_inconsistent_sizes_are_refused(options, message):
     with pytest.raises(MlmaError, match=message):
         tiny(**options)
 
 
-def test_other_than_whole_blocks_is_refused():
+def test_partial_blocks_are_refused():
     model = tiny()
     with pytest.raises(ValueError, match="blocks of 2 x 15360"):
         model(speech(3)[None], 2)

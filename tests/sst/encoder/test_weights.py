@@ -33,14 +33,14 @@ OURS |= {"linear_units": 24}
 def theirs(kind=transformers.Wav2Vec2ForCTC, **options):
     torch.manual_seed(0)
     model = kind(transformers.Wav2Vec2Config(**SIZES | options)).eval()
-    with torch.no_grad():  # LayerNorms and biases that are not 1 and 0
+    with torch.no_grad():  # so that LayerNorms and biases are not 1 and 0
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
     return model
 
 
 def like_theirs(ours, model):
-    """With what the streaming encoder leaves out put back: no rotation, convolutional positions."""
+    """Restore the original positions: no rotation, but convolutional positional embedding."""
     channels = ours.config.d_model // ours.config.num_heads // 2
     ours.rotation = lambda frames: (torch.ones(frames, channels), torch.zeros(frames, channels))
     ours.projection.register_forward_hook(
@@ -50,7 +50,7 @@ def like_theirs(ours, model):
 
 
 def assert_same_frames(ours, model):
-    """In one block, which is full attention."""
+    """Compare frames in one block, where attention is full."""
     generator = torch.Generator().manual_seed(3)
     speech = torch.randn(2, 3 * CHUNK_SAMPLES, generator=generator)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def assert_same_frames(ours, model):
 
 @pytest.mark.parametrize("head", ["Wav2Vec2Model", "Wav2Vec2ForCTC", "Wav2Vec2ForPreTraining"])
 @pytest.mark.parametrize("form", ["model.safetensors", "pytorch_model.bin"])
-def test_hugging_face_weights_give_its_frames(tmp_path, head, form):
+def test_hugging_face_weights_give_the_same_frames(tmp_path, head, form):
     model = theirs(getattr(transformers, head))
     model.save_pretrained(tmp_path)
     if form == "pytorch_model.bin":
@@ -110,7 +110,7 @@ FAIRSEQ_NAMES = {
 
 
 def as_fairseq(model):
-    """The parameters of a Wav2Vec2ForCTC as fairseq names those of a fine-tuned model."""
+    """Rename the parameters of a Wav2Vec2ForCTC to those of a fine-tuned fairseq model."""
     state = {}
     for name, tensor in model.state_dict().items():
         if name.startswith("lm_head."):
@@ -130,7 +130,7 @@ def as_fairseq(model):
 
 @pytest.fixture
 def fairseq_meter(monkeypatch):
-    """An object of a package that is gone when the file is read."""
+    """Make an object of a package that is missing when the file is read."""
     module = types.ModuleType("fairseq_of_the_test")
     module.Meter = type("Meter", (list,), {"__module__": module.__name__})
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -164,6 +164,8 @@ def test_fairseq_weights_give_the_same_frames(
 
 
 class Harm:
+    """Write a file when unpickled."""
+
     def __init__(self, file):
         self.file = file
 
@@ -180,7 +182,7 @@ def test_code_in_a_fairseq_file_is_not_run(tmp_path, is_zip):
     assert not harmed.exists()
 
 
-def test_options_go_before_the_folder(tmp_path):
+def test_options_override_the_folder(tmp_path):
     theirs().save_pretrained(tmp_path)
     ours, _ = load_wav2vec2(tmp_path, window_chunks=12, window_unit="frame", dropout=0.0)
     assert (ours.config.window_chunks, ours.config.window_unit) == (12, "frame")
@@ -191,12 +193,12 @@ def test_options_go_before_the_folder(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"feat_extract_norm": "group"}, "GroupNorm, whose mean is over the whole recording"),
+        ({"feat_extract_norm": "group"}, "GroupNorm over the whole recording"),
         ({"do_stable_layer_norm": False}, "do_stable_layer_norm is False, not True"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
     ],
 )
-def test_a_model_that_cannot_be_streamed_is_refused(tmp_path, options, message):
+def test_model_that_cannot_be_streamed_is_refused(tmp_path, options, message):
     theirs(**options).save_pretrained(tmp_path)
     with pytest.raises(MlmaError, match=message):
         load_wav2vec2(tmp_path)
@@ -205,9 +207,7 @@ def test_a_model_that_cannot_be_streamed_is_refused(tmp_path, options, message):
 def test_fairseq_with_group_norm_is_refused(tmp_path):
     state = {"feature_extractor.conv_layers.0.2.weight": torch.ones(8)}
     torch.save({"model": state}, tmp_path / "wav2vec_small.pt")
-    with pytest.raises(
-        MlmaError, match=r"wav2vec_small\.pt: its first convolution has a GroupNorm"
-    ):
+    with pytest.raises(MlmaError, match=r"wav2vec_small\.pt: .* GroupNorm"):
         load_wav2vec2(tmp_path / "wav2vec_small.pt")
 
 
@@ -262,5 +262,5 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     with pytest.raises(MlmaError, match=r"config\.json: not a configuration of wav2vec 2\.0"):
         load_wav2vec2(tmp_path)
     torch.save({"weights": {}}, tmp_path / "other.pt")
-    with pytest.raises(MlmaError, match=r"other\.pt: holds no `model`"):
+    with pytest.raises(MlmaError, match=r"other\.pt: not a fairseq checkpoint"):
         load_wav2vec2(tmp_path / "other.pt")

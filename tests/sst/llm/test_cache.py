@@ -14,7 +14,7 @@ PROMPT, CLOSING = 7, 2
 
 
 class RawKeys:
-    """InfiniSST's scheme, for comparison: raw keys are kept and all are rotated at each read."""
+    """Implement InfiniSST's scheme for comparison: store unrotated keys, rotate at each read."""
 
     def __init__(self, model):
         self.raw = {}
@@ -55,7 +55,7 @@ class RawKeys:
 
 
 def talk(model, turns: int, cache, end_turn) -> list[torch.Tensor]:
-    """Logits of turns of different lengths."""
+    """Return the logits of turns of different lengths."""
     generator = torch.Generator().manual_seed(1)
     found = []
     for turn in range(turns):
@@ -93,18 +93,18 @@ LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
         ("Qwen2", {"rope_parameters": YARN}, None, 60, 40),
     ],
 )
-def test_as_if_raw_keys_were_rotated_at_each_read(
+def test_logits_equal_those_with_unrotated_keys(
     make_model, family, options, keep_tokens, turns, evictions
 ):
     model = make_model(family, initializer_range=0.02, **options)
     cache = SlidingCache(Rotation(model), PROMPT, CLOSING, 120, keep_tokens)
-    forgotten = []
-    found = talk(model, turns, cache, lambda: forgotten.append(cache.end_turn()))
+    evicted = []
+    found = talk(model, turns, cache, lambda: evicted.append(cache.end_turn()))
     reference = RawKeys(model)
     expected = talk(
         model, turns, reference.cache, lambda: reference.end_turn(120, keep_tokens or 120)
     )
-    assert sum(map(bool, forgotten)) > evictions
+    assert sum(map(bool, evicted)) > evictions
     assert max((a - b).abs().max() for a, b in zip(found, expected, strict=True)) < 1e-6
     assert max(e.abs().max() for e in expected) > 0.1
 
@@ -128,28 +128,28 @@ def test_memory_is_constant(make_model):
 
 
 @torch.no_grad()
-def test_the_turn_that_ends_stays_however_long(make_model):
+def test_last_turn_is_never_evicted(make_model):
     model = make_model()
     cache = SlidingCache(Rotation(model), PROMPT, CLOSING, 20)
-    for length, forgotten in ((PROMPT + 40, 0), (30, 42), (5, 30)):
+    for length, evicted in ((PROMPT + 40, 0), (30, 42), (5, 30)):
         model(inputs_embeds=torch.randn(1, length, 32), past_key_values=cache)
-        assert cache.end_turn() == forgotten
+        assert cache.end_turn() == evicted
 
 
 @torch.no_grad()
-def test_fewer_tokens_kept_are_fewer_evictions(make_model):
+def test_smaller_keep_tokens_gives_fewer_evictions(make_model):
     model = make_model()
     counts = {}
     for keep in (200, 100):
-        cache, forgotten = SlidingCache(Rotation(model), PROMPT, CLOSING, 200, keep), []
-        talk(model, 60, cache, lambda c=cache, f=forgotten: f.append(c.end_turn()))
-        counts[keep] = sum(map(bool, forgotten))
+        cache, evicted = SlidingCache(Rotation(model), PROMPT, CLOSING, 200, keep), []
+        talk(model, 60, cache, lambda c=cache, f=evicted: f.append(c.end_turn()))
+        counts[keep] = sum(map(bool, evicted))
     assert counts[100] < counts[200] / 2
 
 
 @pytest.mark.parametrize("rope", [None, LLAMA3_ROPE, YARN, LINEAR])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_moved_keys_are_what_the_model_makes_there(make_model, rope, dtype):
+def test_moved_keys_equal_the_models_keys_there(make_model, rope, dtype):
     model = make_model(**({"rope_parameters": rope} if rope else {})).to(dtype)
     rotation = Rotation(model)
     raw = torch.randn(1, 2, 1000, 8).to(dtype)
@@ -161,7 +161,7 @@ def test_moved_keys_are_what_the_model_makes_there(make_model, rope, dtype):
     old = torch.arange(1000)
     new = (old - 400).clamp(min=0)
     error = (rotation.move(at(old), old, new) - at(new)).abs().max()
-    # In bfloat16 a key is rounded when it is written and again when it is moved.
+    # In bfloat16, keys are rounded when written and again when moved.
     assert error < (4e-6 if dtype == torch.float32 else 2**-8 * 3 * raw.abs().max())
 
 
@@ -169,9 +169,9 @@ def test_moved_keys_are_what_the_model_makes_there(make_model, rope, dtype):
     ("family", "options", "why"),
     [
         ("GPT2", {}, "has 0 rotary embeddings"),
-        ("GPTNeoX", {}, "turns only some channels"),
-        ("Cohere", {}, "turns keys otherwise"),
-        ("SmolLM3", {"no_rope_layer_interval": 2}, "turns keys otherwise"),
+        ("GPTNeoX", {}, "rotates only some channels"),
+        ("Cohere", {}, "rotates keys in another way"),
+        ("SmolLM3", {"no_rope_layer_interval": 2}, "rotates keys in another way"),
         ("Llama", {"rope_parameters": LINEAR | {"rope_type": "dynamic"}}, "depends on the length"),
         (
             "Qwen2",
@@ -180,12 +180,12 @@ def test_moved_keys_are_what_the_model_makes_there(make_model, rope, dtype):
         ),
     ],
 )
-def test_models_whose_keys_cannot_be_moved_are_refused(make_model, family, options, why):
+def test_models_with_unsupported_rotation_are_refused(make_model, family, options, why):
     with pytest.raises(MlmaError, match=why):
         Rotation(make_model(family, **options))
 
 
 @pytest.mark.parametrize(("most", "keep"), [(100, 120), (7, None), (100, 5)])
-def test_sizes_out_of_order_are_refused(make_model, most, keep):
+def test_inconsistent_sizes_are_refused(make_model, most, keep):
     with pytest.raises(MlmaError, match="keep_tokens"):
         SlidingCache(Rotation(make_model()), PROMPT, CLOSING, most, keep)

@@ -17,8 +17,8 @@ def tokenizer(request):
     return request.getfixturevalue(f"{request.param}_tokenizer")
 
 
-def written_by_template(tokenizer, texts) -> list[int]:
-    """The dialogue as the tokenizer's own chat template writes it, without speech."""
+def template_ids(tokenizer, texts) -> list[int]:
+    """Return the dialogue by the tokenizer's chat template, without speech."""
     messages = [{"role": "system", "content": system_prompt("English", "German")}]
     for text in texts:
         messages.append({"role": "user", "content": ""})
@@ -27,17 +27,15 @@ def written_by_template(tokenizer, texts) -> list[int]:
     return tokenizer(written, add_special_tokens=False).input_ids
 
 
-def test_an_example_is_what_the_chat_template_writes(tokenizer):
+def test_example_equals_the_chat_template(tokenizer):
     dialogue = Dialogue(tokenizer)
     example = dialogue.example(TEXTS, VECTORS)
     after_last = dialogue.closing_ids[1:]
-    assert example.ids[~example.is_speech].tolist() + after_last == written_by_template(
-        tokenizer, TEXTS
-    )
+    assert example.ids[~example.is_speech].tolist() + after_last == template_ids(tokenizer, TEXTS)
     assert int(example.is_speech.sum()) == VECTORS * len(TEXTS)
 
 
-def test_speech_is_the_whole_of_every_user_message(tokenizer):
+def test_user_messages_consist_of_speech(tokenizer):
     dialogue = Dialogue(tokenizer)
     for tokens in (dialogue.first_turn(VECTORS), dialogue.next_turn(VECTORS)):
         places = tokens.is_speech.nonzero().flatten().tolist()
@@ -48,7 +46,7 @@ def test_speech_is_the_whole_of_every_user_message(tokenizer):
         assert after.startswith(tokenizer.decode(dialogue.closing_ids))
 
 
-def test_targets_are_texts_and_what_ends_them(tokenizer):
+def test_targets_are_texts_and_end_tokens(tokenizer):
     dialogue = Dialogue(tokenizer)
     example = dialogue.example(TEXTS, VECTORS)
     is_target = example.labels != NO_TARGET
@@ -60,7 +58,7 @@ def test_targets_are_texts_and_what_ends_them(tokenizer):
     assert not (is_target & example.is_speech).any()
 
 
-def test_turns_follow_one_another_as_in_the_example(tokenizer):
+def test_turns_and_answers_equal_the_example(tokenizer):
     dialogue = Dialogue(tokenizer)
     ids = dialogue.first_turn(VECTORS).ids.tolist()
     for number, text in enumerate(TEXTS):
@@ -71,25 +69,25 @@ def test_turns_follow_one_another_as_in_the_example(tokenizer):
 
 
 def test_overhead_of_a_turn_is_ten_tokens(chatml_tokenizer):
-    # "user" and "assistant" are a token each, as in Qwen's vocabulary.
+    # "user" and "assistant" are one token each, as in Qwen's vocabulary.
     assert len(Dialogue(chatml_tokenizer).next_turn(12).ids) == 22
     assert len(Dialogue(chatml_tokenizer).next_turn(36).ids) == 46
 
 
-def test_special_tokens_in_a_text_are_text(tokenizer):
+def test_special_tokens_in_texts_are_plain_text(tokenizer):
     dialogue = Dialogue(tokenizer)
     mark = tokenizer.decode([dialogue.end_id])
     example = dialogue.example([f"a {mark} b"], 12)
     assert (example.labels == dialogue.end_id).sum() == 1
 
 
-def test_space_around_a_text_makes_no_second_kind_of_empty_turn(chatml_tokenizer):
+def test_surrounding_spaces_are_removed(chatml_tokenizer):
     dialogue = Dialogue(chatml_tokenizer)
     plain, spaced = dialogue.example(["", "ein Tag"], 12), dialogue.example([" ", "ein Tag "], 12)
     assert plain.ids.equal(spaced.ids)
 
 
-def test_infinisst_names_the_multiplier(chatml_tokenizer):
+def test_prompt_of_infinisst_states_the_multiplier(chatml_tokenizer):
     dialogue = Dialogue(chatml_tokenizer, "English", "Chinese", multiplier=3)
     written = chatml_tokenizer.decode(dialogue.prompt_ids)
     assert "from English to Chinese with latency <latency_3>." in written
@@ -98,6 +96,6 @@ def test_infinisst_names_the_multiplier(chatml_tokenizer):
     assert chatml_tokenizer.convert_tokens_to_ids("<latency_4>") in ids
 
 
-def test_a_tokenizer_of_neither_format_is_refused(make_tokenizer):
+def test_tokenizer_of_another_format_is_refused(make_tokenizer):
     with pytest.raises(MlmaError, match="neither the special tokens of ChatML"):
         Dialogue(make_tokenizer(["<|im_start|>"], ""))

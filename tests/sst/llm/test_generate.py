@@ -10,7 +10,7 @@ from transformers import EncoderNoRepeatNGramLogitsProcessor
 from espnet_mlma.sst.config import TurnDecoding
 from espnet_mlma.sst.llm.cache import SlidingCache
 from espnet_mlma.sst.llm.dialogue import NO_TARGET, Dialogue, Tokens
-from espnet_mlma.sst.llm.generate import Conversation, Penalties, Tree, clean, search
+from espnet_mlma.sst.llm.generate import BeamTree, Conversation, Penalties, clean, search
 from espnet_mlma.sst.llm.model import LanguageModel
 
 HIDDEN = 32
@@ -19,7 +19,7 @@ END = 2
 
 @pytest.fixture(scope="module")
 def llm(make_model, chatml_tokenizer) -> LanguageModel:
-    """Untrained, but it often ends a turn, and sometimes at once."""
+    """Make an untrained model that often ends a turn, sometimes at once."""
     model = make_model()
     with torch.no_grad():
         model.lm_head.weight[END] = model.lm_head.weight[5:40].mean(0) * 8
@@ -37,12 +37,12 @@ def speech(turns: int, seed: int = 0, chunks: int = 1) -> list[torch.Tensor]:
 
 
 def searched(llm, prompt: list[int], recent: list[int], decoding: TurnDecoding, limit: int):
-    """What follows a prompt of text, by our search."""
+    """Return the tokens that our search finds after a prompt of text."""
     cache = SlidingCache(llm.rotation, 1, 2)
     with torch.no_grad():
         logits = llm.model(input_ids=torch.tensor([prompt]), past_key_values=cache).logits[:, -1]
         penalties = Penalties(decoding, prompt, recent, END)
-        return search(Tree(llm, cache), logits, penalties, decoding, END, limit).ids
+        return search(BeamTree(llm, cache), logits, penalties, decoding, END, limit).ids
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def searched(llm, prompt: list[int], recent: list[int], decoding: TurnDecoding, 
         {"beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram": 2},
     ],
 )
-def test_search_is_that_of_transformers(llm, options):
+def test_search_equals_transformers(llm, options):
     decoding = TurnDecoding(**options)
     size = decoding.no_repeat_ngram
     lengths = set()
     for seed in range(12):
         torch.manual_seed(seed)
         prompt, recent = torch.randint(3, 400, (8,)).tolist(), torch.randint(3, 400, (60,))
-        # Most of what would be said was said before.
+        # Most likely tokens are among the recent ones.
         recent = (recent % 20 + 3).tolist()
         expected = llm.model.generate(
             torch.tensor([prompt]),
@@ -84,23 +84,23 @@ def test_search_is_that_of_transformers(llm, options):
     assert len(lengths) > 2
 
 
-def test_one_beam_takes_the_best_token_each_time(llm, dialogue):
-    """Against a loop that knows no cache, no beams and none of our penalties."""
+def test_one_beam_equals_greedy_search(llm, dialogue):
+    """Compare with a loop without cache and beams, and with its own penalties."""
     decoding = TurnDecoding(beams=1, no_repeat_ngram=2, lookback=10)
     conversation = Conversation(llm, dialogue, decoding)
-    fed, said, places = [], [], []
+    fed, earlier_turns, places = [], [], []
     for number, vectors in enumerate(speech(12)):
-        found = conversation.turn(vectors)
+        found = conversation.translate(vectors)
         new = dialogue.next_turn(12) if number else dialogue.first_turn(12)
         fed += new.ids.tolist()
         places += new.is_speech.tolist()
         turn_start, text = len(fed) - len(new.ids), []
-        heard = torch.cat(speech(12)[: number + 1])
+        vectors_so_far = torch.cat(speech(12)[: number + 1])
         while len(text) < 10:
             is_speech = torch.tensor(places + [False] * len(text))
             tokens = Tokens(torch.tensor(fed + text), is_speech)
             with torch.no_grad():
-                embedded = llm.embed(tokens, heard)[None]
+                embedded = llm.embed(tokens, vectors_so_far)[None]
                 scores = llm.model(inputs_embeds=embedded).logits[0, -1].log_softmax(0)
             visible = [
                 token
@@ -109,7 +109,7 @@ def test_one_beam_takes_the_best_token_each_time(llm, dialogue):
             ]
             for token in set(visible + text):
                 scores[token] *= 1.2
-            for earlier in (visible[-1:] + text, said[-10:]):
+            for earlier in (visible[-1:] + text, earlier_turns[-10:]):
                 for before, after in zip(earlier, earlier[1:], strict=False):
                     if before == (visible + text)[-1]:
                         scores[after] = -torch.inf
@@ -121,14 +121,14 @@ def test_one_beam_takes_the_best_token_each_time(llm, dialogue):
         assert found.is_complete == (len(text) < 10)
         fed += text
         places += [False] * len(text)
-        said += text
+        earlier_turns += text
 
 
 @pytest.mark.parametrize("beams", [1, 4])
-def test_cache_holds_what_was_said_and_nothing_else(llm, dialogue, beams):
-    """All of a turn but its end, also if it was stopped at its most tokens."""
+def test_cache_holds_exactly_the_dialogue(llm, dialogue, beams):
+    """The end-of-turn token is missing; turns may have reached their maximum length."""
     conversation = Conversation(llm, dialogue, TurnDecoding(beams=beams))
-    turns = [conversation.turn(vectors) for vectors in speech(14)]
+    turns = [conversation.translate(vectors) for vectors in speech(14)]
     assert {turn.is_complete for turn in turns} == {True, False}
     assert any(turn.is_complete and not turn.ids for turn in turns)
     assert all(len(turn.ids) == 10 for turn in turns if not turn.is_complete)
@@ -150,7 +150,7 @@ def test_cache_holds_what_was_said_and_nothing_else(llm, dialogue, beams):
 
 @torch.no_grad()
 @pytest.mark.parametrize("style", ["chatml", "llama3"])
-def test_turn_by_turn_is_one_pass_over_the_example(make_model, request, style):
+def test_turns_equal_one_pass_over_the_example(make_model, request, style):
     tokenizer = request.getfixturevalue(f"{style}_tokenizer")
     llm, dialogue = LanguageModel(make_model("Llama"), tokenizer), Dialogue(tokenizer)
     texts = ["Guten Morgen", "", "meine Damen", "", "", "Tag."]
@@ -177,11 +177,11 @@ def test_turn_by_turn_is_one_pass_over_the_example(make_model, request, style):
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
 
 
-def test_after_forgetting_the_oldest_turn_left_follows_the_prompt(llm, dialogue):
-    """Values of the first layer know nothing but their token, so they tell what is there."""
+def test_oldest_remaining_turn_follows_the_prompt(llm, dialogue):
+    """The first layer's values depend only on their tokens, so they identify the tokens."""
     conversation = Conversation(llm, dialogue, TurnDecoding(max_tokens=150))
-    turns = [conversation.turn(vectors) for vectors in speech(20)]
-    assert sum(turn.forgotten > 0 for turn in turns) > 5
+    turns = [conversation.translate(vectors) for vectors in speech(20)]
+    assert sum(turn.evicted > 0 for turn in turns) > 5
     tail = dialogue.closing_ids
     for kept in range(1, len(turns)):
         ids, places = list(dialogue.prompt_ids), [False] * len(dialogue.prompt_ids)
@@ -203,34 +203,34 @@ def test_after_forgetting_the_oldest_turn_left_follows_the_prompt(llm, dialogue)
 
 
 @pytest.mark.parametrize("beams", [1, 4])
-def test_a_talk_again_after_reset_is_the_same(llm, dialogue, beams):
+def test_repeated_talk_after_reset_is_the_same(llm, dialogue, beams):
     decoding = TurnDecoding(beams=beams, max_tokens=150, keep_tokens=100)
     conversation = Conversation(llm, dialogue, decoding)
-    first = [conversation.turn(vectors) for vectors in speech(20)]
-    assert any(turn.forgotten for turn in first)
+    first = [conversation.translate(vectors) for vectors in speech(20)]
+    assert any(turn.evicted for turn in first)
     conversation.reset()
-    assert [conversation.turn(vectors) for vectors in speech(20)] == first
-    assert [Conversation(llm, dialogue, decoding).turn(speech(1)[0])] == first[:1]
+    assert [conversation.translate(vectors) for vectors in speech(20)] == first
+    assert [Conversation(llm, dialogue, decoding).translate(speech(1)[0])] == first[:1]
 
 
 def test_memory_of_a_talk_is_constant(llm, dialogue):
     conversation = Conversation(llm, dialogue, TurnDecoding(max_tokens=200))
     sizes = []
     for vectors in speech(40):
-        conversation.turn(vectors)
+        conversation.translate(vectors)
         sizes.append(conversation.cache.nbytes)
     assert len(set(sizes[20:])) == 1
 
 
-def test_most_tokens_grow_with_the_speech(llm, dialogue):
+def test_maximum_tokens_grow_with_the_speech(llm, dialogue):
     lengths = {}
     for chunks in (1, 3):
-        turns = [Conversation(llm, dialogue).turn(v) for v in speech(8, 3, chunks)]
+        turns = [Conversation(llm, dialogue).translate(v) for v in speech(8, 3, chunks)]
         lengths[chunks] = {len(turn.ids) for turn in turns if not turn.is_complete}
     assert lengths == {1: {10}, 3: {30}}
 
 
-def test_penalties(llm):
+def test_penalties_by_hand(llm):
     log_probs = torch.log_softmax(torch.randn(2, 10), -1)
     fed, texts = [1, 2, -1, -1, 3], [[4, 5, 4], [6]]
     plain = TurnDecoding(repetition_penalty=1.2, no_repeat_ngram=2)
@@ -238,19 +238,19 @@ def test_penalties(llm):
     expected = log_probs.clone()
     expected[0, [1, 2, 3, 4, 5]] *= 1.2
     expected[1, [1, 2, 3, 6]] *= 1.2
-    expected[0, 5] = -torch.inf  # after 4, in this turn
-    expected[1, 7] = -torch.inf  # after 6, in an earlier one
+    expected[0, 5] = -torch.inf  # repeats 4 5 of this turn
+    expected[1, 7] = -torch.inf  # repeats 6 7 of an earlier turn
     assert found.equal(expected)
     spared = Penalties(TurnDecoding(no_repeat_ngram=2, penalize_eos=False), fed, [6, 7], END)
     expected[:, END] = log_probs[:, END]
     assert spared(log_probs, texts).equal(expected)
 
 
-def test_clean():
+def test_clean_removes_brackets_and_double_quotes():
     assert clean(' „Guten“ (lacht) “Tag”（笑）"! \ufffd') == "„Guten lacht Tag笑!"
 
 
 @pytest.mark.parametrize("vectors", [0, 13])
-def test_parts_of_a_chunk_are_refused(llm, dialogue, vectors):
+def test_partial_chunks_are_refused(llm, dialogue, vectors):
     with pytest.raises(MlmaError, match=f"{vectors} vectors"):
-        Conversation(llm, dialogue).turn(torch.zeros(vectors, HIDDEN))
+        Conversation(llm, dialogue).translate(torch.zeros(vectors, HIDDEN))

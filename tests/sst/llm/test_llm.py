@@ -16,7 +16,7 @@ from espnet_mlma.sst.llm.model import LanguageModel, add_lora, load, load_lora, 
 
 @pytest.fixture
 def folder(tmp_path, llm_folder):
-    """A whole model as transformers saves it, for damaging."""
+    """Copy a saved model, so that tests can damage it."""
     return shutil.copytree(llm_folder, tmp_path / "model")
 
 
@@ -31,7 +31,7 @@ def logits(llm: LanguageModel) -> torch.Tensor:
 
 
 def trained(llm: LanguageModel) -> LanguageModel:
-    """With adapters that do something; new ones do nothing."""
+    """Add LoRA with an effect; new LoRA has none."""
     llm = add_lora(llm, rank=4)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -42,7 +42,7 @@ def trained(llm: LanguageModel) -> LanguageModel:
     return llm
 
 
-def test_a_folder(folder, make_model):
+def test_load_folder(folder, make_model):
     found = load(str(folder))
     assert not found.model.training
     expected = make_model()
@@ -51,7 +51,7 @@ def test_a_folder(folder, make_model):
     assert load(str(folder), dtype=torch.bfloat16).embedding.weight.dtype == torch.bfloat16
 
 
-def test_random_weights_for_a_changed_configuration(folder):
+def test_random_weights_with_a_changed_configuration(folder):
     (folder / "model.safetensors").unlink()
     torch.manual_seed(3)
     found = load(str(folder), random={"num_hidden_layers": 2, "hidden_size": 16})
@@ -59,10 +59,10 @@ def test_random_weights_for_a_changed_configuration(folder):
     torch.manual_seed(3)
     again = load(str(folder), random={"num_hidden_layers": 2, "hidden_size": 16})
     assert logits(found).equal(logits(again))
-    found.rotation  # noqa: B018  keys can be moved
+    found.rotation  # noqa: B018  does not raise
 
 
-def test_gguf(smollm2):
+def test_load_gguf(smollm2):
     assert smollm2.hidden_size == 576
     assert smollm2.model.config.rope_parameters["rope_theta"] == 100000
     assert Dialogue(smollm2.tokenizer).end_id == 2
@@ -72,18 +72,21 @@ def test_gguf(smollm2):
     ("name", "why"),
     [
         ("nowhere/model", "hf download nowhere/model --local-dir FOLDER"),
-        ("meta-llama/Llama-3.1-8B-Instruct", "Instruct --local-dir FOLDER` after its licence"),
+        (
+            "meta-llama/Llama-3.1-8B-Instruct",
+            "Instruct --local-dir FOLDER`, after accepting its licence",
+        ),
         ("/nowhere/here/model", "hf download Qwen/Qwen2.5-7B-Instruct"),
     ],
 )
-def test_what_is_not_there_is_said_to_be_fetched(monkeypatch, name, why):
+def test_missing_model_names_the_download(monkeypatch, name, why):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(MlmaError, match="no such folder or GGUF file") as error:
         load(name)
     assert why in str(error.value) and "\n" not in str(error.value)
 
 
-def test_weights_that_are_not_whole(folder):
+def test_incomplete_weights_are_refused(folder):
     weights = folder / "model.safetensors"
     whole = load_file(weights)
     save_file(
@@ -102,7 +105,7 @@ def test_weights_that_are_not_whole(folder):
         load(str(folder))
 
 
-def test_speech_is_where_its_places_are_and_learns(llm):
+def test_embed_inserts_speech_and_passes_gradients(llm):
     ids = torch.tensor([[5, 2, 2, 7], [2, 8, 9, 2]])
     is_speech = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 1]]).bool()
     vectors = torch.randn(4, 32, requires_grad=True)
@@ -114,7 +117,7 @@ def test_speech_is_where_its_places_are_and_learns(llm):
     assert vectors.grad.equal(2 * vectors)
 
 
-def test_lora_trains_all_linear_layers_but_the_last(llm):
+def test_lora_trains_all_linear_layers_but_the_output_layer(llm):
     before = logits(llm)
     adapted = add_lora(llm)
     adapted.model.eval()
@@ -125,14 +128,14 @@ def test_lora_trains_all_linear_layers_but_the_last(llm):
     config = adapted.model.peft_config["default"]
     assert (config.r, config.lora_alpha, config.lora_dropout) == (32, 16, 0.1)
     assert adapted.hidden_size == 32
-    adapted.rotation  # noqa: B018  keys can be moved
+    adapted.rotation  # noqa: B018  does not raise
 
 
 @pytest.mark.parametrize("trainable", [True, False])
-def test_adapters_come_back(llm, make_model, tmp_path, trainable):
+def test_lora_round_trip(llm, make_model, tmp_path, trainable):
     adapted = trained(llm)
     save_lora(adapted, tmp_path / "lora")
-    save_lora(adapted, tmp_path / "lora")  # in the place of the same
+    save_lora(adapted, tmp_path / "lora")  # replaces the folder
     assert [path.name for path in tmp_path.iterdir()] == ["lora"]
     found = load_lora(LanguageModel(make_model(), llm.tokenizer), tmp_path / "lora", trainable)
     found.model.eval()
@@ -142,13 +145,13 @@ def test_adapters_come_back(llm, make_model, tmp_path, trainable):
         assert any(parameter.requires_grad for parameter in found.model.parameters())
 
 
-def test_adapters_of_another_model_are_refused(llm, make_model, tmp_path):
+def test_lora_of_another_model_is_refused(llm, make_model, tmp_path):
     with pytest.raises(MlmaError, match="no such file"):
         load_lora(llm, tmp_path / "lora")
     save_lora(trained(llm), tmp_path / "lora")
     deeper = LanguageModel(make_model(num_hidden_layers=4), llm.tokenizer)
-    with pytest.raises(MlmaError, match="not adapters of this model"):
+    with pytest.raises(MlmaError, match="not LoRA of this model"):
         load_lora(deeper, tmp_path / "lora")
     wider = LanguageModel(make_model(hidden_size=64), llm.tokenizer)
-    with pytest.raises(MlmaError, match="not adapters of this model"):
+    with pytest.raises(MlmaError, match="not LoRA of this model"):
         load_lora(wider, tmp_path / "lora")
