@@ -13,7 +13,7 @@ LEAST = {"encoder": {"kind": "conmamba"}, "llm": {"name": "smollm2"}}
 
 @pytest.fixture
 def file(tmp_path):
-    """Writes LEAST with other keys in it."""
+    """Return a function that writes LEAST with other sections."""
 
     def made(**sections):
         path = tmp_path / "some.yaml"
@@ -32,19 +32,19 @@ def message(path, changes=()):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_what_is_written_reads_back(path, tmp_path):
+def test_configuration_round_trip(path, tmp_path):
     config = read(path)
     again = tmp_path / "again.yaml"
     again.write_text(write(config), encoding="utf-8")
     assert read(again) == config
 
 
-def test_the_four_configurations_are_there():
+def test_all_four_configurations_exist():
     names = {path.stem for path in FILES}
     assert names == {"wav2vec2_qwen7b", "conmamba_qwen7b", "conmamba_smollm2", "tiny"}
 
 
-def test_the_papers_values():
+def test_paper_values():
     config = read(CONF / "wav2vec2_qwen7b.yaml")
     assert config.encoder.kind == "wav2vec2"
     assert (config.encoder.options["window_chunks"], config.encoder.options["window_unit"]) == (
@@ -61,24 +61,24 @@ def test_the_papers_values():
     assert (config.stage(1).epochs, config.stage(2).epochs) == (1, 1)
 
 
-def test_the_papers_values_are_the_defaults():
+def test_paper_values_are_the_defaults():
     paper = read(CONF / "wav2vec2_qwen7b.yaml", ["training.read_ahead=4"])
     defaults = Config(paper.encoder, paper.llm)
     assert paper == defaults
 
 
-def test_conmamba_differs_in_the_encoder_alone():
+def test_conmamba_configuration_differs_only_in_the_encoder():
     ours, paper = read(CONF / "conmamba_qwen7b.yaml"), read(CONF / "wav2vec2_qwen7b.yaml")
     assert make(Config, yaml.safe_load(write(ours)) | {"encoder": vars(paper.encoder)}, "") == paper
 
 
-def test_numbers_as_people_write_them(file):
+def test_numbers_may_be_written_as_2e_4_or_1(file):
     config = read(file(stage1={"learning_rate": "2e-4"}, training={"clip_norm": 1}))
     assert config.stage1.learning_rate == 2e-4
     assert config.training.clip_norm == 1.0
 
 
-def test_changes_come_after_the_file(file):
+def test_overrides_apply_after_the_file(file):
     path = file(dialogue={"target": "de"})
     config = read(path, ["dialogue.target=zh", "stage2.learning_rate=3e-5", "llm.random={}"])
     assert (config.dialogue.target, config.stage2.learning_rate) == ("zh", 3e-5)
@@ -110,14 +110,14 @@ def test_changes_come_after_the_file(file):
         ({"lora": {"dropout": 1}}, "lora: dropout is 1.0; it must be 0 or more and below 1"),
     ],
 )
-def test_errors_say_what_and_where(file, sections, expected):
+def test_errors_name_file_and_key(file, sections, expected):
     path = file(**sections)
     text = message(path)
     assert text.startswith(str(path))
     assert expected in text
 
 
-def test_errors_of_files(tmp_path, file):
+def test_unreadable_files_and_overrides_are_refused(tmp_path, file):
     assert "No such file" in message(tmp_path / "none.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("encoder: [", encoding="utf-8")

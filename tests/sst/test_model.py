@@ -55,7 +55,7 @@ def config(llm_folder):
 
 
 def batch_of(model, turns=(3, 2), multiplier=3):
-    """Noise, and a segment for each number of turns; a segment's own depend on that alone."""
+    """Make a batch of noise; a segment depends only on its number of turns."""
     dialogue = model.dialogue(multiplier)
     examples = [dialogue.example(TEXTS[:n], multiplier * CHUNK_VECTORS) for n in turns]
     speech = [
@@ -67,22 +67,23 @@ def batch_of(model, turns=(3, 2), multiplier=3):
 
 
 def trained(model):
+    """Return the names of parameters with gradients."""
     return {name for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
 @ENCODERS
 @torch.no_grad()
-def test_loss_is_cross_entropy_by_hand(config, encoder):
+def test_loss_equals_cross_entropy_by_hand(config, encoder):
     model = build(config(encoder))
     batch = batch_of(model)
     expected = targets = 0.0
     for row in range(len(batch.speech)):
         tokens = batch.tokens
         vectors = model.adapter(model.encoder(batch.speech[row : row + 1], batch.multiplier))[0]
-        embeddings, heard = [], 0
+        embeddings, place = [], 0
         for id_, is_speech in zip(tokens.ids[row], tokens.is_speech[row], strict=True):
-            embeddings.append(vectors[heard] if is_speech else model.llm.embedding.weight[id_])
-            heard += int(is_speech)
+            embeddings.append(vectors[place] if is_speech else model.llm.embedding.weight[id_])
+            place += int(is_speech)
         logits = model.llm.model(inputs_embeds=torch.stack(embeddings)[None]).logits[0]
         for place, label in enumerate(tokens.labels[row].tolist()):
             if label != NO_TARGET:
@@ -95,16 +96,16 @@ def test_loss_is_cross_entropy_by_hand(config, encoder):
 @ENCODERS
 @pytest.mark.parametrize("multiplier", [1, 2, 3])
 @torch.no_grad()
-def test_a_batch_is_the_sum_of_its_segments(config, encoder, multiplier):
+def test_loss_of_a_batch_is_the_sum_over_its_segments(config, encoder, multiplier):
     model = build(config(encoder))
     together = model(batch_of(model, (6, 2), multiplier))
-    apart = model(batch_of(model, (6,), multiplier)) + model(batch_of(model, (2,), multiplier))
-    torch.testing.assert_close(together, apart, rtol=1e-5, atol=0)
+    separate = model(batch_of(model, (6,), multiplier)) + model(batch_of(model, (2,), multiplier))
+    torch.testing.assert_close(together, separate, rtol=1e-5, atol=0)
 
 
 @ENCODERS
-def test_who_is_trained(config, encoder):
-    """Stage 1: all of encoder and adapter. Stage 2: LoRA alone, at all linear layers."""
+def test_trained_parameters_of_each_stage(config, encoder):
+    """Stage 1 trains encoder and adapter, stage 2 only LoRA, at all linear layers."""
     model = build(config(encoder))
     model.prepare(1)
     model.train()
@@ -114,18 +115,18 @@ def test_who_is_trained(config, encoder):
     model.zero_grad()
     model.prepare(2)
     model.train()
-    # The half of LoRA that starts at zero hides the other half.
+    # While lora_B is zero, lora_A has no gradient.
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
     model(batch_of(model)).backward()
     names = {name for name, _ in model.named_parameters()}
     assert trained(model) == {name for name in names if "lora_" in name}
-    assert len(trained(model)) == 3 * 7 * 2  # layers, linear layers of each, halves
+    assert len(trained(model)) == 3 * 7 * 2  # layers, linear layers, A and B
 
 
 @ENCODERS
-def test_dropout_is_where_training_is(config, encoder):
+def test_dropout_acts_only_on_trained_parts(config, encoder):
     model = build(config(encoder))
     batch = batch_of(model)
 
@@ -142,7 +143,7 @@ def test_dropout_is_where_training_is(config, encoder):
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_recomputing_gives_the_same_gradients(config, stage):
+def test_gradient_checkpointing_gives_the_same_gradients(config, stage):
     encoder = replace(WAV2VEC2, options=WAV2VEC2.options | {"dropout": 0.0})
     found = []
     for recompute in (False, True):
@@ -160,7 +161,7 @@ def test_recomputing_gives_the_same_gradients(config, stage):
 
 
 def shake(model):
-    """Other values for all that a stage trains."""
+    """Change all trained parameters; return the state."""
     torch.manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -194,14 +195,13 @@ def test_each_stage_saves_what_it_trained(config, encoder, tmp_path):
     assert abs(after_two - after_one) > 1e-2
     size = sum(file.stat().st_size for file in (tmp_path / "two" / "lora").glob("*.safetensors"))
     assert size < 200_000
-    # LoRA beside the weights and added to them are the same but for rounding.
+    # Separate and merged LoRA are equal up to rounding.
     torch.testing.assert_close(load(tmp_path / "two")(batch), after_two, rtol=1e-4, atol=0)
     further = models.resumed(model.config, tmp_path / "two", trainable=True)
     torch.testing.assert_close(further(batch), after_two, rtol=0, atol=0)
 
 
-def test_what_was_saved_needs_no_other_weights(config, tmp_path):
-    """The encoder's sizes come with it, whatever it started from."""
+def test_saved_translator_does_not_need_the_initial_weights(config, tmp_path):
     weights = tmp_path / "hf"
     transformers = pytest.importorskip("transformers")
     theirs = transformers.Wav2Vec2Config(
@@ -229,7 +229,7 @@ def test_what_was_saved_needs_no_other_weights(config, tmp_path):
     assert all(torch.equal(again.encoder.state_dict()[name], t) for name, t in expected.items())
 
 
-def test_random_weights_are_the_same_each_time(config):
+def test_random_weights_are_reproducible(config):
     first, second = (build(config(random={"num_hidden_layers": 1})) for _ in range(2))
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name]), name
@@ -242,7 +242,7 @@ def message(action, *arguments):
     return str(caught.value)
 
 
-def test_speech_that_does_not_fit(config, tmp_path):
+def test_other_speech_parameters_are_refused(config, tmp_path):
     model = build(config())
     model.prepare(1)
     state = model.state_dict()
@@ -260,7 +260,7 @@ def test_speech_that_does_not_fit(config, tmp_path):
     assert "speech.safetensors: cannot be read" in message(load, tmp_path)
 
 
-def test_options_that_do_not_fit():
+def test_wrong_encoder_options_are_refused():
     unknown = replace(WAV2VEC2, options={"d_modle": 16})
     assert "unknown key d_modle; did you mean d_model?" in message(build_encoder, unknown)
     unknown = replace(CONMAMBA, options={"encoder_config": {}})
@@ -271,7 +271,7 @@ def test_options_that_do_not_fit():
     assert "the recogniser exp/asr has its own" in message(build_encoder, both)
 
 
-def test_a_prompt_that_names_the_latency(config):
+def test_names_latency_puts_the_multiplier_in_the_prompt(config):
     model = build(config())
     assert model.dialogue(2).prompt_ids == model.dialogue(3).prompt_ids
     named = replace(model.config, dialogue=replace(model.config.dialogue, names_latency=True))

@@ -16,7 +16,7 @@ def made(path, size=4, written=1_000_000_007):
     return path
 
 
-def test_a_file_has_another_stamp_once_it_is_written_anew(tmp_path):
+def test_rewritten_file_has_another_stamp(tmp_path):
     file = made(tmp_path / "model.gguf")
     assert of_weights(file) == [("model.gguf", 4, 1_000_000_007)]
     made(file, 5)
@@ -25,7 +25,7 @@ def test_a_file_has_another_stamp_once_it_is_written_anew(tmp_path):
     assert of_weights(file) == [("model.gguf", 5, 1_000_000_008)]
 
 
-def test_a_hugging_face_folder_has_those_of_its_weights(tmp_path):
+def test_hugging_face_folder_has_the_stamps_of_its_weights(tmp_path):
     for name in ("model-2.safetensors", "config.json", "model-1.safetensors", "pytorch_model.bin"):
         made(tmp_path / name)
     (tmp_path / "lost.safetensors").symlink_to("nowhere")
@@ -35,12 +35,12 @@ def test_a_hugging_face_folder_has_those_of_its_weights(tmp_path):
 
 @pytest.mark.parametrize("of", [of_weights, of_recogniser])
 @pytest.mark.parametrize("name", ["user/model", "user/model@main", "lost.zip"])
-def test_where_nothing_is_there_are_none(of, name, tmp_path, monkeypatch):
+def test_missing_path_has_no_stamps(of, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert of(Path(name)) == []
 
 
-def test_a_recogniser_has_that_of_the_checkpoint_that_is_loaded(experiment, tmp_path):
+def test_recogniser_has_the_stamp_of_its_checkpoint(experiment, tmp_path):
     folder = shutil.copytree(experiment, tmp_path / "asr")
     made(folder / "checkpoint.pth")
     made(folder / "latest.pth")
@@ -48,7 +48,7 @@ def test_a_recogniser_has_that_of_the_checkpoint_that_is_loaded(experiment, tmp_
     expected = of_weights(averaged)
     assert len(expected) == 1
     assert of_recogniser(folder) == of_recogniser(folder / "config.yaml") == expected
-    # As training leaves it: a link to the mean of the best.
+    # Training links to the average of the best checkpoints.
     averaged.unlink()
     made(folder / "best.pth", 7, 11)
     averaged.symlink_to("best.pth")
@@ -59,5 +59,5 @@ def test_a_recogniser_has_that_of_the_checkpoint_that_is_loaded(experiment, tmp_
         of_recogniser(folder)
 
 
-def test_a_packed_recogniser_has_that_of_its_zip(tmp_path):
+def test_packed_recogniser_has_the_stamp_of_its_zip(tmp_path):
     assert of_recogniser(made(tmp_path / "asr.zip")) == [("asr.zip", 4, 1_000_000_007)]

@@ -101,20 +101,20 @@ def write_simuleval(
     """
     lines = []
     for index, talk in enumerate(talks):
-        said, delays, elapsed, computing = [], [], [], 0.0
+        tokens, delays, elapsed, computing = [], [], [], 0.0
         for emission in talk.emissions:
             computing += emission.compute_seconds
             new = units("".join(emission.text.split(" ")) if unit == CHAR else emission.text, unit)
-            said += new
+            tokens += new
             delays += [_milliseconds(emission.audio_seconds)] * len(new)
             elapsed += [_milliseconds(emission.audio_seconds + computing)] * len(new)
         lines.append(
             {
                 "index": index,
-                "prediction": joined(said, unit),
+                "prediction": joined(tokens, unit),
                 "delays": delays,
                 "elapsed": elapsed,
-                "prediction_length": len(said),
+                "prediction_length": len(tokens),
                 "reference": (references or {}).get(talk.name, ""),
                 "source": [talk.audio],
                 "source_length": _milliseconds(talk.source_seconds),
@@ -188,14 +188,16 @@ def read_simuleval(path: Path, unit: str) -> list[TranslatedTalk]:
     """
     talks: dict[str, TranslatedTalk] = {}
     for where, record in json_lines(path):
-        said = units(_field(where, record, "prediction", str), unit)
-        times = {key: _times(where, record, key, len(said), unit) for key in ("delays", "elapsed")}
+        tokens = units(_field(where, record, "prediction", str), unit)
+        times = {
+            key: _times(where, record, key, len(tokens), unit) for key in ("delays", "elapsed")
+        }
         source = record.get("source")
         audio = source[0] if isinstance(source, list) and source else source
         if not isinstance(audio, str):
             raise MlmaError(f"{where}: source does not name an audio file; fix the line")
         length = _number(where, "source_length", record.get("source_length"))
-        emissions = [*_emissions(where, said, times["delays"], times["elapsed"], unit)]
+        emissions = [*_emissions(where, tokens, times["delays"], times["elapsed"], unit)]
         if "computing" in record:
             computing = _number(where, "computing", record["computing"])
             emissions += _silence(where, emissions, length / 1000, computing / 1000)
@@ -275,20 +277,20 @@ def _chunk(where: str, record: Mapping[str, Any], unit: str) -> Emission:
 
 
 def _emissions(
-    where: str, said: Sequence[str], delays: Sequence[float], elapsed: Sequence[float], unit: str
+    where: str, tokens: Sequence[str], delays: Sequence[float], elapsed: Sequence[float], unit: str
 ) -> Iterator[Emission]:
     """Group units with equal times, in milliseconds, into turns."""
     heard = computed = 0.0
-    for times, group in groupby(range(len(said)), lambda i: (delays[i], elapsed[i])):
+    for times, group in groupby(range(len(tokens)), lambda i: (delays[i], elapsed[i])):
         delay, computing = times[0], times[1] - times[0]
         # Logs round to half a microsecond.
         if delay < heard or computing < computed - 1e-3:
             raise MlmaError(
-                f"{where}: unit {len(said)} or before: delays or compute in elapsed decrease; "
+                f"{where}: unit {len(tokens)} or before: delays or compute in elapsed decrease; "
                 "elapsed must be audio plus all compute so far"
             )
         seconds = max(0.0, computing - computed) / 1000
-        yield Emission(joined((said[i] for i in group), unit), delay / 1000, seconds)
+        yield Emission(joined((tokens[i] for i in group), unit), delay / 1000, seconds)
         heard, computed = delay, max(computing, computed)
 
 

@@ -237,9 +237,9 @@ def cut(
         unit: word or char.
         ignore_case: ignore case of ASCII letters.
     """
-    said = units(joined((emission.text for emission in talk.emissions), unit), unit)
-    spans = resegment(said, [reference.text for reference in references], unit, ignore_case)
-    texts = [joined(said[span], unit).strip() for span in spans]
+    output = units(joined((emission.text for emission in talk.emissions), unit), unit)
+    spans = resegment(output, [reference.text for reference in references], unit, ignore_case)
+    texts = [joined(output[span], unit).strip() for span in spans]
     sentences = [
         ScoredSentence(r.start, r.duration, len(units(r.text, unit)), span)
         for r, span in zip(references, spans, strict=True)

@@ -88,7 +88,7 @@ def test_fixed_equals_omnisteval():
 
 
 def random_talk(random: Random) -> tuple[TranslatedTalk, list[ScoredSentence]]:
-    """Every turn has text, and no word comes before its sentence."""
+    """Make a talk in which every turn has text and no word precedes its sentence."""
     counts = [random.randint(1, 4) for _ in range(random.randint(1, 6))]
     emissions = [
         Emission(" ".join("a" * count), 0.96 * turn, random.randint(1, 900) / 1000)

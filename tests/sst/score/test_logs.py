@@ -34,7 +34,7 @@ def random_talk(random: Random, name: str, unit: str, has_silence: bool = True) 
 
 
 @pytest.mark.parametrize("unit", ["word", "char"])
-def test_simulstreams_log_holds_every_turn(tmp_path, unit):
+def test_simulstream_log_round_trip(tmp_path, unit):
     random = Random(1)
     talks = [random_talk(random, f"talk.{n}", unit) for n in range(20)]
     write_simulstream(tmp_path / "metrics.jsonl", talks, unit)
@@ -43,10 +43,10 @@ def test_simulstreams_log_holds_every_turn(tmp_path, unit):
 
 
 @pytest.mark.parametrize("unit", ["word", "char"])
-def test_simulevals_log_holds_every_turn_that_spoke(tmp_path, unit):
-    """What a silent turn computed is found in the next one, and in `elapsed` all the same.
+def test_simuleval_log_keeps_turns_with_text_and_all_compute(tmp_path, unit):
+    """The compute of a turn without text is part of the next turn with text.
 
-    After the last that spoke it is found in one at the end.
+    After the last text, it is a turn of its own.
     """
     random, path = Random(2), tmp_path / "instances.log"
     for talk in (random_talk(random, "talk", unit) for _ in range(20)):
@@ -70,7 +70,7 @@ def test_simulevals_log_holds_every_turn_that_spoke(tmp_path, unit):
         assert [time for _, *turn in found for time in turn] == pytest.approx(times, abs=2e-6)
 
 
-def test_the_fields_of_simulevals_log(tmp_path):
+def test_fields_of_simulevals_log(tmp_path):
     talk = TranslatedTalk(
         "a/b.wav", (Emission("我 们", 0.96, 0.25), Emission("说", 1.92, 0.5)), 2.0
     )
@@ -88,7 +88,7 @@ def test_the_fields_of_simulevals_log(tmp_path):
     }
 
 
-def test_a_log_of_simulevals_own_does_not_say_what_was_computed_at_the_end(tmp_path):
+def test_simulevals_own_log_lacks_the_compute_after_the_last_unit(tmp_path):
     path = tmp_path / "instances.log"
     path.write_text(json.dumps(instance()) + "\n")
     [talk] = read_log(path, "word")
@@ -97,7 +97,7 @@ def test_a_log_of_simulevals_own_does_not_say_what_was_computed_at_the_end(tmp_p
 
 
 @pytest.mark.parametrize("unit", ["word", "char"])
-def test_simulstream_reads_what_is_written(tmp_path, unit):
+def test_simulstream_reads_our_log(tmp_path, unit):
     readers = pytest.importorskip("simulstream.metrics.readers")
     random, path = Random(3), tmp_path / "metrics.jsonl"
     talks = [random_talk(random, f"talk{n}", unit) for n in range(20)]
@@ -114,7 +114,7 @@ def test_simulstream_reads_what_is_written(tmp_path, unit):
         assert output.computational_aware_delays == done
 
 
-def test_a_server_gives_an_id_again(tmp_path):
+def test_server_may_reuse_an_id(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = [
         {"model_loading_time": 3.5},
@@ -134,7 +134,7 @@ def test_a_server_gives_an_id_again(tmp_path):
     ]
 
 
-def test_talk_names_lose_only_audio_suffixes():
+def test_talk_name_removes_only_audio_suffixes():
     assert talk_name("a/2022.acl-long.110.WAV") == talk_name("2022.acl-long.110")
     assert talk_name("2022.acl-long.110") == "2022.acl-long.110"
 
@@ -202,7 +202,7 @@ def test_errors_name_file_and_line(tmp_path, lines, number, message):
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("write", [write_simuleval, write_simulstream])
-def test_marks_and_line_ends_of_other_editors_change_nothing(tmp_path, write, mark, newline):
+def test_byte_order_marks_and_line_ends_are_ignored(tmp_path, write, mark, newline):
     talks = [TranslatedTalk("a.wav", (Emission("guten\u2028Morgen", 1.0, 0.5),), 2.0)]
     write(tmp_path / "good.log", talks, "word")
     lines = (tmp_path / "good.log").read_text(encoding="utf-8").split("\n")[:-1]
@@ -211,7 +211,7 @@ def test_marks_and_line_ends_of_other_editors_change_nothing(tmp_path, write, ma
     assert read_log(tmp_path / "other.log", "word") == read_log(tmp_path / "good.log", "word")
 
 
-def test_files_that_are_no_logs(tmp_path):
+def test_unreadable_logs_are_refused(tmp_path):
     (tmp_path / "empty.log").write_text("\n")
     with pytest.raises(MlmaError, match="no talk in the log"):
         read_log(tmp_path / "empty.log", "word")

@@ -29,8 +29,8 @@ def test_segments_and_their_lines(tmp_path):
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_marks_and_line_ends_of_other_editors_change_nothing(tmp_path, mark, newline):
-    # The second text is of files that were joined, each with a mark.
+def test_byte_order_marks_and_line_ends_are_ignored(tmp_path, mark, newline):
+    # Concatenated files can have a byte order mark in the middle.
     texts = [f"{mark}guten Morgen", "zwei\u2028drei\x85\x0bvier", f"{mark}f\u00fcnf"]
     (tmp_path / "a.yaml").write_text(mark + json.dumps([SEGMENT] * 3), encoding="utf-8")
     for name in ("a.de", "a.en"):

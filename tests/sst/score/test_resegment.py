@@ -15,8 +15,8 @@ def edits(reference, hypothesis) -> int:
     row = list(range(len(hypothesis) + 1))
     for i, word in enumerate(reference, 1):
         above, row[0] = row[0], i
-        for j, said in enumerate(hypothesis, 1):
-            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (word != said))
+        for j, output in enumerate(hypothesis, 1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (word != output))
     return row[-1]
 
 
@@ -27,7 +27,7 @@ def cost(output, references, ends) -> int:
 
 
 @given(talks)
-def test_no_other_cut_costs_less(talk):
+def test_segmentation_has_the_least_cost(talk):
     output, references = talk
     references = references[:4]
     cuts = combinations_with_replacement(range(len(output) + 1), len(references) - 1)
@@ -47,8 +47,8 @@ def random_text(random: Random, vocabulary: str, least: int, most: int) -> str:
     return " ".join(random.choices(vocabulary, k=random.randint(least, most)))
 
 
-def test_cuts_and_ties_are_mweraligns():
-    """Few different words, so that nearly every text has ties; case is ignored in ASCII only."""
+def test_words_and_ties_equal_mweralign():
+    """With few different words, nearly every text has ties. Only ASCII case is ignored."""
     random = Random(0)
     for _ in range(1500):
         vocabulary = "abAäÄcd"[: random.randint(1, 7)]
@@ -61,7 +61,7 @@ def test_cuts_and_ties_are_mweraligns():
         assert found == aligned(output, references), (output, references)
 
 
-def test_characters_are_cut_as_mweralign_cuts_them():
+def test_characters_equal_mweralign():
     segmenter = pytest.importorskip("mweralign.segmenter").CJSegmenter()
     random = Random(1)
     for _ in range(1000):
@@ -74,13 +74,13 @@ def test_characters_are_cut_as_mweralign_cuts_them():
         assert [output[span].replace(" ", "▁") for span in spans] == lines, (output, references)
 
 
-def test_case_counts_where_it_is_not_ignored():
+def test_ignore_case_changes_the_segmentation():
     output, references = ["a", "b", "c"], ["a B", "b c"]
     assert resegment(output, references, "word", ignore_case=True) == [slice(0, 2), slice(2, 3)]
     assert resegment(output, references, "word", ignore_case=False) == [slice(0, 1), slice(1, 3)]
 
 
-def test_no_output_and_sentences_without_words():
+def test_empty_output_and_empty_references():
     assert resegment([], ["a b", "", "c"], "word", ignore_case=True) == [slice(0, 0)] * 3
     assert resegment([], ["我", ""], "char", ignore_case=True) == [slice(0, 0)] * 2
     spans = resegment(["a", "x"], ["", "a", ""], "word", ignore_case=True)

@@ -23,8 +23,8 @@ from espnet_mlma.sst.score.published import TABLE_2
 from espnet_mlma.sst.score.references import read_segments
 from espnet_mlma.sst.score.table import CONVENTIONS, add_arguments, real_time_factor, run, score
 
-# Two sentences whose figures all tools agree on: StreamLAAL 1.905 s; computation-aware 2.171667 s,
-# and 2.371667 s with SimulEval's elapsed as it is.
+# Two sentences with the same scores in all tools: StreamLAAL 1.905 s; computation-aware 2.171667 s,
+# or 2.371667 s with SimulEval's uncorrected elapsed.
 GOLDEN = TranslatedTalk(
     "talk.wav",
     (
@@ -45,7 +45,7 @@ WRITERS = {"instances.log": write_simuleval, "metrics.jsonl": write_simulstream}
 
 @pytest.fixture(params=WRITERS)
 def golden(request, tmp_path):
-    """A folder with the golden log in one of the formats, and its references."""
+    """Write the golden log in one of the formats, and its references."""
     WRITERS[request.param](tmp_path / "talk.log", [GOLDEN], "word")
     write_references(tmp_path, GOLDEN_SEGMENTS, GOLDEN_TEXTS)
     (tmp_path / "source.txt").write_text("good morning all\nwe speak today\n")
@@ -65,7 +65,7 @@ def parse(folder, *options: str, log: str = "talk.log") -> argparse.Namespace:
     return parser.parse_args([*paths, *options])
 
 
-def test_the_golden_log(golden, capsys):
+def test_golden_log(golden, capsys):
     pytest.importorskip("sacrebleu")
     run(parse(golden, "--target", "de", "-o", str(golden / "score.json")))
     result = json.loads((golden / "score.json").read_text())
@@ -83,12 +83,12 @@ def test_the_golden_log(golden, capsys):
     assert "StreamLAAL_CA elapsed (ms)                  2372            2372\n" in table
     assert scores["signature"] in table
     assert "Qwen2.5-7B-Instruct, LS+CV+VP               25.1    1689    2306" in table
-    assert "44.3" not in table  # that is Chinese
+    assert "44.3" not in table  # Chinese
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_turns_that_say_nothing_cost_their_computing_and_no_latency(tmp_path, write):
-    """Also those after a talk's last word, and those of a talk in which nothing is said."""
+def test_turns_without_text_count_as_compute_but_not_as_latency(tmp_path, write):
+    """Includes turns after the last word, and a talk without any text."""
     pytest.importorskip("sacrebleu")
     silence = (Emission("", 8.64, 0.4), Emission("", 9.6, 0.5))
     talks = [replace(GOLDEN, emissions=GOLDEN.emissions + silence, source_seconds=9.6)]
@@ -148,29 +148,29 @@ def tool(module: str, *arguments: str) -> str:
 
 
 def random_set(random: Random, unit: str) -> tuple[list[TranslatedTalk], list[dict], list[str]]:
-    """Talks whose output has some words of the references right and in order."""
+    """Make talks whose output contains some words of the references, in order."""
     talks, segments, texts = [], [], []
     for number in range(random.randint(1, 3)):
-        emissions, heard, said = [], 0.0, []
+        emissions, heard, words = [], 0.0, []
         for _ in range(random.randint(1, 5)):
             reference = random.choices(WORDS[unit], k=random.randint(1, 9))
             texts.append(joined(reference, unit))
             duration = random.randint(1, 500) / 100
             segments.append({"wav": f"t{number}.wav", "offset": heard, "duration": duration})
             heard += duration
-            said += [random.choice([word, *WORDS[unit]]) for word in reference]
+            words += [random.choice([word, *WORDS[unit]]) for word in reference]
         heard = 0.0
-        while said:
+        while words:
             count = random.randint(0, 4)
             heard += 0.96
-            text, said = joined(said[:count], unit), said[count:]
+            text, words = joined(words[:count], unit), words[count:]
             emissions.append(Emission(text, heard, random.randint(1, 900) / 1000))
         talks.append(TranslatedTalk(f"t{number}.wav", tuple(emissions), heard))
     return talks, segments, texts
 
 
 @pytest.mark.parametrize(("unit", "tokeniser"), [("word", "13a"), ("char", "zh")])
-def test_v2_is_simulstreams_on_random_talks(tmp_path, unit, tokeniser):
+def test_v2_equals_simulstream_on_random_talks(tmp_path, unit, tokeniser):
     readers = pytest.importorskip("simulstream.metrics.readers")
     latency = pytest.importorskip("simulstream.metrics.scorers.latency.stream_laal")
     sample = pytest.importorskip("simulstream.metrics.scorers.latency").LatencyScoringSample
@@ -196,7 +196,7 @@ def test_v2_is_simulstreams_on_random_talks(tmp_path, unit, tokeniser):
 
 
 @pytest.mark.parametrize("target", ["de", "zh"])
-def test_bleu_is_that_of_sacrebleus_own_command(tmp_path, target):
+def test_bleu_equals_sacrebleus_command(tmp_path, target):
     pytest.importorskip("sacrebleu")
     unit, tokeniser = ("char", "zh") if target == "zh" else ("word", "13a")
     talks, segments, texts = random_set(Random(5), unit)
@@ -218,13 +218,13 @@ def test_bleu_is_that_of_sacrebleus_own_command(tmp_path, target):
     assert figures[0]["score"] > 0
 
 
-def test_log_and_references_of_different_talks(golden):
+def test_log_and_references_of_different_talks_are_refused(golden):
     write_references(golden, [{**s, "wav": "other.wav"} for s in GOLDEN_SEGMENTS], GOLDEN_TEXTS)
     with pytest.raises(MlmaError, match="other is in the references but not in the log"):
         run(parse(golden, "--target", "de"))
 
 
-def test_wrong_usage_and_missing_sources(golden):
+def test_wrong_options_and_missing_sources_are_refused(golden):
     pytest.importorskip("sacrebleu")
     both = ("--target", "de", "--sentences", "sentences.jsonl")
     with pytest.raises(MlmaError, match="give --sentences, or --segments with --references"):
@@ -233,8 +233,7 @@ def test_wrong_usage_and_missing_sources(golden):
         run(parse(golden, "--target", "de", "--comet", str(golden / "comet")))
 
 
-def test_a_talk_without_output(tmp_path, capsys):
-    """BLEU is 0; there is no latency of what was not said."""
+def test_talk_without_output_has_bleu_0_and_no_latency(tmp_path, capsys):
     pytest.importorskip("sacrebleu")
     write_simulstream(
         tmp_path / "talk.log", [TranslatedTalk("talk.wav", (Emission("", 1.0, 0.5),), 1.0)], "word"
@@ -244,10 +243,10 @@ def test_a_talk_without_output(tmp_path, capsys):
     scores = json.loads((tmp_path / "score.json").read_text())["scores"]["v2"]
     assert (scores["bleu"], scores["sentences_without_output"]) == (0.0, 2)
     assert scores["stream_laal_ms"]["ideal"] is None
-    assert "The paper" not in capsys.readouterr().out  # it has no Spanish
+    assert "The paper" not in capsys.readouterr().out  # the paper has no Spanish
 
 
-def test_the_papers_table():
+def test_paper_table_is_consistent():
     rows = {(row.target, row.system): row for row in TABLE_2}
     best = "Qwen2.5-7B-Instruct, LS+CV+VP"
     assert len(rows) == 6

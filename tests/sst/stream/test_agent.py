@@ -1,4 +1,4 @@
-"""A talk is translated as it is heard, however it is cut, and forgotten by `reset`."""
+"""Tests of the streaming translator and of the command `stream`."""
 
 import argparse
 import copy
@@ -41,7 +41,7 @@ SECONDS = 9.3
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, llm_folder) -> Path:
-    """What stage 1 would write, untrained."""
+    """Save an untrained translator like stage 1."""
     root = tmp_path_factory.mktemp("translator")
     values = {
         "encoder": {"kind": "wav2vec2", "options": SIZES},
@@ -63,24 +63,24 @@ def talk() -> np.ndarray:
 
 
 def translated(translator: Translator, talk: np.ndarray, sizes: list[int]) -> str:
-    """All of a talk, pushed in pieces of these sizes by turns."""
-    said, start, number = "", 0, 0
+    """Translate a talk; the sizes of its pieces repeat in a cycle."""
+    text, start, number = "", 0, 0
     while start < len(talk):
         size = sizes[number % len(sizes)]
-        said += translator.push(talk[start : start + size])
+        text += translator.push(talk[start : start + size])
         start, number = start + size, number + 1
-    return said + translator.finish()
+    return text + translator.finish()
 
 
 @pytest.mark.parametrize("multiplier", [1, 3])
-def test_turns_are_those_of_the_whole_talk_in_blocks(model, talk, multiplier):
+def test_turns_do_not_depend_on_the_pieces(model, talk, multiplier):
     block = multiplier * CHUNK_SAMPLES
     padded = torch.zeros(-(-len(talk) // block) * block)
     padded[: len(talk)] = torch.from_numpy(talk)
     with torch.no_grad():
         vectors = model.adapter(model.encoder(padded[None], multiplier))[0]
     conversation = Conversation(model.llm, model.dialogue(multiplier), QUICK)
-    turns = [conversation.turn(v).text for v in vectors.split(12 * multiplier)]
+    turns = [conversation.translate(v).text for v in vectors.split(12 * multiplier)]
     assert len(turns) == len(padded) // block and any(turns)
     expected = " ".join(text for text in turns if text)
     translator = Translator(model, multiplier, QUICK)
@@ -89,17 +89,17 @@ def test_turns_are_those_of_the_whole_talk_in_blocks(model, talk, multiplier):
         translator.reset()
 
 
-def test_a_talk_repeated_is_translated_alike_past_what_is_remembered(model, talk):
+def test_repeated_talk_longer_than_the_cache_is_the_same(model, talk):
     translator = Translator(model, 1, replace(QUICK, max_tokens=160, keep_tokens=120))
     long = np.tile(talk, 2)
     first = translated(translator, long, [16000])
-    bytes_then = translator.conversation.cache.nbytes
+    bytes_before = translator.conversation.cache.nbytes
     translator.reset()
     assert translated(translator, long, [5000]) == first
-    assert translator.conversation.cache.nbytes == bytes_then
+    assert translator.conversation.cache.nbytes == bytes_before
 
 
-def test_listeners_of_one_model_do_not_disturb_each_other(model, talk):
+def test_translators_that_share_a_model_are_independent(model, talk):
     one, other = Translator(model, 1, QUICK), Translator(model, 2, QUICK)
     alone = [translated(t, talk, [8000]) for t in (one, other)]
     for translator in (one, other):
@@ -129,7 +129,7 @@ def test_turns_have_times(model, talk):
     assert translator.finish() == ""
 
 
-def test_what_is_no_sound_is_refused(model):
+def test_invalid_samples_are_refused(model):
     translator = Translator(model, 1, QUICK)
     for wrong, why in ((np.zeros((2, 9), "f4"), "one channel"), ([1, 2], "int64")):
         with pytest.raises(MlmaError, match=why):
@@ -141,8 +141,8 @@ def test_what_is_no_sound_is_refused(model):
         Translator(model, 0)
 
 
-def test_an_hour_of_silence_is_a_talk_like_any(model, talk):
-    """Turns end when they should, memory has its bound, and what comes after is heard."""
+def test_an_hour_of_silence_keeps_memory_and_later_speech(model, talk):
+    """Turns end on time, memory is bounded, and speech after the hour reaches the cache."""
     brief = TurnDecoding(beams=1, tokens_per_chunk=1, max_tokens=600, keep_tokens=300)
     translator = Translator(model, 12, brief)
     silence = np.zeros(12 * CHUNK_SAMPLES, np.float32)
@@ -153,25 +153,25 @@ def test_an_hour_of_silence_is_a_talk_like_any(model, talk):
         assert emission.audio_seconds == pytest.approx(12 * CHUNK_SECONDS * turn)
         sizes.append(translator.conversation.cache.nbytes)
     assert max(sizes[20:]) <= max(sizes[:20])
-    deaf = copy.deepcopy(translator)
+    silent = copy.deepcopy(translator)
     (last,) = [*translator.push_turns(talk), *translator.finish_turns()]
     assert last.audio_seconds == pytest.approx(3600 + SECONDS, abs=6)
-    assert len([*deaf.push_turns(np.zeros_like(talk)), *deaf.finish_turns()]) == 1
-    ours, theirs = (t.conversation.cache.layers[-1].values for t in (translator, deaf))
+    assert len([*silent.push_turns(np.zeros_like(talk)), *silent.finish_turns()]) == 1
+    ours, theirs = (t.conversation.cache.layers[-1].values for t in (translator, silent))
     assert not torch.allclose(ours[..., -30:, :], theirs[..., -30:, :], atol=0.01)
 
 
 @pytest.mark.parametrize("rate", [8000, 44100])
-def test_a_file_that_clips_and_is_of_another_rate_is_translated_as_it_sounds(
+def test_clipped_file_with_another_rate_is_translated(
     folder, model, talk, tmp_path, monkeypatch, capsys, rate
 ):
     clipped = np.clip(30 * talk, -1, 1)
     assert (np.abs(clipped) == 1).mean() > 0.5
     soundfile.write(tmp_path / "a.wav", clipped, rate)
     stream(monkeypatch, "--model", folder, "--beams", 2, "--wav", tmp_path / "a.wav")
-    said = capsys.readouterr().out.removesuffix("\n")
-    assert said == translated(Translator(model, 2, QUICK), read_audio(tmp_path / "a.wav"), [9000])
-    assert said
+    text = capsys.readouterr().out.removesuffix("\n")
+    assert text == translated(Translator(model, 2, QUICK), read_audio(tmp_path / "a.wav"), [9000])
+    assert text
 
 
 def stream(monkeypatch, *options: object) -> None:
@@ -201,7 +201,7 @@ def test_files_are_translated_and_logged(
     assert "9.3 s of audio" in printed.err and "10 turns have text" in printed.err
 
 
-def test_a_talk_that_is_broken_is_skipped_and_the_others_are_logged(
+def test_broken_talk_is_skipped_and_the_others_are_logged(
     folder, talk, tmp_path, monkeypatch, capsys
 ):
     soundfile.write(tmp_path / "a.wav", talk[: 4 * SAMPLE_RATE], SAMPLE_RATE)
@@ -215,7 +215,7 @@ def test_a_talk_that_is_broken_is_skipped_and_the_others_are_logged(
     assert [talk.name for talk in read_log(tmp_path / "log", "word")] == ["a", "c"]
 
 
-def test_samples_come_from_the_standard_input(folder, talk, monkeypatch, capsys):
+def test_live_reads_samples_from_standard_input(folder, talk, monkeypatch, capsys):
     class Stdin:
         def __init__(self):
             from io import BytesIO
@@ -227,13 +227,13 @@ def test_samples_come_from_the_standard_input(folder, talk, monkeypatch, capsys)
     assert "live: 9.3 s of audio" in capsys.readouterr().err
 
 
-def test_a_log_of_no_model_is_one_line(tmp_path, monkeypatch):
+def test_missing_model_is_a_one_line_error(tmp_path, monkeypatch):
     with pytest.raises(MlmaError, match=r"config\.yaml"):
         stream(monkeypatch, "--model", tmp_path, "--live")
 
 
-def test_decoding_is_the_models_unless_an_option_says_otherwise(folder, tmp_path):
-    """For programs, the command and listeners of a server alike."""
+def test_decoding_options_override_the_models(folder, tmp_path):
+    """Python, the command and the server use the same defaults."""
     pytest.importorskip("simulstream")
     from espnet_mlma.sst.stream.files import add_translator_arguments, make_translator
     from espnet_mlma.sst.stream.simulstream import TranslatorProcessor

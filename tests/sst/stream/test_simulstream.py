@@ -17,7 +17,7 @@ from espnet_mlma.sst.score.logs import read_log
 pytest.importorskip("simulstream")
 websockets = pytest.importorskip("websockets")
 
-# A stream that says how loud each second was, and at the end how many there were.
+# A stream whose text is the maximum of each second, and at the end the number of seconds.
 LOUDNESS = """
 from espnet_mlma.sst.stream.simulstream import StreamProcessor
 import torch
@@ -28,12 +28,12 @@ class Loudness:
 
     def push(self, samples):
         self.samples = torch.cat([self.samples, samples])
-        said = []
+        text = []
         while len(self.samples) >= 16000:
-            said.append(f"{self.samples[:16000].abs().max():.2f}")
+            text.append(f"{self.samples[:16000].abs().max():.2f}")
             self.samples = self.samples[16000:]
             self.count += 1
-        return " ".join(said)
+        return " ".join(text)
 
     def finish(self):
         return f"of {self.count}"
@@ -56,7 +56,7 @@ CONFIG = {"source": "en", "target": "de", "multiplier": 2}
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """With the module `loudness` and a configuration that names it."""
+    """Write the module `loudness` and a configuration that names it."""
     (tmp_path / "loudness.py").write_text(LOUDNESS)
     config = CONFIG | {
         "type": "loudness.Processor",
@@ -79,7 +79,7 @@ def write_wav(path, samples: np.ndarray, rate: int = 16000):
         file.writeframes(samples.tobytes())
 
 
-def test_simulstreams_inference_writes_a_log_that_is_read(folder):
+def test_log_of_simulstreams_inference_is_read(folder):
     write_wav(folder / "one.wav", audio(0.25, 4.5))
     write_wav(folder / "two.wav", audio(0.5, 2.0, 8000), 8000)
     (folder / "wavs.txt").write_text("one.wav\ntwo.wav\n")
@@ -102,7 +102,7 @@ def test_simulstreams_inference_writes_a_log_that_is_read(folder):
     assert " ".join(e.text for e in two.emissions).endswith("of 2")
 
 
-def test_several_listeners_are_served_at_once(folder):
+def test_several_listeners_are_served_concurrently(folder):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = {
@@ -119,7 +119,7 @@ def test_several_listeners_are_served_at_once(folder):
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         wait_for(process, port)
-        levels = (0.25, 0.5, 0.75)  # the third has to wait for one of the two to end
+        levels = (0.25, 0.5, 0.75)  # the third waits until another ends
         texts = asyncio.run(listen_all(f"ws://127.0.0.1:{port}", levels))
     finally:
         process.terminate()
@@ -145,7 +145,7 @@ async def listen_all(uri: str, levels: tuple[float, ...]) -> list[str]:
 
 
 async def listen(uri: str, level: float) -> str:
-    """Stream 3.1 s in pieces of 100 ms; the text that was shown."""
+    """Stream 3.1 s in pieces of 100 ms; return the displayed text."""
     metadata = {"sample_rate": 16000, "metrics_metadata": {"wav_name": f"{level}.wav"}}
     text = ""
     async with websockets.connect(uri, open_timeout=None, ping_timeout=None) as connection:
@@ -162,7 +162,7 @@ async def listen(uri: str, level: float) -> str:
     return text
 
 
-def test_a_listener_who_leaves_leaves_nothing(folder):
+def test_clear_discards_the_talk(folder):
     from loudness import Processor
 
     processor = Processor(SimpleNamespace(**CONFIG))

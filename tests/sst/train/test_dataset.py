@@ -43,7 +43,7 @@ def batches(segments, chatml_tokenizer):
 
 @pytest.fixture
 def sound(tmp_path):
-    """Writes a constant as a sound file."""
+    """Return a function that writes a constant signal as a sound file."""
 
     def made(name, value, seconds, rate, channels=1):
         path = tmp_path / name
@@ -60,8 +60,8 @@ def message(action, *arguments):
     return str(caught.value)
 
 
-def test_parts_lie_where_they_belong(sound):
-    """Spans of files of any format and rate; silence elsewhere, and up to a multiple."""
+def test_parts_are_mixed_at_their_offsets(sound):
+    """Files have any format and rate; the rest is silent and padded to whole turns."""
     parts = [
         Part(sound("a.wav", 0.25, 3.0, 8000), 1.0, 2.0, 0.5),
         Part(sound("b.flac", 0.5, 1.0, 44100, channels=2), 0.0, 0.5, 2.0),
@@ -79,7 +79,7 @@ def test_parts_lie_where_they_belong(sound):
     assert np.abs(samples - expected).max() < 0.3
 
 
-def test_a_part_may_end_with_its_segment(sound):
+def test_part_may_end_slightly_after_its_segment(sound):
     part = Part(sound("a.wav", 0.25, 2.0, 16000), 0.0, 1.96, 0.0)
     samples = sound_of(segment("s", 2, parts=[part]), 1)
     assert len(samples) == 2 * CHUNK_SAMPLES
@@ -98,7 +98,7 @@ def test_errors_name_the_segment(sound, start, end, at, expected):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"RIFF, but not whole"])
-def test_audio_that_is_missing_or_damaged(batches, tmp_path, content):
+def test_missing_or_damaged_audio_names_the_segment(batches, tmp_path, content):
     file = tmp_path / "a.wav"
     if content is not None:
         file.write_bytes(content)
@@ -111,7 +111,7 @@ def test_audio_that_is_missing_or_damaged(batches, tmp_path, content):
 
 @pytest.mark.parametrize("per", ["segment", "batch"])
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_every_segment_once_and_no_batch_too_large(batches, segments, per, epoch):
+def test_each_segment_is_in_one_batch_of_limited_size(batches, segments, per, epoch):
     made = batches(replace(CONFIG, multiplier_per=per))
     plan = made.plan(epoch)
     assert [planned.number for planned in plan] == list(range(len(plan)))
@@ -128,23 +128,23 @@ def test_every_segment_once_and_no_batch_too_large(batches, segments, per, epoch
 
 
 @pytest.mark.parametrize("per", ["segment", "batch"])
-def test_all_multipliers_are_alike(batches, segments, per):
+def test_multipliers_are_uniform(batches, segments, per):
     plan = batches(replace(CONFIG, multiplier_per=per)).plan(0)
     units = [p.multiplier for p in plan for _ in (p.segments if per == "segment" else [0])]
     counts = Counter(units)
     assert sorted(counts) == list(range(1, 13))
     expected = len(units) / 12
-    # Chi-squared with 11 degrees of freedom: above 31 once in a thousand draws, and this is one.
+    # Chi-squared with 11 degrees of freedom exceeds 31 once in a thousand draws.
     assert sum((count - expected) ** 2 / expected for count in counts.values()) < 31
 
 
-def test_plans_follow_from_seed_and_epoch(batches):
+def test_plan_depends_on_seed_and_epoch(batches):
     assert batches().plan(2) == batches().plan(2)
     assert batches().plan(2) != batches().plan(3)
     assert batches().plan(2) != batches(replace(CONFIG, seed=4)).plan(2)
 
 
-def test_segments_of_like_length_are_together(batches, segments):
+def test_batches_have_little_padding(batches, segments):
     made = batches()
     padding = real = 0
     for planned in made.plan(0):
@@ -154,14 +154,14 @@ def test_segments_of_like_length_are_together(batches, segments):
     assert padding < 0.15 * real
 
 
-def test_a_segment_too_large_for_any_batch(batches):
+def test_segment_larger_than_a_batch_is_refused(batches):
     made = batches(replace(CONFIG, batch_tokens=200), [segment("long", 30)])
     text = message(made.plan, 0)
     assert "segment 'long'" in text
     assert "batch_tokens is 200" in text
 
 
-def test_a_batch_holds_its_segments(batches, sound):
+def test_batch_contains_its_segments(batches, sound):
     path = sound("a.wav", 0.25, 3.0, 16000)
     of = [segment(n, n, parts=[Part(path, 0.0, 1.0, 0.1 * n)]) for n in (3, 5, 4, 7, 2)]
     made = batches(replace(CONFIG, largest_multiplier=3, read_ahead=2), of)
@@ -187,7 +187,7 @@ def test_a_batch_holds_its_segments(batches, sound):
             assert example.is_speech.sum() == len(samples) // CHUNK_SAMPLES * CHUNK_VECTORS
 
 
-def test_reading_segments(tmp_path):
+def test_read_all_checks_ids_and_languages(tmp_path):
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
     one.write_text(line_of(segment("a", 3)) + line_of(segment("b", 4)))
     two.write_text(line_of(segment("c", 5)))
@@ -209,7 +209,7 @@ def test_reading_segments(tmp_path):
         lambda line: "__import__('os').abort()\n",
     ],
 )
-def test_a_damaged_record(tmp_path, damage):
+def test_damaged_record_names_file_and_line(tmp_path, damage):
     file = tmp_path / "one.jsonl"
     file.write_text(line_of(segment("z", 3)) + damage(line_of(segment("a", 3))))
     assert f"{file}:2: damaged" in message(read_all, [file], DialogueConfig())
