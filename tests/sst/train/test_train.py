@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 from dataclasses import replace
-from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
@@ -20,77 +19,15 @@ safetensors = pytest.importorskip("safetensors.torch")
 
 from espnet_mlma.claims import claim  # noqa: E402
 from espnet_mlma.errors import MlmaError  # noqa: E402
-from espnet_mlma.evaluation.score.align import count_errors  # noqa: E402
-from espnet_mlma.sst.config import (  # noqa: E402
-    Config,
-    EncoderConfig,
-    LlmConfig,
-    LoraConfig,
-    StageConfig,
-    TrainingConfig,
-)
-from espnet_mlma.sst.data.records import Part, Segment, line_of  # noqa: E402
+from espnet_mlma.sst.config import EncoderConfig, StageConfig  # noqa: E402
+from espnet_mlma.sst.data.records import line_of  # noqa: E402
 from espnet_mlma.sst.grid import CHUNK_SAMPLES, SAMPLE_RATE  # noqa: E402
-from espnet_mlma.sst.model import build  # noqa: E402
-from espnet_mlma.sst.train.ctc import CtcPretraining  # noqa: E402
-from espnet_mlma.sst.train.dataset import Batches, dialogues, read_all, sound_of  # noqa: E402
+from espnet_mlma.sst.train.dataset import read_all  # noqa: E402
 from espnet_mlma.sst.train.parallel import process_group  # noqa: E402
 from espnet_mlma.sst.train.stages import add_arguments, train  # noqa: E402
 from espnet_mlma.sst.train.trainer import learning_rate  # noqa: E402
 
-TONES = {"Guten": 400, "Morgen": 700, "Damen": 1100, "Tag": 1600}
-STEPS = 4  # updates of a short training
-
-
-@pytest.fixture(scope="module")
-def config(llm_folder):
-    """Configuration of a translator with dropout in all its parts."""
-    sizes = {"d_model": 32, "num_layers": 1, "num_heads": 2, "linear_units": 48, "dropout": 0.1}
-    return Config(
-        EncoderConfig("wav2vec2", options={"conv_channels": [8] * 7} | sizes),
-        LlmConfig(str(llm_folder), dtype="float32"),
-        lora=LoraConfig(8),
-        training=TrainingConfig(
-            batch_tokens=500,
-            batch_segments=1,
-            batches_per_update=3,
-            largest_multiplier=3,
-            warmup_updates=3,
-            precision="float32",
-            save_updates=2,
-        ),
-        stage0=StageConfig(3e-4),
-        stage1=StageConfig(3e-4),
-        stage2=StageConfig(3e-4),
-    )
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Segments with a tone per word; the last update has one batch."""
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    lines = []
-    for number in range(3 * STEPS - 2):
-        words = rng.choice(list(TONES), 3)
-        time = np.arange(CHUNK_SAMPLES) / SAMPLE_RATE
-        samples = np.concatenate([0.3 * np.sin(2 * np.pi * TONES[word] * time) for word in words])
-        path = folder / f"{number}.wav"
-        soundfile.write(path, samples, SAMPLE_RATE)
-        part = Part(str(path), 0.0, len(samples) / SAMPLE_RATE, 0.0)
-        heard = " ".join(words)
-        lines.append(line_of(Segment(str(number), (part,), 3, tuple(words), "en", "de", heard)))
-    file = folder / "train.jsonl"
-    file.write_text("".join(lines), encoding="utf-8")
-    return file
-
-
-@pytest.fixture(scope="module")
-def first_stage(config, data, tmp_path_factory):
-    """Output folder of stage 1."""
-    folder = tmp_path_factory.mktemp("one")
-    train(config, 1, [data], folder)
-    return folder
+STEPS = 4  # updates of a stage on the fixture `data`
 
 
 def options(stage, first_stage):
@@ -119,14 +56,6 @@ def trained_weights(folder):
     }
 
 
-def test_repeated_data_options_accumulate():
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    required = ["--stage", "1", "--config", "c.yaml", "--out", "exp"]
-    args = parser.parse_args([*required, "--data", "a", "b", "--data", "c"])
-    assert args.data == [Path("a"), Path("b"), Path("c")]
-
-
 def test_learning_rate():
     rates = [learning_rate(update, 2e-4, 1000, 5000) for update in range(5000)]
     assert rates[0] == pytest.approx(2e-7)
@@ -138,76 +67,12 @@ def test_learning_rate():
     assert learning_rate(5, 1.0, 10, 5) == 0.6
 
 
-def learn(model, batches, rate, updates):
-    """Train on one batch that holds all data."""
-    (batch,) = batches.load(batches.plan(0))
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
-    for _ in range(updates):
-        optimiser.zero_grad()
-        (model(batch) / batch.targets).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-
-
-@pytest.fixture(scope="module")
-def overfitted(config, data, tmp_path_factory):
-    """Make a configuration with one batch, and a language model trained on the texts."""
-    training = replace(
-        config.training,
-        largest_multiplier=1,
-        batch_segments=99,
-        batch_tokens=9999,
-        batches_per_update=1,
-    )
-    encoder = replace(config.encoder, options=config.encoder.options | {"dropout": 0.0})
-    plans = ((1e-2, 60), (4e-3, 120), (1e-2, 30))
-    stages = {f"stage{n}": StageConfig(*plan) for n, plan in enumerate(plans)}
-    config = replace(config, encoder=encoder, training=training, **stages)
-    model = build(config)
-    model.requires_grad_(True)
-    batches = Batches(read_all([data], config.dialogue), dialogues(model.dialogue), training)
-    learn(model, batches, 3e-3, 150)
-    folder = tmp_path_factory.mktemp("llm")
-    model.llm.model.save_pretrained(folder)
-    model.llm.tokenizer.save_pretrained(folder)
-    return config, str(folder)
-
-
-def test_stage_0_maps_speech_to_token_embeddings(overfitted, data):
-    """The nearest embeddings of the adapter's vectors are the transcript, in order."""
-    config, name = overfitted
-    model = build(replace(config, llm=replace(config.llm, name=name)))
-    segments = read_all([data], config.dialogue)
-    pretraining = CtcPretraining(model, segments)
-    model.prepare(0)
-    learn(pretraining, Batches(segments, pretraining.example, config.training), 3e-3, 250)
-    wrong, embeddings = 0, model.llm.embedding.weight
-    spoken = [model.llm.tokenizer(" " + segment.heard).input_ids for segment in segments]
-    ids = sorted(set(chain.from_iterable(spoken)))
-    places = torch.cat([pretraining.blank, embeddings[ids]])
-    for segment, expected in zip(segments, spoken, strict=True):
-        sound = torch.from_numpy(sound_of(segment))[None]
-        nearest = torch.cdist(model.adapter(model.encoder(sound, 1))[0], places).argmin(1)
-        found = [ids[place - 1] for place, _ in groupby(nearest.tolist()) if place]
-        wrong += count_errors(expected, found).total
-    assert wrong < 0.4 * sum(map(len, spoken))
-
-
-def test_stage_1_learns_with_a_trained_language_model(overfitted, data, tmp_path):
-    """The language model knows the texts but not this encoder's vectors."""
-    config, name = overfitted
-    config = replace(config, llm=replace(config.llm, name=name))
-    config = replace(config, training=replace(config.training, seed=2))
-    train(config, 1, [data], tmp_path)
-    found = [line["loss"] for line in losses(tmp_path)]
-    assert len(found) == 120
-    assert np.mean(found[-5:]) < 0.2 * found[0]
-
-
-def test_stage_2_overfits(overfitted, data, first_stage, tmp_path):
-    train(overfitted[0], 2, [data], tmp_path, first_stage)
-    found = [line["loss"] for line in losses(tmp_path)]
-    assert np.mean(found[-5:]) < 0.2 * found[0]
+def test_repeated_data_options_accumulate():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    required = ["--stage", "1", "--config", "c.yaml", "--out", "exp"]
+    args = parser.parse_args([*required, "--data", "a", "b", "--data", "c"])
+    assert args.data == [Path("a"), Path("b"), Path("c")]
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
