@@ -53,8 +53,8 @@ def talks(
     for sentence in singles:
         start = clock + rng.uniform(*silence)
         clock = start + sentence.end - sentence.start
-        place = {"recording": f"joined-{number:03d}", "start": start, "end": clock}
-        talk.append(replace(sentence, **place))
+        name = f"joined-{number:03d}"
+        talk.append(replace(sentence, recording=name, start=start, end=clock))
         if clock >= seconds:
             yield talk
             talk, clock, number = [], 0.0, number + 1

@@ -23,7 +23,7 @@ from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_lines, write
 
 WORD, CHAR = "word", "char"
-_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # a byte order mark, decoded; logs may be joined files
+_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # a byte order mark, decoded; logs may be concatenated
 _JOINER = {WORD: " ", CHAR: ""}
 # Rounding errors of a sum, a delay and an elapsed time, half a microsecond each.
 _ROUNDING_SECONDS = 2e-6

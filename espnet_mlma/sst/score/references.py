@@ -113,13 +113,13 @@ def _reference(
 def _seconds(where: str, entry: Mapping[str, Any], key: str) -> float:
     value = entry.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise MlmaError(f"{where}: {key}: {value!r} is not a time in seconds; mend it")
+        raise MlmaError(f"{where}: {key}: {value!r} is not a time in seconds; fix it")
     return float(value)
 
 
 def _lines(path: Path, count: int, segments: Path) -> list[str]:
     try:
-        # Of files that were joined, each may have begun with a byte order mark.
+        # Concatenated files can have a byte order mark in the middle.
         lines = [line.lstrip(_MARK) for line in read_lines(path)]
     except OSError as error:
         raise MlmaError(f"{path}: {error.strerror}; {_REMEDY}") from None

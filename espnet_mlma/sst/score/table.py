@@ -248,7 +248,7 @@ def cut(
 
 
 def real_time_factor(talks: Sequence[TranslatedTalk]) -> float:
-    """Seconds of compute per second of audio; nan without audio.
+    """Return seconds of compute per second of audio, NaN without audio.
 
     Args:
         talks: translated talks; SimulEval's own logs lack the compute after the last unit.
