@@ -267,7 +267,8 @@ ONLY_TRANSCRIBE = {
     "front-end without a hop", "front-end with a huge window", "front-end text", "token type word",
     "weights lack one", "weights have another", "weights of another shape", "weights without shape",
     "weights integers", "weights complex", "weights NaN", "weights Inf", "weights NaN in half",
-    "weights overflow", "statistics of other bins", "calibration text", "calibration NaN",
+    "weights overflow", "weights of before 1.6, cut", "statistics of other bins",
+    "config numbers as keys", "calibration text", "calibration NaN",
 }  # fmt: skip
 # Found by what is computed, where no file is at hand.
 COMPUTED = {"weights overflow": "NaN or Inf", "token type word": "token_type"}
