@@ -258,9 +258,10 @@ def make[Made](kind: type[Made], values: Any, where: str) -> Made:
         MlmaError: a key is unknown or missing, or a value has the wrong type.
     """
     made = fields_of(kind, values, where)
+    dataclass_kind: Any = kind
     missing = [
         f.name
-        for f in dataclasses.fields(kind)
+        for f in dataclasses.fields(dataclass_kind)
         if f.name not in made
         and f.default is dataclasses.MISSING
         and f.default_factory is dataclasses.MISSING
@@ -289,7 +290,8 @@ def fields_of(kind: type, values: Any, where: str) -> dict[str, Any]:
 def _value(wanted: Any, value: Any, where: str) -> Any:
     """Return a YAML value as the wanted type, or raise MlmaError."""
     if dataclasses.is_dataclass(wanted):
-        return make(wanted, value, where)
+        kind: Any = wanted
+        return make(kind, value, where)
     origin, inner = get_origin(wanted), get_args(wanted)
     if origin in (Union, types.UnionType):  # an optional type
         return None if value is None else _value(inner[0], value, where)

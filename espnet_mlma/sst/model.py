@@ -292,6 +292,7 @@ def save(
         if stage < 2:
             new.write_bytes(safetensors.save(speech))  # save_file makes the file private
         else:
+            assert init is not None
             shutil.copyfile(init / _SPEECH, new)
     if stage == 2:
         of_llm = {n.removeprefix(_LLM_PART): t for n, t in state.items() if n.startswith(_LLM_PART)}

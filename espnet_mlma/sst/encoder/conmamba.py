@@ -68,8 +68,9 @@ class ChunkConMamba(ChunkEncoder):
     def __init__(self, config: ConMambaConfig):
         super().__init__()
         self.config = config
+        frontend_conf: dict[str, Any] = {"fs": SAMPLE_RATE} | config.frontend_conf
         try:
-            self.frontend = DefaultFrontend(**{"fs": SAMPLE_RATE} | config.frontend_conf)
+            self.frontend = DefaultFrontend(**frontend_conf)
             bins = self.frontend.output_size()
             self.encoder = ConMambaEncoder(bins, **config.encoder_conf)
         except (TypeError, ValueError) as error:
@@ -86,8 +87,9 @@ class ChunkConMamba(ChunkEncoder):
             self.ctc = CTC(config.vocabulary, self.output_size)
             self.encoder.conditioning_layer = nn.Linear(config.vocabulary, self.output_size)
         hop = self.frontend.hop_length
-        self.chunk_frames = CHUNK_SAMPLES // (hop * self.encoder.frontend.stride)
-        stft = self.frontend.stft
+        conv_frontend: Any = self.encoder.frontend
+        self.chunk_frames = CHUNK_SAMPLES // (hop * conv_frontend.stride)
+        stft: Any = self.frontend.stft
         reach = stft.n_fft // 2 if stft.center else stft.n_fft
         self._lead = max(reach - hop, 0)  # zeros before the first sample
 
@@ -164,10 +166,11 @@ class Normalisation(nn.Module):
 
     def copy_from(self, other: GlobalMVN) -> None:
         """Copy the statistics that ESPnet computed on the training set."""
+        statistics: Any = other  # buffers have no types
         if other.norm_means:
-            self.mean.copy_(other.mean)
+            self.mean.copy_(statistics.mean)
         if other.norm_vars:
-            self.std.copy_(other.std)
+            self.std.copy_(statistics.std)
 
 
 def load_conmamba(path: Path) -> ChunkConMamba:

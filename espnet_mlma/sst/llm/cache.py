@@ -5,7 +5,7 @@ Positions always count from 0, so that a long talk does not leave the positions 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -274,7 +274,7 @@ def _rotary_of(model: PreTrainedModel) -> torch.nn.Module:
 @torch.no_grad()
 def _keys_of_one_token(model: PreTrainedModel, position: int) -> list[Tensor]:
     """Return each layer's keys of one token; without context they differ only by the rotation."""
-    weight = model.get_input_embeddings().weight
+    weight: Any = model.get_input_embeddings().weight
     # A random embedding, because that of padding is often zero, and so are its keys.
     token = torch.randn(1, 1, weight.shape[1], generator=torch.Generator().manual_seed(0))
     cache = cache_utils.DynamicCache()

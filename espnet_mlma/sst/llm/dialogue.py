@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -110,9 +110,9 @@ class Dialogue:
         target: str = "German",
         multiplier: int | None = None,
     ):
-        self.tokenizer = tokenizer
+        self.tokenizer: Any = tokenizer
         style = _format_of(tokenizer)
-        self.end_id: int = tokenizer.convert_tokens_to_ids(style.end)
+        self.end_id: int = self.tokenizer.convert_tokens_to_ids(style.end)
         self.closing_ids = self._ids(style.end + style.between)
         task = system_prompt(source, target, multiplier)
         self.prompt_ids = [
@@ -196,7 +196,7 @@ def system_prompt(source: str, target: str, multiplier: int | None = None) -> st
     )
 
 
-def _format_of(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
+def _format_of(tokenizer: Any) -> ChatFormat:
     added = tokenizer.get_added_vocab()
     for style in (CHATML, LLAMA3):
         if all(mark in added for mark in style.marks):

@@ -58,8 +58,8 @@ class LanguageModel:
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase):
-        self.model = model
-        self.tokenizer = tokenizer
+        self.model: Any = model
+        self.tokenizer: Any = tokenizer
 
     @property
     def embedding(self) -> nn.Embedding:

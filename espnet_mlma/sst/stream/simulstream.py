@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -36,12 +36,15 @@ class Stream(Protocol):
 
     def push(self, samples: Tensor) -> str:
         """Translate the next samples, (time,) at 16 kHz; return the new text."""
+        ...
 
     def finish(self) -> str:
         """End the talk; return the remaining text."""
+        ...
 
     def reset(self) -> None:
         """Discard the talk."""
+        ...
 
 
 class StreamProcessor(processors.SpeechProcessor):
@@ -64,11 +67,11 @@ class StreamProcessor(processors.SpeechProcessor):
         """Audio per turn in seconds; a smaller block never completes a turn."""
         return self.config.multiplier * CHUNK_SECONDS
 
-    def process_chunk(self, waveform: np.ndarray) -> processors.IncrementalOutput:
+    def process_chunk(self, waveform: np.ndarray) -> Any:
         """Translate the next samples, (time,), float32 at 16 kHz."""
         return self._output(self.stream.push(torch.from_numpy(waveform)))
 
-    def end_of_stream(self) -> processors.IncrementalOutput:
+    def end_of_stream(self) -> Any:
         """Return the remaining text of the talk."""
         return self._output(self.stream.finish())
 
@@ -96,7 +99,7 @@ class StreamProcessor(processors.SpeechProcessor):
         """Return text to display; a space after each word survives when outputs are joined."""
         return "".join(f"{token} " for token in tokens) if self.unit == WORD else "".join(tokens)
 
-    def _output(self, text: str) -> processors.IncrementalOutput:
+    def _output(self, text: str) -> Any:
         tokens = units(text, self.unit)
         return processors.IncrementalOutput(tokens, self.tokens_to_string(tokens), [], "")
 

@@ -56,6 +56,7 @@ class CtcPretraining(nn.Module):
         self._symbols = {id_: place for place, id_ in enumerate(ids, start=1)}
         table = translator.llm.embedding.weight.detach()
         embeddings = table[torch.tensor(ids, device=table.device)].float()
+        self._embeddings: Tensor
         self.register_buffer("_embeddings", embeddings, persistent=False)
         self.blank = nn.Parameter(torch.zeros(1, embeddings.size(1)))
         self._length = embeddings.square().sum(1).mean().sqrt().item()
@@ -68,7 +69,7 @@ class CtcPretraining(nn.Module):
             multiplier: latency multiplier; speech is padded to a multiple of so many chunks.
         """
         vectors = segment.chunks_at(multiplier) * CHUNK_VECTORS
-        labels = [self._symbols[id_] for id_ in self._ids(segment.heard)]
+        labels = [self._symbols[id_] for id_ in self._ids(segment.heard or "")]
         places = torch.ones(vectors, dtype=torch.bool)
         return Example(torch.zeros(vectors, dtype=torch.int64), places, torch.tensor(labels))
 

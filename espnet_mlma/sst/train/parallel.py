@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -69,7 +70,8 @@ class ProcessGroup:
                 *_, parent, last = ("", *name.split("."))
                 if parent in _LAYERS and last.isdigit():
                     fully_shard(module)
-            return fully_shard(model)
+            sharded: Any = fully_shard(model)
+            return sharded
         if self.size == 1:
             return model
         devices = [self.device] if self.device.type == "cuda" else None

@@ -105,8 +105,11 @@ def _train(
         model = models.resumed(config, init, device, trainable=True)
     torch.manual_seed(config.training.seed)
     model.prepare(stage)
-    trained = CtcPretraining(model, segments).to(device) if stage == 0 else model
-    example = trained.example if stage == 0 else dialogues(model.dialogue)
+    if stage == 0:
+        trained = CtcPretraining(model, segments).to(device)
+        example = trained.example
+    else:
+        trained, example = model, dialogues(model.dialogue)
     if group.is_first:
         out.mkdir(parents=True, exist_ok=True)
         sizes = [(p.numel() / 1e6, p.requires_grad) for p in model.parameters()]
