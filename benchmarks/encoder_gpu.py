@@ -3,9 +3,9 @@
     python benchmarks/encoder_gpu.py [--json FILE]
 
 600 s of audio a batch at every length, 18 layers of 256, autocast to bf16, forward and backward.
-"cuda" is mamba-ssm's kernel by way of `espnet_mlma.scan.cuda`, which pads, turns and transposes for
-it, with PyTorch's convolutions.
-Without a GPU it says so and ends with status 2.
+"cuda" is mamba-ssm's kernel through `espnet_mlma.scan.cuda`, which pads, reverses and transposes
+its input, with PyTorch's convolutions.
+Without a GPU it prints an error and exits with status 2.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Both directions and their gate, forward alone and forward with backward, at the 
 encoder. Prints a Markdown table and writes the same as JSON. Beside each time stands the bound of
 the card: the time its measured copy bandwidth, exponentials or multiply-adds would take for what
 any scan must do. mamba-ssm is left out where it is not installed; its time includes what
-`espnet_mlma.scan.cuda` does for it: masks, turning round, transposing.
+`espnet_mlma.scan.cuda` does for it: masks, reversal, transposition.
 """
 
 from __future__ import annotations
@@ -26,69 +26,65 @@ from espnet_mlma.scan import cuda, reference, triton
 from espnet_mlma.scan.rows import Direction, Rows
 
 RUNS, WARM_UP = 20, 5
-AGAINST = (False, True)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def make_inputs(batch: int, time: int, channel: int, state: int, dtype: torch.dtype):
-    """Both directions, (batch, time, ...), and the gate; step sizes as Mamba's start out."""
+    """Make both directions, (batch, time, ...), and the gate; step sizes as in a new Mamba."""
     generator = torch.Generator("cuda").manual_seed(0)
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator, device="cuda")
 
-    def direction():
+    def direction(reverse):
         u, delta = normal(batch, time, channel).to(dtype), normal(batch, time, channel).to(dtype)
         B, C = normal(batch, time, 2 * state).to(dtype).split(state, -1)
         A = -torch.arange(1.0, state + 1, device="cuda").expand(channel, state).contiguous()
-        return Direction(u, delta, A, B, C, normal(channel), normal(channel) - 4, None)
+        return Direction(u, delta, A, B, C, normal(channel), normal(channel) - 4, reverse=reverse)
 
-    return [direction() for _ in AGAINST], normal(batch, time, channel).to(dtype)
+    return [direction(False), direction(True)], normal(batch, time, channel).to(dtype)
 
 
 def ours(directions, z, train: bool) -> list[Tensor]:
-    """The output; with `train` also the gradients of its sum."""
+    """Compute the output; with `train` also the gradients of its sum."""
     batch, time, channel = z.shape
     first = torch.arange(batch, device="cuda") * time
     rows = Rows(first, torch.full_like(first, time))
-    packed = [
-        Direction(*(x.flatten(0, 1) if x is not None and x.dim() == 3 else x for x in d))
-        for d in directions
-    ]
+    packed = [d.map_frames(lambda x: x.flatten(0, 1)) for d in directions]
     gate = z.flatten(0, 1)
-    out, _, starts = triton.scan_forward(packed, AGAINST, gate, rows, True, keep=train)
+    out, _, starts = triton.scan_forward(packed, gate, rows, True, keep=train)
     if not train:
         return [out]
     *grads, grad_z = triton.scan_backward(
-        packed, AGAINST, gate, rows, True, starts, torch.ones_like(out), None
+        packed, gate, rows, True, starts, torch.ones_like(out), None
     )
     of_fields = [g for g in grads if g.numel()]
-    return [out, *(g[way] for way in range(len(packed)) for g in of_fields), grad_z]
+    return [out, *(g[i] for i in range(len(packed)) for g in of_fields), grad_z]
+
+
+def map_tensors(function: Callable, direction: Direction) -> Direction:
+    return direction.map_frames(function).map_constants(function)
 
 
 def by_autograd(run: Callable) -> Callable:
-    """The same from a scan of one direction that PyTorch differentiates."""
+    """Compute the same with a scan of one direction that PyTorch differentiates."""
 
     def both(directions, z, train: bool) -> list[Tensor]:
-        leaves = [x for d in directions for x in d if x is not None] + [z]
-        leaves = [x.detach().requires_grad_(train) for x in leaves]
-        fields = iter(leaves)
-        directions = [Direction(*(x if x is None else next(fields) for x in d)) for d in directions]
-        out = sum(
-            run(d.u, d.delta, d.A, d.B, d.C, d.D, leaves[-1], d.delta_bias, True, None, back, None)[
-                0
-            ]
-            for d, back in zip(directions, AGAINST, strict=True)
-        )
+        directions = [
+            map_tensors(lambda x: x.detach().requires_grad_(train), d) for d in directions
+        ]
+        z = z.detach().requires_grad_(train)
+        leaves = [x for d in directions for x in d if isinstance(x, Tensor)] + [z]
+        out = sum(run(d, z, True, None)[0] for d in directions)
         return [out, *(torch.autograd.grad(out.sum(), leaves) if train else ())]
 
     return both
 
 
 def largest_error(scan: Callable, dtype: torch.dtype) -> float:
-    """Over output and gradients, relative to the largest value of each, from the fp64 reference."""
+    """Compare output and gradients with the fp64 reference, each relative to its largest value."""
     directions, z = make_inputs(2, 70, 64, 16, dtype)
-    exact = [Direction(*(x if x is None else x.double() for x in d)) for d in directions]
+    exact = [map_tensors(Tensor.double, d) for d in directions]
     expected = by_autograd(reference.selective_scan)(exact, z.double(), True)
     actual = scan(directions, z, True)
     return max(
@@ -161,7 +157,7 @@ def work(batch: int, time: int, channel: int, state: int, size: int, train: bool
     steps = batch * time
     # u and delta twice, z, out; then also grad_out, and the gradients of the five.
     wide, narrow = (6 + 6 + 5, 4 + 4 + 4) if train else (6, 4)
-    cells = len(AGAINST) * steps * channel * state
+    cells = 2 * steps * channel * state
     return {
         "bytes": steps * size * (wide * channel + narrow * state),
         "exponentials": cells * (2 if train else 1),

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from common import milliseconds, peak_bytes, prepare, report, time_together, timed_arguments
 
-from espnet_mlma.scan import ScanInput, bidirectional_scan, selective_scan
+from espnet_mlma.scan import Direction, selective_scan
 
 CHANNEL, STATE = 512, 16
 
@@ -38,8 +38,9 @@ def make(batch: int, time: int, seed: int = 0) -> dict[str, torch.Tensor]:
     }
 
 
-def ours(x):
-    return selective_scan(**x, delta_softplus=True)
+def ours(x, reverse=False):
+    fields = {name: v for name, v in x.items() if name != "z"}
+    return selective_scan([Direction(**fields, reverse=reverse)], x["z"], delta_softplus=True)[0]
 
 
 def reference(x):
@@ -145,26 +146,25 @@ def scaling(args) -> None:
     report("Selective scan, length", header, rows, args)
 
 
-def one_call(ahead, back, z):
-    return bidirectional_scan(ScanInput(**ahead), ScanInput(**back), z, delta_softplus=True)
+def one_call(forward, reverse, z):
+    both = [Direction(**forward), Direction(**reverse, reverse=True)]
+    return selective_scan(both, z, delta_softplus=True)[0]
 
 
-def two_calls(ahead, back, z):
-    first = selective_scan(**ahead, z=z, delta_softplus=True)
-    return first + selective_scan(**back, z=z, delta_softplus=True, reverse=True)
+def two_calls(forward, reverse, z):
+    return ours(forward | {"z": z}) + ours(reverse | {"z": z}, reverse=True)
 
 
 def directions(args) -> None:
-    """One call for both directions beside two calls and their sum."""
+    """Time one call for both directions beside two calls and their sum."""
     rows = []
     for batch, time in ((8, 500), (1, 375)):
-        ahead, back = make(batch, time), make(batch, time, seed=1)
-        inputs = (ahead, back, ahead.pop("z"))
-        del back["z"]
+        pair = make(batch, time), make(batch, time, seed=1)
+        z, _ = (fields.pop("z") for fields in pair)
+        inputs = (*pair, z)
         leaves = [
-            {name: v.clone().requires_grad_() for name, v in ahead.items()},
-            {name: v.clone().requires_grad_() for name, v in back.items()},
-            inputs[2].clone().requires_grad_(),
+            *({name: v.clone().requires_grad_() for name, v in fields.items()} for fields in pair),
+            z.clone().requires_grad_(),
         ]
         weights = torch.randn(batch, time, CHANNEL)
         runs = {"one": one_call, "two": two_calls}

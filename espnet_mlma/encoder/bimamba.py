@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from espnet_mlma.encoder.conv import DepthwiseConv
 from espnet_mlma.encoder.dropout import Dropout
 from espnet_mlma.encoder.linear import Linear, linear
-from espnet_mlma.scan import Rows, ScanInput, bidirectional_scan, selective_scan
+from espnet_mlma.scan import Direction, Rows, selective_scan
 
 BiMambaKind = Literal["shared", "separate", "none"]
 
 
 class SelectiveBranch(nn.Module):
-    """Compute the scan's input for one direction: short convolution, input-dependent dt, B, C.
+    """Compute the arguments of a scan in one direction: short convolution, then dt, B and C.
 
     Args:
         channels: inner channels (d_inner).
@@ -58,20 +58,20 @@ class SelectiveBranch(nn.Module):
             # The inverse of softplus, so that softplus(bias) is dt.
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, x: Tensor, rows: Rows) -> ScanInput:
-        """Compute the scan's input from x (1, frame, channels)."""
-        return self._scan_input(self.conv(x, rows))
+    def forward(self, x: Tensor, rows: Rows) -> Direction:
+        """Compute the scan's arguments from x (1, frame, channels)."""
+        return self._direction(self.conv(x, rows))
 
-    def step(self, x: Tensor, state: Tensor, keep: int) -> tuple[ScanInput, Tensor]:
-        """Compute the scan's input for the next piece of a sequence; see `DepthwiseConv.step`."""
+    def step(self, x: Tensor, state: Tensor, keep: int) -> tuple[Direction, Tensor]:
+        """Compute the scan's arguments for the next piece; see `DepthwiseConv.step`."""
         x, state = self.conv.step(x, state, keep)
-        return self._scan_input(x), state
+        return self._direction(x), state
 
-    def _scan_input(self, x: Tensor) -> ScanInput:
+    def _direction(self, x: Tensor) -> Direction:
         dt, B, C = self.x_proj(x).split(self.sizes, dim=-1)
         delta = linear(dt, self.dt_proj.weight)
         A = -torch.exp(self.A_log.float())
-        return ScanInput(x, delta, A, B, C, self.D, self.dt_proj.bias)
+        return Direction(x, delta, A, B, C, self.D, self.dt_proj.bias, reverse=self.reverse)
 
 
 class MambaState(NamedTuple):
@@ -89,12 +89,11 @@ class MambaState(NamedTuple):
 class Mamba(nn.Module):
     """A Mamba block whose branches, one per direction, share both projections and the gate.
 
-    The branches' outputs are averaged. Of two branches, the first scans forward, the second in
-    reverse.
+    The branches' outputs are averaged.
 
     Args:
         d_model: channels in and out.
-        against_time: for each branch, whether it scans in reverse.
+        reverse: for each of the one or two branches, whether it scans backward in time.
         d_state, d_conv, dt_rank: see `SelectiveBranch`.
         expand: inner channels as a multiple of d_model.
         dropout_rate: dropout after the input and after the output projection.
@@ -103,7 +102,7 @@ class Mamba(nn.Module):
     def __init__(
         self,
         d_model: int,
-        against_time: tuple[bool, ...],
+        reverse: tuple[bool, ...],
         d_state: int = 16,
         d_conv: int = 4,
         expand: int = 2,
@@ -115,7 +114,7 @@ class Mamba(nn.Module):
         rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
         self.in_proj = Linear(d_model, 2 * channels, bias=False)
         self.branches = nn.ModuleList(
-            SelectiveBranch(channels, d_state, d_conv, rank, reverse) for reverse in against_time
+            SelectiveBranch(channels, d_state, d_conv, rank, value) for value in reverse
         )
         self.out_proj = Linear(channels, d_model, bias=False)
         self.dropout = Dropout(dropout_rate)
@@ -132,22 +131,17 @@ class Mamba(nn.Module):
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
         """Mix x (1, frame, d_model) over time; return the same shape."""
         x, z = self._begin(x)
-        ways = [branch(x, rows) for branch in self.branches]
-        if len(ways) == 2:
-            y = bidirectional_scan(*ways, z=z, delta_softplus=True, rows=rows)
-        else:
-            reverse = self.branches[0].reverse
-            y = selective_scan(
-                **ways[0]._asdict(), z=z, delta_softplus=True, reverse=reverse, rows=rows
-            )
+        directions = [branch(x, rows) for branch in self.branches]
+        y, _ = selective_scan(directions, z, delta_softplus=True, rows=rows)
         return self._end(y)
 
     def initial_state(self) -> MambaState | None:
         """Return the state before the first frame; None if no branch scans forward."""
-        if self.branches[0].reverse:
+        branch = self.branches[0]
+        if branch.reverse:
             return None
-        ahead = self.branches[0]
-        return MambaState(ahead.conv.initial_state(), ahead.A_log.new_zeros(1, *ahead.A_log.shape))
+        scan = branch.A_log.new_zeros(1, *branch.A_log.shape)
+        return MambaState(branch.conv.initial_state(), scan)
 
     def step(
         self, x: Tensor, state: MambaState | None, keep: int
@@ -166,12 +160,13 @@ class Mamba(nn.Module):
         y = 0
         for branch in self.branches:
             if branch.reverse:
-                way, _ = branch.step(x, branch.conv.initial_state(), keep)
-                y = y + selective_scan(**way._asdict(), delta_softplus=True, reverse=True)
+                direction, _ = branch.step(x, branch.conv.initial_state(), keep)
+                output, _ = selective_scan([direction], delta_softplus=True)
             else:
-                way, before = branch.step(x, state.before, keep)
-                ahead, after = _scan_in_time(way, state.scan, keep)
-                y, state = y + ahead, MambaState(before, after)
+                direction, before = branch.step(x, state.before, keep)
+                output, scan = _scan_in_two(direction, state.scan, keep)
+                state = MambaState(before, scan)
+            y = y + output
         return self._end(y * F.silu(z)), state
 
     def _begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,21 +176,15 @@ class Mamba(nn.Module):
         return self.dropout(self.out_proj(y) / len(self.branches))
 
 
-def _scan_in_time(way: ScanInput, state: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-    """Scan all frames from a state; return the output and the state after `keep` frames."""
-    pieces = []
-    for frames in (slice(0, keep), slice(keep, None)):
-        u, delta, B, C = (x[:, frames] for x in (way.u, way.delta, way.B, way.C))
-        if not u.size(1):
-            continue
-        piece, state = selective_scan(
-            u, delta, way.A, B, C, way.D, None, way.delta_bias, delta_softplus=True,
-            initial_state=state, return_final_state=True,
-        )  # fmt: skip
-        pieces.append(piece)
-        if frames.start == 0:
-            after = state
-    return torch.cat(pieces, dim=1), after
+def _scan_in_two(direction: Direction, state: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """Scan forward from a state; return the output and the state after the first `keep` frames."""
+    first = direction.map_frames(lambda x: x[:, :keep])
+    rest = direction.map_frames(lambda x: x[:, keep:])
+    y, states = selective_scan([first._replace(initial_state=state)], delta_softplus=True)
+    if rest.u.size(1):
+        last, _ = selective_scan([rest._replace(initial_state=states[0])], delta_softplus=True)
+        y = torch.cat([y, last], dim=1)
+    return y, states[0]
 
 
 class SeparateBiMamba(nn.Module):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from espnet_mlma.encoder.dropout import Dropout
 from espnet_mlma.encoder.linear import Linear
-from espnet_mlma.scan.reference import valid_frames
+from espnet_mlma.scan.rows import valid_frames
 
 _ESPNET = {
     "conv2d": subsampling.Conv2dSubsampling,

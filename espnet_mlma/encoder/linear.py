@@ -82,7 +82,7 @@ def _takes(x: Tensor, weight: Tensor) -> bool:
 
 
 def _apply(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
-    # Where nobody differentiates or traces, the way through the dispatcher would only cost time.
+    # Without gradients or tracing, the dispatcher would only cost time.
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     is_plain = not torch.is_grad_enabled() and not traced
     return (product if is_plain else torch.ops.espnet_mlma.linear)(x, weight, bias, then)

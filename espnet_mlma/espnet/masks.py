@@ -8,7 +8,7 @@ import torch
 from espnet2.asr.specaug.specaug import SpecAug
 from torch import Tensor, nn
 
-from espnet_mlma.scan.reference import valid_frames
+from espnet_mlma.scan.rows import valid_frames
 
 
 class ClipMask(nn.Module):

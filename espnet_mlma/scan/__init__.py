@@ -1,7 +1,6 @@
 """The sequence operators of a Mamba block, for lengths, both directions and any device.
 
-`selective_scan`, `bidirectional_scan` and `depthwise_conv` pick a backend by dtype, device and what
-is installed:
+`selective_scan` and `depthwise_conv` pick a backend by dtype, device and what is installed:
 
 * `cpu`: the C kernels, built at install if there is a compiler; fp32 arithmetic.
 * `triton`: kernels for a GPU, compiled at first use.
@@ -15,20 +14,19 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from espnet_mlma.scan import cpu, cuda, operators, reference, triton
-from espnet_mlma.scan.rows import Direction, Packing, Rows, as_rows, padded_rows
+from espnet_mlma.scan.rows import Direction, Packing, Rows, as_rows, padded_rows, valid_frames
 
 __all__ = [
+    "Direction",
     "Rows",
-    "ScanInput",
     "available_backends",
-    "bidirectional_scan",
     "depthwise_conv",
     "selective_scan",
 ]
@@ -36,19 +34,6 @@ __all__ = [
 # Backends that take packed rows and both directions in one call.
 _PACKED = ("triton", "cpu")
 _warned = False
-
-
-class ScanInput(NamedTuple):
-    """Input of one direction of `bidirectional_scan`; see `selective_scan`."""
-
-    u: Tensor
-    delta: Tensor
-    A: Tensor
-    B: Tensor
-    C: Tensor
-    D: Tensor | None = None
-    delta_bias: Tensor | None = None
-    initial_state: Tensor | None = None
 
 
 def available_backends() -> list[str]:
@@ -94,159 +79,91 @@ def _warn_slow(device: str) -> None:
 
 
 def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
+    directions: Sequence[Direction],
     z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     lengths: Tensor | None = None,
-    reverse: bool = False,
-    initial_state: Tensor | None = None,
-    return_final_state: bool = False,
     rows: Rows | None = None,
     backend: str | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Run the selective state-space recurrence of Mamba over each sequence.
 
-    Frames at or past a sequence's length are masked; their output is zero. State and
-    sums are fp32 (fp64 for fp64 input) for any input dtype.
+    The outputs of two directions are added. Frames at or past a sequence's length are masked; their
+    output is zero. State and sums are fp32 (fp64 for fp64 input) for any input dtype.
 
     Args:
-        u: input, (batch, time, channel).
-        delta: step size before bias and softplus, (batch, time, channel).
-        A: transition, (channel, state); negative for a state that decays.
-        B, C: input and output maps, (batch, time, state).
-        D: skip weight, (channel,).
+        directions: one direction or two, of the same shapes.
         z: gate, (batch, time, channel); the output is multiplied by silu(z).
-        delta_bias: added to delta, (channel,).
         delta_softplus: pass delta through softplus.
         lengths: valid frames of each sequence, (batch,) integer; None: all of them.
-        reverse: scan backward in time, from the last valid frame.
-        initial_state: state before the first frame scanned, (sequence, channel, state); None:
-            zeros. The number of sequences is the batch size, or that of `rows`.
-        return_final_state: also return the state after the last frame scanned.
-        rows: for sequences packed one after the other in a batch of one: where each lies, as
-            `Rows.packed` tells; in place of lengths.
+        rows: in place of lengths, for sequences packed one after the other in a batch of one: where
+            each lies, from `Rows.packed`.
         backend: one of `available_backends()`; None picks.
 
     Returns:
-        The output (batch, time, channel) in u's dtype, and with `return_final_state` the state
-        (sequence, channel, state).
+        The output (batch, time, channel) in u's dtype, and the states after the last frame scanned,
+        (direction, sequence, channel, state).
 
     Raises:
-        ValueError: shapes disagree, a length is out of range, or the backend is not
-            available.
+        ValueError: shapes disagree, a length is out of range, the backend is not available, or
+            there are not one or two directions.
 
     Source: Gu and Dao, Mamba, arXiv 2312.00752, algorithm 2.
     """
-    way = ScanInput(u, delta, A, B, C, D, delta_bias, initial_state)
-    out, final = _scan([way], [reverse], z, delta_softplus, lengths, rows, backend)
-    return (out, final[0]) if return_final_state else out
-
-
-def bidirectional_scan(
-    ahead: ScanInput,
-    back: ScanInput,
-    z: Tensor | None = None,
-    delta_softplus: bool = False,
-    lengths: Tensor | None = None,
-    rows: Rows | None = None,
-    backend: str | None = None,
-) -> Tensor:
-    """Add the scans of two directions and gate the sum, in one call that reads the gate once.
-
-    Args:
-        ahead: input of the forward scan.
-        back: input of the reverse scan, of the same shapes.
-        z, delta_softplus, lengths, rows, backend: see `selective_scan`.
-
-    Returns:
-        (batch, time, channel) in u's dtype.
-
-    Raises:
-        ValueError: see `selective_scan`.
-    """
-    return _scan([ahead, back], [False, True], z, delta_softplus, lengths, rows, backend)[0]
-
-
-def _scan(
-    ways: list[ScanInput],
-    against_time: list[bool],
-    z: Tensor | None,
-    softplus: bool,
-    lengths: Tensor | None,
-    rows: Rows | None,
-    backend: str | None,
-) -> tuple[Tensor, Tensor | list[Tensor]]:
-    batch, time, channel = ways[0].u.shape
+    if not 1 <= len(directions) <= 2:
+        raise ValueError(f"{len(directions)} directions given; a scan takes one or two")
+    first = directions[0]
+    batch, time, channel = first.u.shape
     is_packed = rows is not None
-    rows = _rows(rows, batch, time, lengths, ways[0].u.device)
-    for way in ways:
-        _check_input(way, batch, time, channel, ways[0].A.size(1), len(rows.first))
+    rows = _rows(rows, batch, time, lengths, first.u.device)
+    sequences = len(rows.first)
+    for direction in directions:
+        _check_direction(direction, batch, time, channel, first.A.size(1), sequences)
     _expect("z", z, (batch, time, channel))
-    has_state = any(way.initial_state is not None for way in ways)
-    backend = _pick(ways[0].u, backend)
+    backend = _pick(first.u, backend)
     if backend not in _PACKED:
         run = {"reference": reference, "cuda": cuda}[backend].selective_scan
-        if is_packed:
-            return _scan_unpacked(run, ways, against_time, z, softplus, rows)
-        return _scan_padded(run, ways, against_time, z, softplus, lengths)
-    out, final = operators.scan(
-        [_direction(way, has_state, len(rows.first)) for way in ways],
-        against_time, None if z is None else as_rows(z), rows, softplus, backend,
+        if not is_packed:
+            return _scan_padded(run, directions, z, delta_softplus, lengths)
+        packing = _packing(rows)
+        padded = [direction.map_frames(packing.unpack) for direction in directions]
+        gate = None if z is None else packing.unpack(z)
+        out, final_states = _scan_padded(run, padded, gate, delta_softplus, rows.length)
+        return packing.pack(out), final_states
+    has_state = any(direction.initial_state is not None for direction in directions)
+    out, final_states = operators.scan(
+        [_as_rows(direction, has_state, sequences) for direction in directions],
+        None if z is None else as_rows(z), rows, delta_softplus, backend,
     )  # fmt: skip
-    return out.view(batch, time, channel), final
+    return out.view(batch, time, channel), final_states
 
 
-def _direction(way: ScanInput, has_state: bool, sequences: int) -> Direction:
-    u, delta, A, B, C, D, delta_bias, initial = way
-    if has_state and initial is None:
-        initial = A.new_zeros(sequences, *A.shape)
-    return Direction(
-        as_rows(u),
-        as_rows(delta),
-        A,
-        as_rows(B),
-        as_rows(C),
-        A.new_zeros(A.size(0)) if D is None else D,
-        A.new_zeros(A.size(0)) if delta_bias is None else delta_bias,
-        initial,
-    )
+def _as_rows(direction: Direction, has_state: bool, sequences: int) -> Direction:
+    """Flatten the frames to rows and fill in zeros for the fields that the operators need."""
+    u, delta, A, B, C, D, delta_bias, initial_state, reverse = direction.map_frames(as_rows)
+    if has_state and initial_state is None:
+        initial_state = A.new_zeros(sequences, *A.shape)
+    D = A.new_zeros(A.size(0)) if D is None else D
+    delta_bias = A.new_zeros(A.size(0)) if delta_bias is None else delta_bias
+    return Direction(u, delta, A, B, C, D, delta_bias, initial_state, reverse)
 
 
-def _scan_padded(run, ways, against_time, z, softplus, lengths):
+def _scan_padded(
+    run,
+    directions: Sequence[Direction],
+    z: Tensor | None,
+    delta_softplus: bool,
+    lengths: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """Scan with a backend that takes one direction of a padded batch and gates its output."""
-    gate = z if len(ways) == 1 else None
-    outs, finals = zip(
-        *(
-            run(*way[:6], gate, way.delta_bias, softplus, lengths, reverse, way.initial_state)
-            for way, reverse in zip(ways, against_time, strict=True)
-        ),
-        strict=True,
-    )
-    if len(ways) == 1:
-        return outs[0], finals
-    out = sum(outs)
-    if z is not None:
-        valid = reference.valid_frames(lengths, *z.shape[:2], z.device)[..., None]
+    gate = z if len(directions) == 1 else None
+    results = [run(direction, gate, delta_softplus, lengths) for direction in directions]
+    outs, final_states = zip(*results, strict=True)
+    out = sum(outs[1:], outs[0])
+    if z is not None and gate is None:
+        valid = valid_frames(lengths, *z.shape[:2], z.device)[..., None]
         out = out * F.silu(z.masked_fill(~valid, 0))
-    return out, finals
-
-
-def _scan_unpacked(run, ways, against_time, z, softplus, rows: Rows):
-    """Scan packed sequences with a backend that only takes a padded batch."""
-    packing = _packing(rows)
-    pad = packing.unpack
-    padded = [
-        way._replace(u=pad(way.u), delta=pad(way.delta), B=pad(way.B), C=pad(way.C)) for way in ways
-    ]
-    gate = None if z is None else pad(z)
-    out, finals = _scan_padded(run, padded, against_time, gate, softplus, rows.length)
-    return packing.pack(out), finals
+    return out, torch.stack(final_states)
 
 
 def _packing(rows: Rows) -> Packing:
@@ -273,8 +190,8 @@ def depthwise_conv(
             later frames only, kernel // 2 is centred.
         silu: apply SiLU to the result.
         lengths: valid frames of each sequence, (batch,) integer; None: all of them.
-        rows: for sequences packed one after the other in a batch of one: where each lies, as
-            `Rows.packed` tells; in place of lengths.
+        rows: in place of lengths, for sequences packed one after the other in a batch of one: where
+            each lies, from `Rows.packed`.
         backend: one of `available_backends()`; None picks.
 
     Returns:
@@ -313,17 +230,17 @@ def _rows(
     return Rows(*(x.to(device, torch.int64).contiguous() for x in rows))
 
 
-def _check_input(
-    way: ScanInput, batch: int, time: int, channel: int, state: int, sequences: int
+def _check_direction(
+    direction: Direction, batch: int, time: int, channel: int, state: int, sequences: int
 ) -> None:
-    _expect("u", way.u, (batch, time, channel))
-    _expect("delta", way.delta, (batch, time, channel))
-    _expect("A", way.A, (channel, state))
-    _expect("B", way.B, (batch, time, state))
-    _expect("C", way.C, (batch, time, state))
-    _expect("D", way.D, (channel,))
-    _expect("delta_bias", way.delta_bias, (channel,))
-    _expect("initial_state", way.initial_state, (sequences, channel, state))
+    _expect("u", direction.u, (batch, time, channel))
+    _expect("delta", direction.delta, (batch, time, channel))
+    _expect("A", direction.A, (channel, state))
+    _expect("B", direction.B, (batch, time, state))
+    _expect("C", direction.C, (batch, time, state))
+    _expect("D", direction.D, (channel,))
+    _expect("delta_bias", direction.delta_bias, (channel,))
+    _expect("initial_state", direction.initial_state, (sequences, channel, state))
 
 
 def _expect(name: str, x: Tensor | None, shape: tuple[int, ...]) -> None:

@@ -24,16 +24,17 @@ class _Sequences(ctypes.Structure):
     _fields_ = [("rows", _i64), ("count", _i64), ("first", _ptr), ("length", _ptr)]
 
 
-class _Direction(ctypes.Structure):
-    """Mirrors `direction` of native/scan.c, field by field."""
+class _NativeDirection(ctypes.Structure):
+    """Mirrors `scan_direction` of native/scan.c, field by field."""
 
     _fields_ = [
         *((name, _Array) for name in ("u", "delta", "B", "C")),
-        *((name, _ptr) for name in ("A", "D", "bias", "initial", "final", "starts", "grad_final")),
+        *((name, _ptr) for name in ("A", "D", "delta_bias", "initial_state")),
+        *((name, _ptr) for name in ("final", "starts", "grad_final")),
         *((name, _Array) for name in ("grad_u", "grad_delta")),
-        *((name, _ptr) for name in ("grad_B", "grad_C", "grad_A", "grad_D", "grad_bias")),
-        ("grad_initial", _ptr),
-        ("against_time", _i64),
+        *((name, _ptr) for name in ("grad_B", "grad_C", "grad_A", "grad_D", "grad_delta_bias")),
+        ("grad_initial_state", _ptr),
+        ("reverse", _i64),
     ]
 
 
@@ -42,9 +43,10 @@ class _ScanArgs(ctypes.Structure):
 
     _fields_ = [
         ("seq", _Sequences),
-        *((n, _i64) for n in ("channel", "state", "groups", "threads", "softplus", "directions")),
+        *((name, _i64) for name in ("channel", "state", "groups", "threads")),
+        *((name, _i64) for name in ("delta_softplus", "direction_count")),
         *((name, _Array) for name in ("z", "out", "grad_out", "grad_z")),
-        ("way", _Direction * _MAX_DIRECTIONS),
+        ("directions", _NativeDirection * _MAX_DIRECTIONS),
     ]
 
 
@@ -86,13 +88,13 @@ def is_built() -> bool:
     return _library is not None
 
 
-def _rows(x: Tensor | None) -> Tensor | None:
+def _rows(x: Tensor) -> Tensor:
     """Apply `dense_rows` in fp32."""
-    return None if x is None else dense_rows(x.to(torch.float32))
+    return dense_rows(x.to(torch.float32))
 
 
-def _whole(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.to(torch.float32).contiguous()
+def _whole(x: Tensor) -> Tensor:
+    return x.to(torch.float32).contiguous()
 
 
 def _array(x: Tensor | None) -> _Array:
@@ -126,33 +128,33 @@ def _check(status: int) -> None:
         raise ValueError("rows do not fit the input: sequences must follow each other inside it")
 
 
-def _prepared(way: Direction) -> Direction:
-    return Direction(
-        _rows(way.u), _rows(way.delta), _whole(way.A), _rows(way.B), _rows(way.C),
-        _whole(way.D), _whole(way.delta_bias), _whole(way.initial),
-    )  # fmt: skip
+def _prepare(direction: Direction) -> Direction:
+    """Convert to what the kernels read: fp32, rows contiguous in the last axis."""
+    return direction.map_frames(_rows).map_constants(_whole)
 
 
-def _scan_args(ways, against_time, z, rows: Rows, softplus: bool) -> _ScanArgs:
-    total, channel = ways[0].u.shape
+def _scan_args(
+    directions: list[Direction], z: Tensor | None, rows: Rows, delta_softplus: bool
+) -> _ScanArgs:
+    total, channel = directions[0].u.shape
     threads = torch.get_num_threads()
     args = _ScanArgs(
-        _sequences(total, rows), channel, ways[0].A.size(1),
-        _groups(len(rows.first), channel, threads), threads, softplus, len(ways), _array(z),
+        _sequences(total, rows), channel, directions[0].A.size(1),
+        _groups(len(rows.first), channel, threads), threads, delta_softplus, len(directions),
+        _array(z),
     )  # fmt: skip
-    for place, way, backwards in zip(args.way, ways, against_time, strict=False):
-        place.u, place.delta, place.B, place.C = map(_array, (way.u, way.delta, way.B, way.C))
-        place.A, place.D, place.bias = map(_pointer, (way.A, way.D, way.delta_bias))
-        place.initial, place.against_time = _pointer(way.initial), backwards
+    for native, d in zip(args.directions, directions, strict=False):
+        native.u, native.delta, native.B, native.C = map(_array, (d.u, d.delta, d.B, d.C))
+        native.A, native.D, native.delta_bias = map(_pointer, (d.A, d.D, d.delta_bias))
+        native.initial_state, native.reverse = _pointer(d.initial_state), d.reverse
     return args
 
 
 def scan_forward(
-    ways: list[Direction],
-    against_time: list[bool],
+    directions: list[Direction],
     z: Tensor | None,
     rows: Rows,
-    softplus: bool,
+    delta_softplus: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the scan, its final states, and states for the backward pass; see `operators.scan`.
@@ -164,28 +166,28 @@ def scan_forward(
         Output (row, channel); final states (direction, sequence, channel, state); states before
         each tile (direction, tile, channel, state), none without `keep`.
     """
-    dtype = ways[0].u.dtype
-    ways, z = [_prepared(way) for way in ways], _rows(z)
-    args = _scan_args(ways, against_time, z, rows, softplus)
-    total, count = args.seq.rows, args.seq.count
-    tiles = tile_rows(total, count, TILE) if keep else 0
+    dtype = directions[0].u.dtype
+    directions = [_prepare(direction) for direction in directions]
+    z = None if z is None else _rows(z)
+    args = _scan_args(directions, z, rows, delta_softplus)
+    total, sequences = args.seq.rows, args.seq.count
+    tiles = tile_rows(total, sequences, TILE) if keep else 0
     out = _empty(total, args.channel)
-    final = _empty(len(ways), count, args.channel, args.state)
-    starts = _empty(len(ways), tiles, args.channel, args.state)
+    final = _empty(args.direction_count, sequences, args.channel, args.state)
+    starts = _empty(args.direction_count, tiles, args.channel, args.state)
     args.out = _array(out)
-    for i in range(len(ways)):
-        args.way[i].final = _pointer(final[i])
-        args.way[i].starts = _pointer(starts[i]) if keep else None
+    for i, native in enumerate(args.directions[: args.direction_count]):
+        native.final = _pointer(final[i])
+        native.starts = _pointer(starts[i]) if keep else None
     _check(_library.mlma_scan_forward(ctypes.byref(args)))
     return out.to(dtype), final, starts
 
 
 def scan_backward(
-    ways: list[Direction],
-    against_time: list[bool],
+    directions: list[Direction],
     z: Tensor | None,
     rows: Rows,
-    softplus: bool,
+    delta_softplus: bool,
     starts: Tensor,
     grad_out: Tensor,
     grad_final: Tensor | None,
@@ -193,29 +195,31 @@ def scan_backward(
     """Compute the gradients of `scan_forward`, each in the dtype of its tensor.
 
     Returns:
-        Gradients of u, delta, A, B, C, D, delta_bias and initial, each with a first axis for the
-        directions, and of z. Those of initial and z are empty if there is none.
+        Gradients of u, delta, A, B, C, D, delta_bias and initial_state, each with a first axis for
+        the directions, and of z. Those of initial_state and z are empty if there is none.
     """
-    dtypes = [field.dtype for field in ways[0][:-1]]
-    z_dtype = ways[0].u.dtype if z is None else z.dtype
-    ways, z, grad_out = [_prepared(way) for way in ways], _rows(z), _rows(grad_out)
-    grad_final = _whole(grad_final)
-    args = _scan_args(ways, against_time, z, rows, softplus)
-    count, total, channel, state = len(ways), args.seq.rows, args.channel, args.state
+    dtypes = [field.dtype for field in directions[0][:7] if field is not None]
+    z_dtype = directions[0].u.dtype if z is None else z.dtype
+    directions = [_prepare(direction) for direction in directions]
+    z = None if z is None else _rows(z)
+    grad_out = _rows(grad_out)
+    grad_final = None if grad_final is None else _whole(grad_final)
+    args = _scan_args(directions, z, rows, delta_softplus)
+    count, total, channel, state = args.direction_count, args.seq.rows, args.channel, args.state
     grad_u, grad_delta = _empty(2, count, total, channel)
     grad_z = _empty(0 if z is None else total, channel)
     # Zeros: the kernel does not touch the rows of padding.
     grad_B, grad_C = _empty(2, count, args.groups, total, state).zero_()
-    grad_A, grad_initial = _empty(2, count, args.seq.count, channel, state)
+    grad_A, grad_state = _empty(2, count, args.seq.count, channel, state)
     grad_D, grad_bias = _empty(2, count, args.seq.count, channel)
     args.grad_out, args.grad_z = _array(grad_out), _array(grad_z)
-    for i, place in enumerate(args.way[:count]):
-        place.starts = _pointer(starts[i])
-        place.grad_final = None if grad_final is None else _pointer(grad_final[i])
-        place.grad_u, place.grad_delta = _array(grad_u[i]), _array(grad_delta[i])
-        place.grad_B, place.grad_C = _pointer(grad_B[i]), _pointer(grad_C[i])
-        place.grad_A, place.grad_initial = _pointer(grad_A[i]), _pointer(grad_initial[i])
-        place.grad_D, place.grad_bias = _pointer(grad_D[i]), _pointer(grad_bias[i])
+    for i, native in enumerate(args.directions[:count]):
+        native.starts = _pointer(starts[i])
+        native.grad_final = None if grad_final is None else _pointer(grad_final[i])
+        native.grad_u, native.grad_delta = _array(grad_u[i]), _array(grad_delta[i])
+        native.grad_B, native.grad_C = _pointer(grad_B[i]), _pointer(grad_C[i])
+        native.grad_A, native.grad_initial_state = _pointer(grad_A[i]), _pointer(grad_state[i])
+        native.grad_D, native.grad_delta_bias = _pointer(grad_D[i]), _pointer(grad_bias[i])
     _check(_library.mlma_scan_backward(ctypes.byref(args)))
     grads = (
         grad_u, grad_delta, grad_A.sum(1), grad_B.sum(1), grad_C.sum(1),
@@ -223,7 +227,7 @@ def scan_backward(
     )  # fmt: skip
     return (
         *(grad.to(dtype) for grad, dtype in zip(grads, dtypes, strict=True)),
-        _empty(count, 0, channel, state) if ways[0].initial is None else grad_initial,
+        _empty(count, 0, channel, state) if directions[0].initial_state is None else grad_state,
         grad_z.to(z_dtype),
     )
 

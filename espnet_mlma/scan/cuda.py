@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from espnet_mlma.scan.reference import valid_frames
+from espnet_mlma.scan.rows import Direction, valid_frames
 
 
 def is_available() -> bool:
@@ -21,7 +21,7 @@ def is_available() -> bool:
     return torch.cuda.is_available() and importlib.util.find_spec("selective_scan_cuda") is not None
 
 
-def _turned(lengths: Tensor, time: int) -> Tensor:
+def _reversal(lengths: Tensor, time: int) -> Tensor:
     """Return a (batch, time) index: length - 1 - t for valid frames, t for padding."""
     t = torch.arange(time, device=lengths.device)
     return torch.where(t < lengths[:, None], lengths[:, None] - 1 - t, t)
@@ -32,11 +32,12 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def selective_scan(
-    u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
+    direction: Direction, z: Tensor | None, delta_softplus: bool, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Compute the output and the final state; see `espnet_mlma.scan.selective_scan`."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
+    u, delta, A, B, C, D, delta_bias, initial_state, reverse = direction
     if initial_state is not None:
         raise NotImplementedError("mamba-ssm's kernel takes no initial state; use another backend")
     batch, time, _ = u.shape
@@ -49,7 +50,7 @@ def selective_scan(
     u, delta, B, C = (x.to(dtype).masked_fill(~valid, 0) for x in (u, delta, B, C))
     if lengths is None:
         lengths = torch.full((batch,), time, device=u.device)
-    index = _turned(lengths.to(u.device), time) if reverse else None
+    index = _reversal(lengths.to(u.device), time) if reverse else None
     rows = [u, delta, B, C] + ([] if z is None else [z.masked_fill(~valid, 0)])
     if index is not None:
         rows = [_take(x, index) for x in rows]

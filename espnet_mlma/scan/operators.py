@@ -2,8 +2,9 @@
 
 `torch.compile` and `torch.export` then keep each operator whole. A backend does the work: a module
 with `TILE`, `scan_forward`, `scan_backward`, `conv_forward` and `conv_backward` (see
-`espnet_mlma.scan.cpu`). All tensors are rows, see `espnet_mlma.scan.rows`. Directions are lists of
-one or two.
+`espnet_mlma.scan.cpu`). All tensors are rows, see `espnet_mlma.scan.rows`. PyTorch's dispatcher
+takes no records, so a schema has a list for each field of `Direction`, with an item for each
+direction.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from torch import Tensor
 
 from espnet_mlma.scan.rows import Direction, Rows, tile_rows
 
-_WAYS = (
+_INPUTS = (
     "Tensor[] u, Tensor[] delta, Tensor[] A, Tensor[] B, Tensor[] C, Tensor[] D, "
-    "Tensor[] delta_bias, Tensor[] initial, Tensor? z, Tensor first, Tensor length"
+    "Tensor[] delta_bias, Tensor[] initial_state, bool[] reverse, Tensor? z, Tensor first, "
+    "Tensor length"
 )
-_OPTIONS = "bool[] against_time, bool softplus, str backend"
-_FIELDS = len(Direction._fields)
+_OPTIONS = "bool delta_softplus, str backend"
 
 _library = torch.library.Library("espnet_mlma", "DEF")
-_library.define(f"scan({_WAYS}, {_OPTIONS}, bool keep) -> (Tensor, Tensor, Tensor)")
+_library.define(f"scan({_INPUTS}, {_OPTIONS}, bool keep) -> (Tensor, Tensor, Tensor)")
 _library.define(
-    f"scan_backward({_WAYS}, Tensor starts, Tensor grad_out, Tensor? grad_final, {_OPTIONS}) "
+    f"scan_backward({_INPUTS}, Tensor starts, Tensor grad_out, Tensor? grad_final, {_OPTIONS}) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _library.define(
@@ -41,21 +42,19 @@ _ops = torch.ops.espnet_mlma
 
 
 def scan(
-    ways: list[Direction],
-    against_time: list[bool],
+    directions: list[Direction],
     z: Tensor | None,
     rows: Rows,
-    softplus: bool,
+    delta_softplus: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Scan one direction or two with a named backend.
 
     Args:
-        ways: the directions; `initial` in all of them or in none.
-        against_time: for each direction, whether it scans in reverse.
+        directions: with D and delta_bias; with initial_state in all of them or in none.
         z: gate, (row, channel).
         rows: where the sequences lie.
-        softplus: pass delta through softplus.
+        delta_softplus: pass delta through softplus.
         backend: name of a module of this package.
 
     Returns:
@@ -64,14 +63,16 @@ def scan(
     """
     if _is_plain():
         out, final, _ = _module(backend).scan_forward(
-            ways, against_time, z, rows, softplus, keep=False
+            directions, z, rows, delta_softplus, keep=False
         )
         return out, final
-    *fields, initial = (list(field) for field in zip(*ways, strict=True))
-    tensors = [*(x for way in ways for x in way if x is not None), *([] if z is None else [z])]
-    keep = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-    initial = [] if initial[0] is None else initial
-    out, final, _ = _ops.scan(*fields, initial, z, *rows, against_time, softplus, backend, keep)
+    *fields, initial_state, reverse = (list(field) for field in zip(*directions, strict=True))
+    initial_state = [] if initial_state[0] is None else initial_state
+    tensors = [x for field in (*fields, initial_state, [z]) for x in field]
+    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    out, final, _ = _ops.scan(
+        *fields, initial_state, reverse, z, *rows, delta_softplus, backend, keep
+    )
     return out, final
 
 
@@ -95,27 +96,24 @@ def _module(backend: str):
     return importlib.import_module(f"espnet_mlma.scan.{backend}")
 
 
-def _ways(fields) -> list[Direction]:
-    *fields, initial = fields
-    initial = initial or [None] * len(fields[0])
-    return [Direction(*way) for way in zip(*fields, initial, strict=True)]
+def _directions(fields) -> list[Direction]:
+    *fields, initial_state, reverse = fields
+    initial_state = initial_state or [None] * len(reverse)
+    return [Direction(*values) for values in zip(*fields, initial_state, reverse, strict=True)]
 
 
 def _scan(*args):
-    *rest, against_time, softplus, backend, keep = args
-    *fields, z, first, length = rest
+    *fields, z, first, length, delta_softplus, backend, keep = args
     return _module(backend).scan_forward(
-        _ways(fields), list(against_time), z, Rows(first, length), softplus, keep
+        _directions(fields), z, Rows(first, length), delta_softplus, keep
     )
 
 
 def _scan_backward(*args):
-    *rest, starts, grad_out, grad_final, against_time, softplus, backend = args
-    *fields, z, first, length = rest
+    *fields, z, first, length, starts, grad_out, grad_final, delta_softplus, backend = args
     return _module(backend).scan_backward(
-        _ways(fields), list(against_time), z, Rows(first, length), softplus,
-        starts, grad_out, grad_final,
-    )  # fmt: skip
+        _directions(fields), z, Rows(first, length), delta_softplus, starts, grad_out, grad_final
+    )
 
 
 def _conv(x, weight, bias, first, length, left, silu, backend):
@@ -128,8 +126,10 @@ def _conv_backward(x, weight, bias, first, length, grad_out, left, silu, backend
     )
 
 
-def _scan_shapes(u, delta, A, B, C, D, delta_bias, initial, z, first, length, *options):
-    *_, backend, keep = options
+def _scan_shapes(
+    u, delta, A, B, C, D, delta_bias, initial_state, reverse, z, first, length, delta_softplus,
+    backend, keep,
+):  # fmt: skip
     (rows, channel), state, sequences = u[0].shape, A[0].size(1), first.size(0)
     tiles = tile_rows(rows, sequences, _module(backend).TILE) if keep else 0
     return (
@@ -139,10 +139,12 @@ def _scan_shapes(u, delta, A, B, C, D, delta_bias, initial, z, first, length, *o
     )
 
 
-def _scan_backward_shapes(u, delta, A, B, C, D, delta_bias, initial, z, first, *rest):
+def _scan_backward_shapes(
+    u, delta, A, B, C, D, delta_bias, initial_state, reverse, z, first, *rest
+):
     grads = [like[0].new_empty(len(like), *like[0].shape) for like in (u, delta, A, B, C, D)]
     grads.append(delta_bias[0].new_empty(len(u), u[0].size(1)))
-    states = (first.size(0) if initial else 0, *A[0].shape)
+    states = (first.size(0) if initial_state else 0, *A[0].shape)
     grads.append(A[0].new_empty(len(u), *states, dtype=torch.float32))
     return *grads, u[0].new_empty(0, u[0].size(1)) if z is None else z.new_empty(z.shape)
 
@@ -156,27 +158,29 @@ def _conv_backward_shapes(x, weight, bias, *rest):
 
 
 def _save_scan(ctx, inputs, output):
-    *fields, z, first, length, against_time, softplus, backend, keep = inputs
-    ctx.ways, ctx.has_initial = len(fields[0]), bool(fields[-1])
-    ctx.options = (against_time, softplus, backend)
+    *fields, reverse, z, first, length, delta_softplus, backend, keep = inputs
+    ctx.reverse, ctx.has_state = reverse, bool(fields[-1])
+    ctx.options = (delta_softplus, backend)
     ctx.save_for_backward(*(x for field in fields for x in field), z, first, length, output[2])
     ctx.set_materialize_grads(False)  # else zeros are allocated and read for the states' gradients
 
 
 def _differentiate_scan(ctx, grad_out, grad_final, _):
     *flat, z, first, length, starts = ctx.saved_tensors
-    fields = [flat[i : i + ctx.ways] for i in range(0, len(flat), ctx.ways)]
-    if not ctx.has_initial:
+    count = len(ctx.reverse)
+    fields = [flat[i : i + count] for i in range(0, len(flat), count)]
+    if not ctx.has_state:
         fields.append([])
     if grad_out is None:
         grad_out = torch.zeros_like(fields[0][0])
     *grads, grad_z = _ops.scan_backward(
-        *fields, z, first, length, starts, grad_out, grad_final, *ctx.options
+        *fields, ctx.reverse, z, first, length, starts, grad_out, grad_final, *ctx.options
     )
     grads = [list(grad.unbind()) for grad in grads]
-    if not ctx.has_initial:
+    if not ctx.has_state:
         grads[-1] = []
-    return *grads, None if z is None else grad_z, None, None, None, None, None, None
+    # None for reverse, first, length and the options.
+    return *grads, None, None if z is None else grad_z, None, None, None, None, None
 
 
 def _save_conv(ctx, inputs, output):

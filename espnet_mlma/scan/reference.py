@@ -1,6 +1,6 @@
 """Reference versions of the two operators in plain PyTorch: any dtype, differentiable.
 
-Every other backend is tested against these in fp64.
+The tests compare every other backend with these in fp64.
 """
 
 from __future__ import annotations
@@ -9,33 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def valid_frames(lengths: Tensor | None, batch: int, time: int, device: torch.device) -> Tensor:
-    """Return a (batch, time) mask: True on the frames before each sequence's length."""
-    frames = torch.arange(time, device=device)
-    if lengths is None:
-        return torch.ones(batch, time, dtype=torch.bool, device=device)
-    return frames < lengths.to(device)[:, None]
+from espnet_mlma.scan.rows import Direction, valid_frames
 
 
 def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    lengths: Tensor | None,
-    reverse: bool,
-    initial_state: Tensor | None,
+    direction: Direction, z: Tensor | None, delta_softplus: bool, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Compute the output and the final state frame by frame; see `espnet_mlma.scan.selective_scan`.
 
     The discretisation follows Mamba's code: exp(dt A) for A, dt B (Euler) for B.
     """
+    u, delta, A, B, C, D, delta_bias, initial_state, reverse = direction
     batch, time, channel = u.shape
     out_dtype = u.dtype
     wide = torch.promote_types(u.dtype, torch.float32)

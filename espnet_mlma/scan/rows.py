@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from espnet_mlma.scan.reference import valid_frames
 
 
 class Rows(NamedTuple):
@@ -31,6 +30,14 @@ class Rows(NamedTuple):
     def whole(cls, x: Tensor) -> Rows:
         """Lay out all of x (1, row, ...) as one sequence."""
         return cls.packed(torch.tensor([x.size(1)], device=x.device))
+
+
+def valid_frames(lengths: Tensor | None, batch: int, time: int, device: torch.device) -> Tensor:
+    """Return a (batch, time) mask: True on the frames before each sequence's length."""
+    frames = torch.arange(time, device=device)
+    if lengths is None:
+        return torch.ones(batch, time, dtype=torch.bool, device=device)
+    return frames < lengths.to(device)[:, None]
 
 
 class Packing(NamedTuple):
@@ -75,16 +82,22 @@ class Packing(NamedTuple):
 
 
 class Direction(NamedTuple):
-    """Input of a scan in one direction; rows are contiguous in the last axis.
+    """Hold the arguments of the selective scan in one direction.
+
+    `selective_scan` takes frames as (batch, time, n) and optional fields. The operators and the
+    backends for packed rows get frames as (row, n), contiguous in the last axis, and every D and
+    delta_bias. A named tuple, because Triton's kernels take one as it is.
 
     Args:
-        u: input, (row, channel).
-        delta: step size before bias and softplus, (row, channel).
-        A: transition, (channel, state).
-        B, C: input and output maps, (row, state).
-        D: skip weight, (channel,).
-        delta_bias: (channel,).
-        initial: state before the first row scanned, (sequence, channel, state); None: zeros.
+        u: input, (batch, time, channel).
+        delta: step size before bias and softplus, (batch, time, channel).
+        A: transition, (channel, state); negative for a state that decays.
+        B, C: input and output maps, (batch, time, state).
+        D: skip weight, (channel,); None: zeros.
+        delta_bias: added to delta, (channel,); None: zeros.
+        initial_state: state before the first frame scanned, (sequence, channel, state); None:
+            zeros. The number of sequences is the batch size, or that of the packed rows.
+        reverse: scan backward in time, from the last valid frame of each sequence.
     """
 
     u: Tensor
@@ -92,9 +105,25 @@ class Direction(NamedTuple):
     A: Tensor
     B: Tensor
     C: Tensor
-    D: Tensor
-    delta_bias: Tensor
-    initial: Tensor | None = None
+    D: Tensor | None = None
+    delta_bias: Tensor | None = None
+    initial_state: Tensor | None = None
+    reverse: bool = False
+
+    def map_frames(self, function: Callable[[Tensor], Tensor]) -> Direction:
+        """Apply a function to the tensors that have a value for each frame: u, delta, B and C."""
+        return Direction(
+            function(self.u), function(self.delta), self.A, function(self.B), function(self.C),
+            self.D, self.delta_bias, self.initial_state, self.reverse,
+        )  # fmt: skip
+
+    def map_constants(self, function: Callable[[Tensor], Tensor]) -> Direction:
+        """Apply a function to the other tensors, where given: A, D, delta_bias, initial_state."""
+        D, delta_bias, initial_state = (None if x is None else function(x) for x in self[5:8])
+        return Direction(
+            self.u, self.delta, function(self.A), self.B, self.C,
+            D, delta_bias, initial_state, self.reverse,
+        )  # fmt: skip
 
 
 def padded_rows(batch: int, time: int, lengths: Tensor | None, device: torch.device) -> Rows:

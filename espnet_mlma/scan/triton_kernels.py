@@ -1,10 +1,12 @@
-"""The Triton kernels of `espnet_mlma.scan.triton`, which says how the work is divided.
+"""The Triton kernels of `espnet_mlma.scan.triton`, which explains how the work is divided.
 
 A program's tensors have four axes, (NR, CR, NL, CL): registers over states, registers over
-channels, lanes over states, lanes over channels. Triton gives the lanes of a warp to the last
-axes, so the shape itself says which sums stay in a thread and which cross lanes. It would deal
-the elements otherwise to load four neighbours at once, and exchange them in every step, so the
-indices of whole tensors carry a factor `one`, whose value the compiler does not know.
+channels, lanes over states, lanes over channels. Triton assigns the lanes of a warp to the last
+axes, so the shape decides which sums stay in a thread and which cross lanes.
+
+If Triton knew that neighbouring states are contiguous, it would assign the elements so that a
+thread loads four neighbours at once, and exchange them between lanes in every step. So the indices
+of whole tensors have a factor `one`, whose value the compiler does not know.
 """
 
 import triton
@@ -50,54 +52,57 @@ def _softplus(x):
 @triton.jit
 def _step_size(delta, bias, valid, SOFTPLUS: tl.constexpr):
     delta += bias
-    # Steps past the end have size zero, under which the state stands still.
+    # Steps past the end have size zero, which leaves the state unchanged.
     return tl.where(valid, _softplus(delta) if SOFTPLUS else delta, 0.0)
 
 
 @triton.jit
-def _begin(side, first, c, n):
-    """Where a sequence begins in u, delta, B, C. From there offsets are 32 bits: half the work of
-    a step went into wider ones, and no utterance has 2^31 values in a tensor."""
-    u, delta = side.u + first * side.u_row + c, side.delta + first * side.delta_row + c
-    return u, delta, side.B + first * side.B_row + n, side.C + first * side.C_row + n
+def _begin(direction, strides, first, c, n):
+    """Point to a sequence's first row in u, delta, B and C.
+
+    Offsets from there have 32 bits: 64 bits took half the time of a step, and no utterance has 2^31
+    values in a tensor.
+    """
+    u, delta = direction.u + first * strides.u + c, direction.delta + first * strides.delta + c
+    return u, delta, direction.B + first * strides.B + n, direction.C + first * strides.C + n
 
 
 @triton.jit
-def _row(side, length, step):
-    return step + side.against * (length - 1 - 2 * step)
+def _row(direction, length, step):
+    return step + direction.reverse * (length - 1 - 2 * step)
 
 
 @triton.jit
-def _load_step(side, begin, row, at_c, at_n):
+def _load_step(strides, begin, row, at_c, at_n):
     u, delta, B, C = begin
     return (
-        tl.load(u + row * side.u_row, at_c, 0.0).to(tl.float32),
-        tl.load(delta + row * side.delta_row, at_c, 0.0).to(tl.float32),
-        tl.load(B + row * side.B_row, at_n, 0.0).to(tl.float32),
-        tl.load(C + row * side.C_row, at_n, 0.0).to(tl.float32),
+        tl.load(u + row * strides.u, at_c, 0.0).to(tl.float32),
+        tl.load(delta + row * strides.delta, at_c, 0.0).to(tl.float32),
+        tl.load(B + row * strides.B, at_n, 0.0).to(tl.float32),
+        tl.load(C + row * strides.C, at_n, 0.0).to(tl.float32),
     )
 
 
 @triton.jit
-def _load_constants(side, c, n, channels, states, one):
-    """A in powers of two, D and the bias."""
+def _load_constants(direction, c, n, channels, states, one):
+    """Load A, scaled for exp2, D and delta_bias."""
     inside = (c < channels) & (n < states)
-    A = tl.load(side.A + c * states + n * one, inside, 0.0) * 1.4426950408889634
-    D = tl.load(side.D + c, c < channels, 0.0)
-    return A, D, tl.load(side.delta_bias + c, c < channels, 0.0)
+    A = tl.load(direction.A + c * states + n * one, inside, 0.0) * 1.4426950408889634
+    D = tl.load(direction.D + c, c < channels, 0.0)
+    return A, D, tl.load(direction.delta_bias + c, c < channels, 0.0)
 
 
 @triton.jit
 def _advance(h, A, u, dt, B):
-    """The state after a step, and the share of the old one in it."""
+    """Compute the state after a step, and the decay of the state before it."""
     decay = tl.exp2(dt * A)
     return decay * h + (dt * u) * B, decay
 
 
 @triton.jit
 def _forward_direction(
-    side, final, starts, y, firsts, lengths, channels, states, one, SOFTPLUS: tl.constexpr,
-    KEEP: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
+    direction, strides, final, starts, y, firsts, lengths, channels, states, one,
+    SOFTPLUS: tl.constexpr, KEEP: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
     NR: tl.constexpr, CR: tl.constexpr, NL: tl.constexpr, CL: tl.constexpr,
 ):  # fmt: skip
     sequence = tl.program_id(0).to(tl.int64)
@@ -105,13 +110,13 @@ def _forward_direction(
     at_c, at_n = c < channels, n < states
     inside = at_c & at_n
     first, length = tl.load(firsts + sequence), tl.load(lengths + sequence).to(tl.int32)
-    A, D, bias = _load_constants(side, c, n, channels, states, one)
+    A, D, bias = _load_constants(direction, c, n, channels, states, one)
     cells = c * states + n * one
     whole = sequence * channels * states + cells
     h = tl.zeros((NR, CR, NL, CL), tl.float32)
-    if side.initial is not None:
-        h += tl.load(side.initial + whole, inside, 0.0)
-    sources = _begin(side, first, c, n)
+    if direction.initial_state is not None:
+        h += tl.load(direction.initial_state + whole, inside, 0.0)
+    sources = _begin(direction, strides, first, c, n)
     y += first * channels + c
     starts += (first // TILE + sequence) * channels * states + cells
     for tile in range(0, length, TILE):
@@ -122,36 +127,37 @@ def _forward_direction(
             loaded = ()
             for i in tl.static_range(GROUP):
                 valid = begin + i < length
-                row = _row(side, length, begin + i)
-                loaded += (_load_step(side, sources, row, valid & at_c, valid & at_n),)
+                row = _row(direction, length, begin + i)
+                loaded += (_load_step(strides, sources, row, valid & at_c, valid & at_n),)
             for i in tl.static_range(GROUP):
                 u, delta, B, C = loaded[i]
                 valid = begin + i < length
                 h, _ = _advance(h, A, u, _step_size(delta, bias, valid, SOFTPLUS), B)
-                row = _row(side, length, begin + i)
+                row = _row(direction, length, begin + i)
                 tl.store(y + row * channels, _sum_states(h * C) + D * u, valid & at_c)
     tl.store(final + whole, h, inside)
 
 
 @triton.jit(do_not_specialize=["one"])
 def forward_kernel(
-    sides, finals, starts, ys, firsts, lengths, channels, states, one, SOFTPLUS: tl.constexpr,
-    KEEP: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
+    directions, strides, finals, starts, ys, firsts, lengths, channels, states, one,
+    SOFTPLUS: tl.constexpr, KEEP: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
     NR: tl.constexpr, CR: tl.constexpr, NL: tl.constexpr, CL: tl.constexpr,
 ):  # fmt: skip
-    """One program: a sequence, a block of channels, a direction, whose ungated output is y."""
-    for d in tl.static_range(len(sides)):
+    """Scan a sequence, a block of channels and a direction in each program; y is not gated."""
+    for d in tl.static_range(len(directions)):
         if tl.program_id(2) == d:
             _forward_direction(
-                sides[d], finals[d], starts[d], ys[d], firsts, lengths, channels, states, one,
-                SOFTPLUS, KEEP, TILE, GROUP, NR, CR, NL, CL,
+                directions[d], strides[d], finals[d], starts[d], ys[d], firsts, lengths, channels,
+                states, one, SOFTPLUS, KEEP, TILE, GROUP, NR, CR, NL, CL,
             )  # fmt: skip
 
 
 @triton.jit
 def _backward_direction(
-    side, grad, starts, y, scratch, z, z_row, grad_out, grad_out_row, firsts, lengths, rows,
-    channels, states, one, SOFTPLUS: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
+    direction, strides, grad, starts, y, scratch, z, z_row, grad_out, grad_out_row, firsts,
+    lengths, rows, channels, states, one, SOFTPLUS: tl.constexpr, TILE: tl.constexpr,
+    GROUP: tl.constexpr,
     NR: tl.constexpr, CR: tl.constexpr, NL: tl.constexpr, CL: tl.constexpr,
 ):  # fmt: skip
     sequence = tl.program_id(0).to(tl.int64)
@@ -159,7 +165,7 @@ def _backward_direction(
     at_c, at_n = c < channels, n < states
     inside = at_c & at_n
     first, length = tl.load(firsts + sequence), tl.load(lengths + sequence).to(tl.int32)
-    A, D, bias = _load_constants(side, c, n, channels, states, one)
+    A, D, bias = _load_constants(direction, c, n, channels, states, one)
     cells = c * states + n * one
     whole = sequence * channels * states + cells
     grad_h = tl.zeros((NR, CR, NL, CL), tl.float32)
@@ -167,14 +173,14 @@ def _backward_direction(
         grad_h += tl.load(grad.final + whole, inside, 0.0)
     grad_A = tl.zeros((NR, CR, NL, CL), tl.float32)
     grad_D, grad_bias = tl.zeros((1, CR, 1, CL), tl.float32), tl.zeros((1, CR, 1, CL), tl.float32)
-    # A slot holds the program's tensor as it lies over the lanes, so that it moves in whole lines.
+    # A slot holds the program's tensor in the order of the lanes, so that it moves in whole lines.
     SLOT: tl.constexpr = NR * CR * NL * CL
     program = (sequence * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(2)
     slots = scratch + (program + tl.program_id(2)) * (TILE // GROUP * SLOT)
     cell = tl.arange(0, NR)[:, None, None, None] * CR + tl.arange(0, CR)[None, :, None, None]
     cell = cell * NL + tl.arange(0, NL)[None, None, :, None]
     slots += (cell * CL + tl.arange(0, CL)[None, None, None, :]) * one
-    sources = _begin(side, first, c, n)
+    sources = _begin(direction, strides, first, c, n)
     grad_out += first * grad_out_row + c
     if z is not None:
         z += first * z_row + c
@@ -195,15 +201,15 @@ def _backward_direction(
             for i in tl.static_range(GROUP):
                 step = begin + group * GROUP + i
                 valid = step < length
-                row = _row(side, length, step)
-                loaded += (_load_step(side, sources, row, valid & at_c, valid & at_n),)
+                row = _row(direction, length, step)
+                loaded += (_load_step(strides, sources, row, valid & at_c, valid & at_n),)
             for i in tl.static_range(GROUP):
                 u, delta, B, C = loaded[i]
                 step = begin + group * GROUP + i
                 valid = step < length
                 h, _ = _advance(h, A, u, _step_size(delta, bias, valid, SOFTPLUS), B)
                 if z is not None:
-                    row = _row(side, length, step)
+                    row = _row(direction, length, step)
                     tl.store(y + row * channels, _sum_states(h * C) + D * u, valid & at_c)
         # The compiler may load a slot by other threads than stored it.
         tl.debug_barrier()
@@ -214,8 +220,8 @@ def _backward_direction(
             for i in tl.static_range(GROUP):
                 step = begin + group * GROUP + i
                 valid = step < length
-                row = _row(side, length, step)
-                loaded += (_load_step(side, sources, row, valid & at_c, valid & at_n),)
+                row = _row(direction, length, step)
+                loaded += (_load_step(strides, sources, row, valid & at_c, valid & at_n),)
                 g = tl.load(grad_out + row * grad_out_row, valid & at_c, 0.0).to(tl.float32)
                 if z is not None:
                     gate = tl.load(z + row * z_row, valid & at_c, 0.0).to(tl.float32)
@@ -235,7 +241,7 @@ def _backward_direction(
                 g = gradients[i]
                 step = begin + group * GROUP + i
                 valid = step < length
-                row = _row(side, length, step)
+                row = _row(direction, length, step)
                 grad_h += g * C
                 grad_x = _sum_states(grad_h * B)
                 of_B, of_C = _sum_channels(grad_h * (dt * u)), _sum_channels(g * after)
@@ -245,7 +251,7 @@ def _backward_direction(
                 grad_delta = grad_x * u + _sum_states(along * A) * 0.6931471805599453
                 if SOFTPLUS:
                     grad_delta *= tl.sigmoid(delta + bias)
-                # Past the end the step size is held at zero, whatever delta would make of it.
+                # Past the end the step size is zero for any delta.
                 grad_delta = tl.where(valid, grad_delta, 0.0)
                 grad_D += g * u
                 grad_bias += grad_delta
@@ -257,28 +263,30 @@ def _backward_direction(
     tl.store(grad.A + whole, grad_A, inside)
     tl.store(grad.D + sequence * channels + c, grad_D, at_c)
     tl.store(grad.delta_bias + sequence * channels + c, grad_bias, at_c)
-    if grad.initial is not None:
-        tl.store(grad.initial + whole, grad_h, inside)
+    if grad.initial_state is not None:
+        tl.store(grad.initial_state + whole, grad_h, inside)
 
 
 @triton.jit(do_not_specialize=["one", "rows"])
 def backward_kernel(
-    sides, grads, starts, ys, scratch, z, z_row, grad_out, grad_out_row, firsts, lengths, rows,
-    channels, states, one, SOFTPLUS: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr,
+    directions, strides, grads, starts, ys, scratch, z, z_row, grad_out, grad_out_row, firsts,
+    lengths, rows, channels, states, one, SOFTPLUS: tl.constexpr, TILE: tl.constexpr,
+    GROUP: tl.constexpr,
     NR: tl.constexpr, CR: tl.constexpr, NL: tl.constexpr, CL: tl.constexpr,
 ):  # fmt: skip
-    """As `forward_kernel`; with a gate also y again, which its gradient needs."""
-    for d in tl.static_range(len(sides)):
+    """Compute gradients in the programs of `forward_kernel`; a gate needs y for its gradient."""
+    for d in tl.static_range(len(directions)):
         if tl.program_id(2) == d:
             _backward_direction(
-                sides[d], grads[d], starts[d], ys[d], scratch, z, z_row, grad_out, grad_out_row,
-                firsts, lengths, rows, channels, states, one, SOFTPLUS, TILE, GROUP, NR, CR, NL, CL,
+                directions[d], strides[d], grads[d], starts[d], ys[d], scratch, z, z_row, grad_out,
+                grad_out_row, firsts, lengths, rows, channels, states, one, SOFTPLUS, TILE, GROUP,
+                NR, CR, NL, CL,
             )  # fmt: skip
 
 
 @triton.jit
 def _sequence_of(row, firsts, lengths, sequences, halvings):
-    """First row, and end, of the last sequence that begins at or before each row, by bisection."""
+    """Find by bisection the last sequence that begins at or before each row: first row, and end."""
     low = tl.zeros(row.shape, tl.int32)
     high = low + sequences
     for _ in range(0, halvings):
@@ -357,7 +365,7 @@ def conv_weight_kernel(
     x, x_row, pre, partial, firsts, lengths, sequences, halvings, rows, channels, left,
     KERNEL: tl.constexpr, STEPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The share of STEPS * ROWS rows in the gradient of one tap: (block, KERNEL, channel)."""
+    """Sum the gradient of one tap over STEPS * ROWS rows: (block, KERNEL, channel)."""
     block, tap = tl.program_id(0), tl.program_id(2)
     c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     total = tl.zeros((1, COLUMNS), tl.float32)

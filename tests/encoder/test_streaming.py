@@ -60,7 +60,7 @@ def test_stream_with_self_conditioning():
 
 @pytest.mark.parametrize("bimamba", ["shared", "separate", "none"])
 def test_one_chunk_with_all_the_rest_as_context_equals_one_pass(bimamba):
-    """Of the first chunk, that is: what comes before is carried by the direction in time alone."""
+    """Only of the first chunk: later chunks get the past through the forward direction alone."""
     encoder = tiny(bimamba=bimamba)
     x = torch.randn(120, 40)
     whole = encode_whole(encoder, x)
@@ -86,8 +86,8 @@ def test_chunks_do_not_depend_on_the_pieces_and_near_one_pass_as_context_grows(b
     assert errors[0] > 1.2 * errors[1] > 1.44 * errors[2]
 
 
-def test_state_of_the_direction_in_time_is_exact():
-    """The first block's forward half sees all that came before, through any number of chunks."""
+def test_state_of_the_forward_direction_is_exact():
+    """The first block's forward state does not depend on how many chunks came before."""
     encoder = tiny(num_blocks=1, input_layer="linear")
     x = torch.randn(64, 40)
     sessions = [EncoderStream(encoder, chunk=chunk, right_context=3) for chunk in (1, 8, 32)]

@@ -84,7 +84,7 @@ def test_operator_is_whole():
     )
 
 
-def test_against_torch():
+def test_equals_torch():
     x, weight, bias = torch.randn(2, 30, 6), torch.randn(6, 5), torch.randn(6)
     expected = torch.nn.functional.conv1d(
         x.transpose(1, 2), weight[:, None], bias, padding=2, groups=6

@@ -3,14 +3,7 @@
 import pytest
 import torch
 
-from espnet_mlma.scan import (
-    Rows,
-    ScanInput,
-    available_backends,
-    bidirectional_scan,
-    depthwise_conv,
-    selective_scan,
-)
+from espnet_mlma.scan import Direction, Rows, available_backends, depthwise_conv, selective_scan
 
 ON_CPU = [name for name in available_backends() if name in ("cpu", "reference")]
 BACKENDS = [name for name in ON_CPU if name != "reference"]
@@ -49,6 +42,13 @@ def make_inputs(batch, time, channel, state, with_options=True, seed=0):
     return inputs
 
 
+def scan(inputs, reverse=False, **options):
+    """Scan one direction, of these fields and gate; return its output and final state."""
+    fields = {name: x for name, x in inputs.items() if name != "z"}
+    out, states = selective_scan([Direction(**fields, reverse=reverse)], inputs.get("z"), **options)
+    return out, states[0]
+
+
 def make_lengths(batch, time, kind):
     if kind is None:
         return None
@@ -61,7 +61,7 @@ def make_lengths(batch, time, kind):
 
 def run_with_gradients(inputs, dtype, backend, **options):
     leaves = {name: x.clone().to(dtype).requires_grad_() for name, x in inputs.items()}
-    out, final = selective_scan(**leaves, return_final_state=True, backend=backend, **options)
+    out, final = scan(leaves, backend=backend, **options)
     generator = torch.Generator().manual_seed(1)
     weights = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in (out, final)]
     torch.autograd.backward(
@@ -103,13 +103,13 @@ def test_backend_equals_reference(backend, threads, lengths, reverse, shape):
 
 
 def make_packed(lengths, channel, state):
-    """Two directions' input for packed sequences, and a gate; fp64."""
+    """Make the fields of two directions for packed sequences, and a gate; fp64."""
     inputs = [make_inputs(1, sum(lengths), channel, state, seed=seed) for seed in (0, 1)]
     z = inputs[0].pop("z")
     generator = torch.Generator().manual_seed(2)
-    for way in inputs:
-        del way["initial_state"]
-        way["initial_state"] = torch.randn(
+    for fields in inputs:
+        del fields["initial_state"]
+        fields["initial_state"] = torch.randn(
             len(lengths), channel, state, generator=generator, dtype=torch.float64
         )
     del inputs[1]["z"]
@@ -117,17 +117,16 @@ def make_packed(lengths, channel, state):
 
 
 def one_by_one(inputs, z, lengths):
-    """What two scans of each sequence alone give, by the reference."""
+    """Scan each sequence alone by the reference, forward and in reverse; add and gate."""
     outs, start = [], 0
     for i, length in enumerate(lengths):
         frames, total = slice(start, start + length), 0
-        for way, reverse in zip(inputs, (False, True), strict=True):
+        for fields, reverse in zip(inputs, (False, True), strict=True):
             own = {
-                k: x[:, frames] if k in ("u", "delta", "B", "C") else x for k, x in way.items()
-            } | {"initial_state": way["initial_state"][i : i + 1]}
-            total = total + selective_scan(
-                **own, delta_softplus=True, reverse=reverse, backend="reference"
-            )
+                k: x[:, frames] if k in ("u", "delta", "B", "C") else x for k, x in fields.items()
+            } | {"initial_state": fields["initial_state"][i : i + 1]}
+            y, _ = scan(own, reverse, delta_softplus=True, backend="reference")
+            total = total + y
         outs.append(total * torch.nn.functional.silu(z[:, frames]))
         start += length
     return torch.cat(outs, 1)
@@ -138,50 +137,49 @@ def one_by_one(inputs, z, lengths):
 @pytest.mark.parametrize("lengths", [[1], [40], [33, 0, 1, 64, 5], [31, 32, 33], [0, 7]])
 def test_both_directions_of_packed_sequences(backend, threads, lengths):
     inputs, z = make_packed(lengths, 36, 5)
-    leaves = [{k: x.clone().requires_grad_() for k, x in way.items()} for way in inputs]
+    leaves = [{k: x.clone().requires_grad_() for k, x in fields.items()} for fields in inputs]
     gate = z.clone().requires_grad_()
     expected = one_by_one(leaves, gate, lengths)
     weights = torch.randn(expected.shape, dtype=torch.float64)
     expected.backward(weights)
     wanted = {"out": expected.detach(), "z": gate.grad}
-    wanted |= {f"{i}{k}": x.grad for i, way in enumerate(leaves) for k, x in way.items()}
+    wanted |= {f"{i}{k}": x.grad for i, fields in enumerate(leaves) for k, x in fields.items()}
 
     dtype = torch.float64 if backend == "reference" else torch.float32
-    leaves = [{k: x.clone().to(dtype).requires_grad_() for k, x in way.items()} for way in inputs]
+    leaves = [
+        {k: x.clone().to(dtype).requires_grad_() for k, x in fields.items()} for fields in inputs
+    ]
     gate = z.clone().to(dtype).requires_grad_()
     rows = Rows.packed(torch.tensor(lengths))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        out = bidirectional_scan(
-            *(ScanInput(**way) for way in leaves),
-            z=gate, delta_softplus=True, rows=rows, backend=backend,
-        )  # fmt: skip
+        forward, reverse = leaves
+        directions = [Direction(**forward), Direction(**reverse, reverse=True)]
+        out, _ = selective_scan(directions, gate, delta_softplus=True, rows=rows, backend=backend)
         out.backward(weights.to(dtype))
     finally:
         torch.set_num_threads(before)
     actual = {"out": out.detach(), "z": gate.grad}
-    actual |= {f"{i}{k}": x.grad for i, way in enumerate(leaves) for k, x in way.items()}
+    actual |= {f"{i}{k}": x.grad for i, fields in enumerate(leaves) for k, x in fields.items()}
     assert_close(actual, wanted)
 
 
 @pytest.mark.parametrize("backend", ON_CPU)
 def test_both_directions_of_a_padded_batch(backend):
     lengths = torch.tensor([40, 0, 17])
-    ahead, back = (make_inputs(3, 40, 20, 4, seed=seed) for seed in (0, 1))
-    z = ahead.pop("z").float()
-    for way in (ahead, back):
-        way.pop("initial_state")
-    back.pop("z")
-    ahead, back = ({k: x.float() for k, x in way.items()} for way in (ahead, back))
+    directions = []
+    for seed, reverse in ((0, False), (1, True)):
+        fields = {k: x.float() for k, x in make_inputs(3, 40, 20, 4, seed=seed).items()}
+        z = fields.pop("z")
+        del fields["initial_state"]
+        directions.append(Direction(**fields, reverse=reverse))
     expected = sum(
-        selective_scan(**way, z=z, delta_softplus=True, lengths=lengths, reverse=reverse)
-        for way, reverse in ((ahead, False), (back, True))
+        selective_scan([direction], z, delta_softplus=True, lengths=lengths)[0]
+        for direction in directions
     )
     z[2, 17:] = float("nan")
-    out = bidirectional_scan(
-        ScanInput(**ahead), ScanInput(**back), z, True, lengths=lengths, backend=backend
-    )
+    out, _ = selective_scan(directions, z, True, lengths=lengths, backend=backend)
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -190,7 +188,7 @@ def test_operator_is_whole(backend):
     """Schema, shapes without data, and gradients under torch.compile, by PyTorch's own checks."""
     lengths = [63]  # of two tiles no row is left unwritten, so that results can be compared whole
     inputs, z = make_packed(lengths, 20, 3)
-    leaves = [[x.float().requires_grad_() for x in way.values()] for way in inputs]
+    leaves = [[x.float().requires_grad_() for x in fields.values()] for fields in inputs]
     fields = dict(zip(inputs[0], zip(*leaves, strict=True), strict=True))
     rows = {"u", "delta", "B", "C"}
     args = [
@@ -201,13 +199,14 @@ def test_operator_is_whole(backend):
     for gate in (z[0].float().requires_grad_(), None):
         torch.library.opcheck(
             torch.ops.espnet_mlma.scan.default,
-            (*args, gate, first, torch.tensor(lengths), [False, True], True, backend, True),
+            (*args, [False, True], gate, first, torch.tensor(lengths), True, backend, True),
         )
 
 
 def test_compiles_without_a_break():
     def run(u, delta, A, B, C, z, rows):
-        return selective_scan(u, delta, A, B, C, z=z, delta_softplus=True, rows=rows).sum()
+        direction = Direction(u, delta, A, B, C)
+        return selective_scan([direction], z, delta_softplus=True, rows=rows)[0].sum()
 
     x = {k: v.float() for k, v in make_inputs(1, 40, 16, 4).items()}
     args = [x[k].requires_grad_() for k in ("u", "delta", "A", "B", "C", "z")]
@@ -231,16 +230,11 @@ def test_reference_gradients(reverse):
     inputs = {k: x.requires_grad_() for k, x in make_inputs(2, 4, 3, 2).items()}
     names = list(inputs)
 
-    def scan(*tensors):
-        return selective_scan(
-            **dict(zip(names, tensors, strict=True)),
-            delta_softplus=True,
-            lengths=torch.tensor([4, 2]),
-            reverse=reverse,
-            return_final_state=True,
-        )
+    def run(*tensors):
+        fields = dict(zip(names, tensors, strict=True))
+        return scan(fields, reverse, delta_softplus=True, lengths=torch.tensor([4, 2]))
 
-    assert torch.autograd.gradcheck(scan, tuple(inputs.values()))
+    assert torch.autograd.gradcheck(run, tuple(inputs.values()))
 
 
 def test_reference_by_hand():
@@ -249,7 +243,7 @@ def test_reference_by_hand():
     u, dt = torch.cat([2 * one, 3 * one], 1), torch.cat([one, 0.5 * one], 1)
     B, C = torch.cat([one, 4 * one], 1), torch.cat([5 * one, one], 1)
     A = -torch.ones(1, 1, dtype=torch.float64)
-    out = selective_scan(u, dt, A, B, C)
+    out, _ = selective_scan([Direction(u, dt, A, B, C)])
     h1 = 1 * 2 * 1
     h2 = torch.exp(torch.tensor(-0.5, dtype=torch.float64)) * h1 + 0.5 * 3 * 4
     assert torch.allclose(out.flatten(), torch.stack([torch.tensor(5.0 * h1).double(), h2]))
@@ -267,9 +261,7 @@ def test_padding_is_never_read(backend, reverse):
         for name in ("u", "delta", "B", "C", "z"):
             inputs[name][padding] = garbage
             inputs[name].requires_grad_()
-        out = selective_scan(
-            **inputs, delta_softplus=True, lengths=lengths, reverse=reverse, backend=backend
-        )
+        out, _ = scan(inputs, reverse, delta_softplus=True, lengths=lengths, backend=backend)
         out.sum().backward()
         assert out.isfinite().all() and not out[padding].any()
         grads = [inputs[name].grad for name in ("u", "delta", "B", "C", "z")]
@@ -284,16 +276,11 @@ def test_state_carries_over_a_cut(backend):
     inputs = {k: x.float() for k, x in make_inputs(2, 90, 20, 4).items()}
     state = inputs.pop("initial_state")
     fixed = {k: inputs.pop(k) for k in ("A", "D", "delta_bias")}
-    whole = selective_scan(**inputs, **fixed, initial_state=state, backend=backend)
+    whole, _ = scan(inputs | fixed | {"initial_state": state}, backend=backend)
     pieces = []
     for start, end in ((0, 1), (1, 40), (40, 90)):
-        piece, state = selective_scan(
-            **{k: x[:, start:end] for k, x in inputs.items()},
-            **fixed,
-            initial_state=state,
-            return_final_state=True,
-            backend=backend,
-        )
+        own = {k: x[:, start:end] for k, x in inputs.items()} | {"initial_state": state}
+        piece, state = scan(own | fixed, backend=backend)
         pieces.append(piece)
     torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-5, atol=1e-5)
 
@@ -305,17 +292,14 @@ def test_strided_input_and_bf16(backend):
     u, z = packed.chunk(2, -1)
     rest = {k: x[k].float() for k in ("delta", "A", "B", "C", "D")}
     rest["delta"] = rest["delta"].abs()
-    expected = selective_scan(u.contiguous(), z=z.contiguous(), backend="reference", **rest)
-    torch.testing.assert_close(
-        selective_scan(u, z=z, backend=backend, **rest), expected, rtol=1e-5, atol=1e-5
-    )
-    low = {k: v.bfloat16() for k, v in rest.items()}
-    out = selective_scan(u.bfloat16(), z=z.bfloat16(), backend=backend, **low)
+    dense = {"u": u.contiguous(), "z": z.contiguous()}
+    expected, _ = scan(rest | dense, backend="reference")
+    out, _ = scan(rest | {"u": u, "z": z}, backend=backend)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    low = {k: v.bfloat16() for k, v in (rest | {"u": u, "z": z}).items()}
+    out, _ = scan(low, backend=backend)
     # fp32 state and sums: only the inputs and the result are rounded.
-    rounded = {k: v.float() for k, v in low.items()}
-    exact = selective_scan(
-        u.bfloat16().float(), z=z.bfloat16().float(), backend="reference", **rounded
-    )
+    exact, _ = scan({k: v.float() for k, v in low.items()}, backend="reference")
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out, exact.bfloat16(), rtol=8e-3, atol=1e-4)
 
@@ -325,31 +309,34 @@ def test_extreme_step_sizes():
     delta = torch.tensor([-200.0, -90.0, -20.0, 0.0, 20.0, 90.0, 200.0])[None, :, None]
     ones = torch.ones(1, 7, 1)
     args = (ones, delta, -torch.ones(1, 1), ones, ones)
-    expected = selective_scan(*(x.double() for x in args), delta_softplus=True)
+    exact = Direction(*(x.double() for x in args))
+    expected, _ = selective_scan([exact], delta_softplus=True)
     for backend in BACKENDS:
-        out = selective_scan(*args, delta_softplus=True, backend=backend)
+        out, _ = selective_scan([Direction(*args)], delta_softplus=True, backend=backend)
         torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-37)
 
 
 def test_errors_name_the_argument():
     inputs = make_inputs(2, 5, 4, 2)
     with pytest.raises(ValueError, match="B has shape"):
-        selective_scan(**inputs | {"B": inputs["B"][:, :3]})
+        scan(inputs | {"B": inputs["B"][:, :3]})
     with pytest.raises(ValueError, match="lengths must lie in 0 to 5"):
-        selective_scan(**inputs, lengths=torch.tensor([6, 1]))
+        scan(inputs, lengths=torch.tensor([6, 1]))
     with pytest.raises(ValueError, match="a batch of one, and no lengths"):
-        selective_scan(**inputs, rows=Rows.packed(torch.tensor([5])))
+        scan(inputs, rows=Rows.packed(torch.tensor([5])))
     with pytest.raises(ValueError, match="'opencl' is not available"):
-        selective_scan(**inputs, backend="opencl")
+        scan(inputs, backend="opencl")
+    with pytest.raises(ValueError, match="0 directions"):
+        selective_scan([])
 
 
 @pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize("name", ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"])
 def test_not_a_number_is_not_lost(backend, name):
-    """Training stops on a loss that is no number; it must not come out as some number."""
+    """Training stops on a NaN loss, so the scan must not turn NaN into a number."""
     inputs = {k: x.float() for k, x in make_inputs(1, 40, 20, 4).items()}
     inputs[name][..., -1] = float("nan")
-    out = selective_scan(**inputs, delta_softplus=True, backend=backend)
+    out, _ = scan(inputs, delta_softplus=True, backend=backend)
     assert out.isnan().any()
 
 
@@ -357,18 +344,17 @@ def test_not_a_number_is_not_lost(backend, name):
 def test_infinite_step_sizes(backend):
     one = torch.ones(1, 2, 1)
     for delta in (float("-inf"), float("inf")):
-        out = selective_scan(
-            one, one * delta, -torch.ones(1, 1), one, one, delta_softplus=True, backend=backend
-        )
-        # A step of no length changes nothing; an endless one has no finite result.
+        direction = Direction(one, one * delta, -torch.ones(1, 1), one, one)
+        out, _ = selective_scan([direction], delta_softplus=True, backend=backend)
+        # A step of size zero changes nothing; an infinite one has no finite result.
         assert out[0, 0] < 1e-37 if delta < 0 else not out[0, 0].isfinite()
 
 
 def test_lengths_of_any_stride_and_type():
     inputs = {k: x.float() for k, x in make_inputs(3, 12, 8, 2).items()}
-    expected = selective_scan(**inputs, delta_softplus=True, lengths=torch.tensor([12, 5, 7]))
+    expected, _ = scan(inputs, delta_softplus=True, lengths=torch.tensor([12, 5, 7]))
     strided = torch.tensor([[12, 0], [5, 99], [7, 3]], dtype=torch.int32)[:, 0]
-    out = selective_scan(**inputs, delta_softplus=True, lengths=strided)
+    out, _ = scan(inputs, delta_softplus=True, lengths=strided)
     assert torch.equal(out, expected)
 
 
@@ -378,7 +364,7 @@ def test_rows_that_do_not_fit_are_refused(lengths):
     inputs = {k: x.float() for k, x in make_inputs(1, 5, 4, 2, with_options=False).items()}
     rows = Rows.packed(torch.tensor(lengths))
     with pytest.raises(ValueError, match="rows do not fit"):
-        selective_scan(**inputs, rows=rows)
+        scan(inputs, rows=rows)
     with pytest.raises(ValueError, match="rows do not fit"):
         depthwise_conv(inputs["u"], torch.ones(4, 3), rows=rows)
 
@@ -386,4 +372,4 @@ def test_rows_that_do_not_fit_are_refused(lengths):
 def test_environment_names_the_backend(monkeypatch):
     monkeypatch.setenv("ESPNET_MLMA_SCAN", "opencl")
     with pytest.raises(ValueError, match="'opencl'"):
-        selective_scan(**make_inputs(1, 2, 1, 1))
+        scan(make_inputs(1, 2, 1, 1))

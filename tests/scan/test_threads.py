@@ -11,14 +11,15 @@ pytestmark = pytest.mark.skipif("cpu" not in available_backends(), reason="C ext
 
 COUNT = """
 import os, sys, torch
-from espnet_mlma.scan import depthwise_conv, selective_scan
+from espnet_mlma.scan import Direction, depthwise_conv, selective_scan
 
 def work(torch_only):
     x = torch.randn(4, 300, 64, requires_grad=True)
     y = (x.flatten(0, 1) @ torch.randn(64, 64)).view(4, 300, 64).exp()
     if not torch_only:
         B = torch.randn(4, 300, 8)
-        y = selective_scan(x, y, -torch.rand(64, 8), B, B, delta_softplus=True)
+        direction = Direction(x, y, -torch.rand(64, 8), B, B)
+        y, _ = selective_scan([direction], delta_softplus=True)
         y = depthwise_conv(y, torch.randn(64, 5))
     y.sum().backward()
 
@@ -36,20 +37,21 @@ print(threads() - before)
 
 IN_WORKERS = """
 import os, torch
-from espnet_mlma.scan import selective_scan
+from espnet_mlma.scan import Direction, selective_scan
+
+def scan(x):
+    selective_scan([Direction(x, x, -torch.rand(64, 4), x[..., :4], x[..., :4])])
 
 class Data(torch.utils.data.Dataset):
     def __len__(self):
         return 2
     def __getitem__(self, i):
         before = len(os.listdir("/proc/self/task"))
-        x = torch.rand(2, 200, 64)
-        selective_scan(x, x, -torch.rand(64, 4), x[..., :4], x[..., :4])
+        scan(torch.rand(2, 200, 64))
         return len(os.listdir("/proc/self/task")) - before
 
 torch.set_num_threads(4)
-x = torch.rand(4, 200, 64)
-selective_scan(x, x, -torch.rand(64, 4), x[..., :4], x[..., :4])  # the pool exists before the fork
+scan(torch.rand(4, 200, 64))  # the pool exists before the fork
 print(*(int(n) for n in torch.utils.data.DataLoader(Data(), num_workers=2)))
 """
 

@@ -1,8 +1,8 @@
 """The Triton kernels give the numbers of the reference in fp64, forward and backward.
 
-On a machine without a GPU the tests below run under Triton's interpreter, in a process of its own:
-Triton must be told before anything imports it. There a last test compiles the kernels for a GPU,
-for the interpreter lets pass what the compiler does not.
+Without a GPU the tests run under Triton's interpreter, in a process of its own, because Triton
+reads TRITON_INTERPRET on import. There a last test compiles the kernels for a GPU, because the
+interpreter accepts more than the compiler.
 """
 
 import importlib.util
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from espnet_mlma.scan import reference, triton
@@ -35,47 +36,48 @@ GAPS = ([2, 5, 5], [3, 0, 34], 41)  # padding at both ends
 NOTHING = ([0, 0], [0, 0], 0)
 
 
-def make_inputs(lengths, rows, channel, state, directions, z, initial, dtype=torch.float32):
-    """Directions, gate; tensors of rows are slices of wider ones, as the encoder's are."""
+def make_inputs(lengths, rows, channel, state, reverse, z, initial, dtype=torch.float32):
+    """Make directions and a gate; their rows are slices of wider tensors, as in the encoder."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    def direction():
-        u, delta = normal(rows, channel + 3)[:, 3:], normal(rows, 2 * channel)[:, channel:]
-        B, C = normal(rows, 1 + 2 * state)[:, 1:].split(state, 1)
+    def direction(reverse):
+        u, delta = normal(rows, channel + 3).to(dtype), normal(rows, 2 * channel).to(dtype)
+        B, C = normal(rows, 1 + 2 * state).to(dtype)[:, 1:].split(state, 1)
         A = -0.1 - 4 * torch.rand(channel, state, generator=generator, dtype=torch.float64)
         start = normal(len(lengths), channel, state) if initial else None
-        rest = (normal(channel), 0.1 * normal(channel), start)
-        u, delta, B, C = (x.to(dtype) for x in (u, delta, B, C))
-        return Direction(u, delta, A.float(), B, C, *(x if x is None else x.float() for x in rest))
+        constants = normal(channel), 0.1 * normal(channel), start
+        made = Direction(u[:, 3:], delta[:, channel:], A, B, C, *constants, reverse)
+        return made.map_constants(Tensor.float)
 
-    gate = normal(rows, 2 * channel)[:, channel:].to(dtype) if z else None
-    return [direction() for _ in range(directions)], gate
+    gate = normal(rows, 2 * channel).to(dtype)[:, channel:] if z else None
+    return [direction(value) for value in reverse], gate
 
 
 def to(device, *tensors):
-    """Copies on a device that keep the strides."""
+    """Copy to a device, with the same strides."""
     return [x if x is None else x.to(device) for x in tensors]
 
 
-def expect(directions, against, z, firsts, lengths, softplus, grad_out, grad_finals):
-    """What `scan_forward` and `scan_backward` should return, sequence by sequence in fp64."""
-    leaves = [
-        Direction(*(x if x is None else x.double().requires_grad_() for x in d)) for d in directions
-    ]
+def map_tensors(function, direction):
+    return direction.map_frames(function).map_constants(function)
+
+
+def expect(directions, z, firsts, lengths, softplus, grad_out, grad_finals):
+    """Compute what `scan_forward` and `scan_backward` should return, by sequence in fp64."""
+    leaves = [map_tensors(lambda x: x.double().requires_grad_(), d) for d in directions]
     gate = None if z is None else z.double().requires_grad_()
     out = torch.zeros(grad_out.shape, dtype=torch.float64)
     finals = [[] for _ in leaves]
     for i, (first, length) in enumerate(zip(firsts, lengths, strict=True)):
         here = slice(first, first + length)
-        for d, back, states in zip(leaves, against, finals, strict=True):
-            initial = None if d.initial is None else d.initial[i, None]
-            y, state = reference.selective_scan(
-                *(x[None, here] for x in d[:2]), d.A, *(x[None, here] for x in d[3:5]), d.D, None,
-                d.delta_bias, softplus, None, back, initial,
-            )  # fmt: skip
+        for d, states in zip(leaves, finals, strict=True):
+            alone = d.map_frames(lambda x, here=here: x[None, here])
+            if d.initial_state is not None:
+                alone = alone._replace(initial_state=d.initial_state[i, None])
+            y, state = reference.selective_scan(alone, None, softplus, None)
             out = out.index_add(0, torch.arange(first, first + length), y[0])
             states.append(state[0])
     if gate is not None:
@@ -90,35 +92,35 @@ def expect(directions, against, z, firsts, lengths, softplus, grad_out, grad_fin
     def gradient(x):
         return None if x is None else torch.zeros_like(x) if x.grad is None else x.grad
 
-    grads = [tuple(gradient(x) for x in d) for d in leaves]
+    grads = [tuple(gradient(x) for x in d[:-1]) for d in leaves]
     return out.detach(), [f.detach() for f in finals], grads, gradient(gate)
 
 
-def run(directions, against, z, firsts, lengths, softplus, grad_out, grad_finals):
-    directions = [Direction(*to(DEVICE, *d)) for d in directions]
+def run(directions, z, firsts, lengths, softplus, grad_out, grad_finals):
+    directions = [map_tensors(lambda x: x.to(DEVICE), d) for d in directions]
     (z,) = to(DEVICE, z)
     rows = Rows(*to(DEVICE, torch.tensor(firsts), torch.tensor(lengths)))
-    out, final, starts = triton.scan_forward(directions, against, z, rows, softplus, True)
+    out, final, starts = triton.scan_forward(directions, z, rows, softplus, True)
     given = [g for g in grad_finals if g is not None]
     grad_final = torch.zeros_like(final) if given else None
     for i, grad in enumerate(grad_finals):
         if grad is not None:
             grad_final[i] = grad
     *grads, grad_z = triton.scan_backward(
-        directions, against, z, rows, softplus, starts, grad_out.to(DEVICE), grad_final
+        directions, z, rows, softplus, starts, grad_out.to(DEVICE), grad_final
     )
     assert out.dtype == directions[0].u.dtype
-    by_way = []
+    by_direction = []
     for i, direction in enumerate(directions):
         gradients = [
             g[i].cpu() if g[i].numel() or x is not None else None
-            for g, x in zip(grads, direction, strict=True)
+            for g, x in zip(grads, direction[:-1], strict=True)
         ]
-        for x, gradient in zip(direction, gradients, strict=True):
+        for x, gradient in zip(direction[:-1], gradients, strict=True):
             assert (x is None) == (gradient is None)
             assert x is None or (x.dtype, x.shape) == (gradient.dtype, gradient.shape)
-        by_way.append(tuple(gradients))
-    return out.cpu(), list(final.cpu()), by_way, None if z is None else grad_z.cpu()
+        by_direction.append(tuple(gradients))
+    return out.cpu(), list(final.cpu()), by_direction, None if z is None else grad_z.cpu()
 
 
 def assert_close(actual, expected, name="", relative=0.0):
@@ -131,11 +133,9 @@ def assert_close(actual, expected, name="", relative=0.0):
         assert excess.max() <= 5e-6 * scale, f"{name}: {excess.max()} at scale {scale}"
 
 
-def check(sequences, channel, state, against, z, initial, softplus=True, dtype=torch.float32):
+def check(sequences, channel, state, reverse, z, initial, softplus=True, dtype=torch.float32):
     firsts, lengths, rows = sequences
-    directions, gate = make_inputs(
-        lengths, rows, channel, state, len(against), z, initial, dtype=dtype
-    )
+    directions, gate = make_inputs(lengths, rows, channel, state, reverse, z, initial, dtype)
     generator = torch.Generator().manual_seed(1)
     grad_out = torch.randn(rows, channel, generator=generator).to(dtype)
     # One direction's final state matters, a second one's does not.
@@ -146,17 +146,17 @@ def check(sequences, channel, state, against, z, initial, softplus=True, dtype=t
     for x in (*(x for d in directions for x in (d.u, d.delta, d.B, d.C)), gate, grad_out):
         if x is not None:
             x[~valid] = float("nan")
-    grad_finals = grad_finals[: len(against)] if initial else [None] * len(against)
-    args = (directions, against, gate, firsts, lengths, softplus, grad_out, grad_finals)
-    # The results of 16-bit input are rounded to it; the interpreter cuts bits off instead, which
-    # costs up to a unit in the last of bfloat16's 8.
+    grad_finals = grad_finals[: len(reverse)] if initial else [None] * len(reverse)
+    args = (directions, gate, firsts, lengths, softplus, grad_out, grad_finals)
+    # The results of 16-bit input are rounded to it. The interpreter truncates instead, which costs
+    # up to a unit in the last of bfloat16's 8 bits.
     assert_close(run(*args), expect(*args), relative=0.0 if dtype == torch.float32 else 2**-7)
 
 
 @runs_here
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize(
-    "sequences, channel, state, against, z, initial",
+    "sequences, channel, state, reverse, z, initial",
     [
         (ONE_ROW, 1, 1, [False], False, False),
         (ONE_ROW, 5, 3, [False, True], True, True),
@@ -168,17 +168,17 @@ def check(sequences, channel, state, against, z, initial, softplus=True, dtype=t
         (NOTHING, 4, 2, [False, True], True, True),
     ],
 )
-def test_equals_reference(monkeypatch, wide, sequences, channel, state, against, z, initial):
+def test_equals_reference(monkeypatch, wide, sequences, channel, state, reverse, z, initial):
     monkeypatch.setattr(triton, "ENOUGH_PROGRAMS", 0 if wide else 10**9)
-    check(sequences, channel, state, against, z, initial)
+    check(sequences, channel, state, reverse, z, initial)
 
 
 @runs_here
 def test_step_size_without_softplus():
-    directions, z = make_inputs([12], 12, 6, 4, 1, z=True, initial=False)
+    directions, z = make_inputs([12], 12, 6, 4, [False], z=True, initial=False)
     d = directions[0]
     directions = [d._replace(delta=d.delta.abs(), delta_bias=d.delta_bias.abs())]
-    args = (directions, [False], z, [0], [12], False, torch.ones(12, 6), [None])
+    args = (directions, z, [0], [12], False, torch.ones(12, 6), [None])
     assert_close(run(*args), expect(*args))
 
 
@@ -193,22 +193,19 @@ def test_extreme_step_sizes():
     """Softplus and exp stay finite and right far from zero."""
     delta = torch.tensor([-200.0, -90.0, -20.0, -5.0, 0.0, 20.0, 90.0, 200.0])[:, None]
     one, rows = torch.ones(8, 1), Rows(torch.tensor([0]), torch.tensor([8]))
-    direction = Direction(one, delta, -one[:1], one, one, 0 * one[0], 0 * one[0], None)
-    rows, direction = Rows(*to(DEVICE, *rows)), Direction(*to(DEVICE, *direction))
-    out, _, starts = triton.scan_forward([direction], [False], None, rows, True, keep=False)
+    direction = Direction(one, delta, -one[:1], one, one, 0 * one[0], 0 * one[0])
+    exact = map_tensors(Tensor.double, direction).map_frames(lambda x: x[None])
+    rows, direction = Rows(*to(DEVICE, *rows)), map_tensors(lambda x: x.to(DEVICE), direction)
+    out, _, starts = triton.scan_forward([direction], None, rows, True, keep=False)
     assert starts.numel() == 0
-    inputs = [x.double()[None] for x in (one, delta)]
-    expected, _ = reference.selective_scan(
-        *inputs, -one[:1].double(), *[one.double()[None]] * 2, None, None, None, True, None, False,
-        None,
-    )  # fmt: skip
+    expected, _ = reference.selective_scan(exact, None, True, None)
     torch.testing.assert_close(out.cpu().double(), expected[0], rtol=1e-5, atol=1e-37)
 
 
 @runs_here
 def test_same_bits_in_every_run():
-    directions, z = make_inputs([9], 9, 20, 8, 2, z=True, initial=False)
-    args = (directions, [False, True], z, [0], [9], True, torch.ones(9, 20), [None, None])
+    directions, z = make_inputs([9], 9, 20, 8, [False, True], z=True, initial=False)
+    args = (directions, z, [0], [9], True, torch.ones(9, 20), [None, None])
     first, second = run(*args), run(*args)
     assert torch.equal(first[0], second[0]) and torch.equal(first[3], second[3])
     for one, other in zip(first[2], second[2], strict=True):
@@ -270,7 +267,7 @@ from triton.runtime.jit import JITFunction
 from espnet_mlma.scan import triton as scan
 from espnet_mlma.scan.rows import Direction, Rows
 
-class Driver:  # of a GPU that is not there
+class Driver:  # of an absent GPU
     def get_current_target(self): return GPUTarget("cuda", 80, 32)
     def get_current_device(self): return 0
     def get_current_stream(self, device): return 0
@@ -282,12 +279,14 @@ triton.runtime.driver.set_active(Driver())
 JITFunction.run = compile_only
 x, weight = torch.zeros(8, 64, dtype=torch.bfloat16), torch.zeros(64)
 maps = torch.zeros(8, 40, dtype=torch.bfloat16)
-side = Direction(x, x, torch.zeros(64, 16), maps[:, 8:24], maps[:, 24:], weight, weight, None)
-inputs = ([side, side], [False, True], x, Rows(torch.tensor([0]), torch.tensor([8])), True)
+fields = x, x, torch.zeros(64, 16), maps[:, 8:24], maps[:, 24:], weight, weight
+directions = [Direction(*fields), Direction(*fields, reverse=True)]
+rows = Rows(torch.tensor([0]), torch.tensor([8]))
+inputs = (directions, x, rows, True)
 out, _, starts = scan.scan_forward(*inputs, keep=True)
 scan.scan_backward(*inputs, starts, out, None)
-scan.conv_backward(x, torch.zeros(64, 4), weight, inputs[3], out, 3, True)
-scan.conv_forward(x, torch.zeros(64, 31), weight, inputs[3], 15, False)
+scan.conv_backward(x, torch.zeros(64, 4), weight, rows, out, 3, True)
+scan.conv_forward(x, torch.zeros(64, 31), weight, rows, 15, False)
 print(len(compiled))
 """
 

@@ -3,7 +3,7 @@
  *     y[t] = act(bias + sum_j w[j] x[t - left + j]),  0 <= t < length,  frames outside [0, length) read as 0
  *
  * left = kernel - 1 is causal, 0 anti-causal, kernel / 2 centred; act is the identity or SiLU.
- * The gradient of the input is the same sum with the kernel turned round. A task is one sequence and one
+ * The gradient of the input is the same sum with the kernel reversed. A task is one sequence and one
  * group of channels; it goes through time in tiles of TILE frames and takes LANES channels at a time inside
  * a tile. */
 #include <stdlib.h>
@@ -40,21 +40,21 @@ static share share_of(const conv_args *a, int64_t task) {
 
 /* Sums of frames [t, t + STEPS) that read only valid frames. */
 INLINE void sums_inside(const array *x, int64_t row, int64_t c, int64_t count, const float *weight,
-                        int64_t channel, int64_t kernel, int64_t left, int turned, vf start, vf *y) {
+                        int64_t channel, int64_t kernel, int64_t left, int flip, vf start, vf *y) {
     for (int64_t i = 0; i < STEPS; i++) y[i] = start;
     for (int64_t j = 0; j < kernel; j++) {
-        const vf w = load(weight + (turned ? kernel - 1 - j : j) * channel + c, count);
+        const vf w = load(weight + (flip ? kernel - 1 - j : j) * channel + c, count);
         for (int64_t i = 0; i < STEPS; i++) y[i] += w * load(at(x, row + i - left + j) + c, count);
     }
 }
 
 /* The sum of frame t, whatever its neighbours. */
 INLINE vf sum_at_edge(const array *x, const share *s, int64_t c, int64_t t, int64_t count,
-                      const float *weight, int64_t channel, int64_t kernel, int64_t left, int turned, vf y) {
+                      const float *weight, int64_t channel, int64_t kernel, int64_t left, int flip, vf y) {
     for (int64_t j = 0; j < kernel; j++) {
         const int64_t from = t - left + j;
         if (from < 0 || from >= s->length) continue;
-        y += load(weight + (turned ? kernel - 1 - j : j) * channel + c, count) *
+        y += load(weight + (flip ? kernel - 1 - j : j) * channel + c, count) *
              load(at(x, s->row + from) + c, count);
     }
     return y;
@@ -62,13 +62,13 @@ INLINE vf sum_at_edge(const array *x, const share *s, int64_t c, int64_t t, int6
 
 /* Up to STEPS sums from frame t on, t + result <= to; returns how many. */
 INLINE int64_t sums(const conv_args *a, const array *x, const share *s, int64_t c, int64_t t, int64_t to,
-                    int64_t left, int turned, vf start, vf *y) {
+                    int64_t left, int flip, vf start, vf *y) {
     const int64_t count = s->last - c;
     if (t + STEPS <= to && t >= left && t + STEPS - 1 - left + a->kernel <= s->length) {
-        sums_inside(x, s->row + t, c, count, a->weight, a->channel, a->kernel, left, turned, start, y);
+        sums_inside(x, s->row + t, c, count, a->weight, a->channel, a->kernel, left, flip, start, y);
         return STEPS;
     }
-    y[0] = sum_at_edge(x, s, c, t, count, a->weight, a->channel, a->kernel, left, turned, start);
+    y[0] = sum_at_edge(x, s, c, t, count, a->weight, a->channel, a->kernel, left, flip, start);
     return 1;
 }
 

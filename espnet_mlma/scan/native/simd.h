@@ -37,7 +37,7 @@ typedef struct {
     const int64_t *first, *length;
 } sequences;
 
-/* Whether they lie in the rows one after the other; if not, a kernel would write where it must not. */
+/* Whether the sequences follow each other inside the rows; if not, a kernel would write out of bounds. */
 INLINE int are_in_place(const sequences *s) {
     int64_t end = 0;
     for (int64_t i = 0; i < s->count; i++) {
@@ -61,7 +61,7 @@ INLINE int64_t group_begin(int64_t channel, int64_t group, int64_t groups) {
     return begin < channel ? begin : channel;
 }
 
-/* gcc 12 turns the plainer ways to write this into sixteen masked broadcasts. */
+/* gcc 12 turns simpler code for this into sixteen masked broadcasts. */
 INLINE vf splat(float x) {
     float lanes[LANES];
     vf y;
@@ -142,7 +142,7 @@ INLINE vf softplusv(vf x) {
     p = p * q + splat(1.0f / 5);
     p = p * q + splat(1.0f / 3);
     p = p * q + splat(1.0f);
-    return choose(x == x, vmax(x, splat(0.0f)) + splat(2.0f) * w * p, x); /* not a number stays so */
+    return choose(x == x, vmax(x, splat(0.0f)) + splat(2.0f) * w * p, x); /* NaN stays NaN */
 }
 
 #endif
