@@ -16,7 +16,7 @@ trap 'rm -rf "${work}"' EXIT
 python3 -m build --outdir "${work}" . # the wheel is built from the sdist, not from the checkout
 
 wheels=("${work}"/*.whl)
-python3 -m zipfile --list "${wheels[0]}" | grep -q 'scan/_native' || {
+python3 -m zipfile --list "${wheels[0]}" | grep 'scan/_native' || {
     echo "error: ${wheels[0]##*/} has no C library; see the compiler's message above" >&2
     exit 1
 }

@@ -8,6 +8,7 @@ tools/check_wheel.py --dependencies .venv dist/*.whl   # uses those of another e
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -99,7 +100,8 @@ def check(wheel: Path, folder: Path, dependencies: Path | None) -> None:
         ([mlma, "recipe", "prepare", "--mixture", "mini", "--list", "test"], recipe),
     ):
         subprocess.run(command, check=True, cwd=place, env=variables)
-    missing = [name for name in ("run.sh", "conf", "local") if not (recipe / name).exists()]
+    missing = [name for name in ("conf", "local") if not (recipe / name).is_dir()]
+    missing += [name for name in ("run.sh", "asr.sh") if not os.access(recipe / name, os.X_OK)]
     if missing:
         sys.exit(f"error: {wheel.name}: `mlma recipe new` leaves out {', '.join(missing)}")
 
