@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class DamagedAudio(MlmaError):
         transcript: of these samples, set by `Recogniser.transcribe`; None elsewhere.
     """
 
-    transcript = None
+    transcript: Any = None
 
     @classmethod
     def at(cls, name: str, reached: float, whole: float | None = None) -> DamagedAudio:

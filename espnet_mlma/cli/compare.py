@@ -98,7 +98,10 @@ def run(arguments: argparse.Namespace) -> None:
     from espnet_mlma.evaluation.compare.systems import load_system
 
     published = load_published()
-    chosen = {("all",): tuple(published.systems), ("none",): ()}
+    chosen: dict[tuple[str, ...], tuple[str, ...]] = {
+        ("all",): tuple(published.systems),
+        ("none",): (),
+    }
     figures = published.choose(chosen.get(quotes, quotes))
     by = NORMALISERS[arguments.normaliser]
     measured = [

@@ -115,7 +115,7 @@ def microphone_blocks() -> Iterator[np.ndarray]:
     from espnet_mlma.audio import SAMPLE_RATE
 
     try:
-        import sounddevice
+        import sounddevice  # pyright: ignore[reportMissingImports]  # in the extra mic alone
     except ImportError:
         raise MlmaError(
             'the microphone needs sounddevice: pip install "espnet-mlma[mic]"'

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import yaml
@@ -16,7 +16,7 @@ from espnet_mlma.audio import SAMPLE_RATE, as_samples, read_audio
 from espnet_mlma.data.tables import find_relative, read
 from espnet_mlma.decode.fingerprint import FILE
 from espnet_mlma.decode.options import Decoding
-from espnet_mlma.decode.recogniser import Recogniser, by_length
+from espnet_mlma.decode.recogniser import by_length
 from espnet_mlma.decode.transcript import Transcript
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml, replace_folder
@@ -114,8 +114,16 @@ class Batch:
     skipped: Mapping[str, str]
 
 
+class BatchRecogniser(Protocol):
+    """Recognise several utterances at once, as `Recogniser` does."""
+
+    def transcribe_batch(self, utterances: Sequence[np.ndarray]) -> list[Transcript]:
+        """Recognise utterances together; see `Recogniser.transcribe_batch`."""
+        ...
+
+
 def recognise(
-    recogniser: Recogniser,
+    recogniser: BatchRecogniser,
     data_dir: Path,
     lengths: Mapping[str, int],
     batch_seconds: float,
@@ -154,7 +162,7 @@ def recognise(
 
 
 def decode_folder(
-    recogniser: Recogniser, data_dir: Path, batch_seconds: float
+    recogniser: BatchRecogniser, data_dir: Path, batch_seconds: float
 ) -> tuple[dict[str, Transcript], dict[str, str]]:
     """Recognise every utterance of a data folder and print the progress.
 

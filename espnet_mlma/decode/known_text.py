@@ -33,12 +33,15 @@ def known_words(
         MlmaError: the text has no words, a word has a character that no symbol writes, or
             `pieces` is missing.
     """
-    if token_type != "char" and pieces is None:
+    if token_type == "char":
+        spell = _characters
+    elif pieces is not None:
+        spell = pieces
+    else:
         raise MlmaError(
             "aligning text to a bpe model needs the SentencePiece model of its training; copy the "
             "file that config.yaml names as bpemodel to where it says, or pack the model again"
         )
-    spell = _characters if token_type == "char" else pieces
     ids = {token: i for i, token in enumerate(tokens)}
     words = []
     for word in text.split():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import mmap
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from espnet_mlma import files
@@ -42,7 +42,7 @@ def check_encoding(path: Path) -> None:
         raise MlmaError(f"{path}: is in {encoding}; convert it to UTF-8")
 
 
-def complaint(path: Path, letters: Collection[str]) -> str | None:
+def complaint(path: Path, letters: Set[str]) -> str | None:
     """Describe what is wrong with a language model's words.
 
     Args:
@@ -63,11 +63,11 @@ def complaint(path: Path, letters: Collection[str]) -> str | None:
             undecodable += probability
             garbled = garbled or word.decode("utf-8", "backslashreplace")
             continue
-        if letters.issuperset(text):
+        if letters >= set(text):
             writable += probability
         else:
             unwritable = unwritable or text
-            if any(letters.issuperset(form) for form in (text.lower(), text.upper())):
+            if any(letters >= set(form) for form in (text.lower(), text.upper())):
                 other_case += probability
     if undecodable > MOST_GARBLED * total:
         return f"{path}: the word {garbled} is not UTF-8 and is never found; convert the file"

@@ -81,14 +81,15 @@ def pieces(
         Pieces without gaps between them, each of whole words of the best path.
     """
     windows = _windows(acoustic, blocks)
-    if acoustic.utterance_seconds is None:
+    longest = acoustic.utterance_seconds
+    if longest is None:
         for draft in _drafts(acoustic, windows, batch_seconds):
             yield Piece(draft.first, draft.log_probs)
         return
     opening = list(islice(windows, 2))
     if len(opening) == 1:
         _, samples = opening[0]
-        if len(samples) <= acoustic.utterance_seconds * SAMPLE_RATE:
+        if len(samples) <= longest * SAMPLE_RATE:
             yield Piece(0, acoustic.emissions([samples])[0])
             return
     drafts = _drafts(acoustic, chain(opening, windows), batch_seconds)
@@ -97,15 +98,19 @@ def pieces(
         batch.append(draft)
         seconds += len(draft.samples) / SAMPLE_RATE
         if seconds >= batch_seconds:
-            yield from _reencoded(acoustic, batch)
+            yield from _reencoded(acoustic, batch, longest)
             batch, seconds = [], 0.0
-    yield from _reencoded(acoustic, batch)
+    yield from _reencoded(acoustic, batch, longest)
 
 
-def _reencoded(acoustic: AcousticModel, drafts: Sequence[_Draft]) -> Iterator[Piece]:
-    """Cut drafts to utterances and encode each by itself."""
+def _reencoded(
+    acoustic: AcousticModel, drafts: Sequence[_Draft], utterance_seconds: float
+) -> Iterator[Piece]:
+    """Cut drafts to utterances of at most `utterance_seconds` and encode each by itself."""
     step = acoustic.frame_samples
-    stretches = [(draft, s) for draft in drafts for s in _stretches(acoustic, draft)]
+    stretches = [
+        (draft, s) for draft in drafts for s in _stretches(acoustic, draft, utterance_seconds)
+    ]
     sounds = [draft.samples[s.core.start * step : s.core.stop * step] for draft, s in stretches]
     emissions = iter(acoustic.emissions([sound for sound in sounds if len(sound)]))
     for (draft, stretch), sound in zip(stretches, sounds, strict=True):
@@ -125,11 +130,13 @@ class _Stretch:
     core: slice  # frames to encode again; empty: the windows' emissions stay
 
 
-def _stretches(acoustic: AcousticModel, draft: _Draft) -> Iterator[_Stretch]:
+def _stretches(
+    acoustic: AcousticModel, draft: _Draft, utterance_seconds: float
+) -> Iterator[_Stretch]:
     """Cut a draft at its longest pauses until no stretch is long."""
     frames_per_second = SAMPLE_RATE / acoustic.frame_samples
     margin = round(_MARGIN_SECONDS * frames_per_second)
-    utterance = int(acoustic.utterance_seconds * frames_per_second) - 2 * margin
+    utterance = int(utterance_seconds * frames_per_second) - 2 * margin
     longest = min(int(_STRETCH_SECONDS * frames_per_second), utterance)
     frames = len(draft.log_probs)
     path = best_path(draft.log_probs)
@@ -266,12 +273,12 @@ def _cuts(acoustic: AcousticModel, log_probs: Tensor) -> Iterator[int]:
             cut = boundary or before
             yield cut - done
             done, boundary = cut, None
-        is_pause = after - before >= pause
-        if is_pause or texts[i].startswith(space) or texts[i - 1] == space:
-            boundary = (before + after) // 2
-        if is_pause:
-            yield boundary - done
-            done, boundary = boundary, None
+        middle = (before + after) // 2
+        if after - before >= pause:
+            yield middle - done
+            done, boundary = middle, None
+        elif texts[i].startswith(space) or texts[i - 1] == space:
+            boundary = middle
     # Later symbols may belong to the last word, except after a long silence.
     written = path.end[-1] if texts else 0
     if len(log_probs) - written > longest:

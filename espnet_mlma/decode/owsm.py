@@ -29,7 +29,7 @@ nor:no nya:ny oci:oc ori:or orm:om pan:pa pol:pl por:pt pus:ps ron:ro rus:ru slk
 sna:sn snd:sd som:so spa:es srp:sr swa:sw swe:sv tam:ta tat:tt tel:te tgk:tg tha:th tur:tr
 uig:ug ukr:uk urd:ur uzb:uz vie:vi wol:wo xho:xh yor:yo zho:zh zul:zu
 """
-_TWO_LETTERS = dict(pair.split(":") for pair in _CODES.split())
+_TWO_LETTERS = {three: two for three, two in (pair.split(":") for pair in _CODES.split())}
 _THREE_LETTERS = {two: three for three, two in _TWO_LETTERS.items()}
 # Symbols that look like language codes.
 _NOT_LANGUAGES = frozenset({"<asr>", "<eos>", "<sop>", "<sos>", "<unk>"})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 import torch
@@ -291,13 +291,15 @@ class _Clock:
 
 
 def _blocks(audio: Audio) -> Iterable[np.ndarray]:
-    if isinstance(audio, str | Path) or hasattr(audio, "read"):
-        return audio_blocks(audio)
-    return [as_samples(audio)]
+    return audio_blocks(audio) if _is_file(audio) else [as_samples(audio)]
+
+
+def _is_file(audio: Audio) -> TypeGuard[str | Path | BinaryIO]:
+    return isinstance(audio, str | Path) or hasattr(audio, "read")
 
 
 def by_length(
-    lengths: dict[str, int], batch_seconds: float, max_utterances: int = 256
+    lengths: Mapping[str, int], batch_seconds: float, max_utterances: int = 256
 ) -> Iterator[list[str]]:
     """Batch utterances of similar length, longest first.
 

@@ -21,7 +21,9 @@ from espnet_mlma.memory import keep_freed_memory
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = ArgumentParser(prog="mlma recipe decode", description=__doc__.splitlines()[0])
+    parser = ArgumentParser(
+        prog="mlma recipe decode", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--asr_train_config", type=Path, required=True)
     parser.add_argument("--asr_model_file", type=Path, required=True)
     parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="dump/raw/<set>")

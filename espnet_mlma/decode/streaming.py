@@ -213,22 +213,19 @@ class StreamingTranscriber:
         return self._guard.filter(update, self._words.partial_start)
 
     def _recognise(self, features: Tensor) -> StreamUpdate:
-        if not self._forgets:
-            return self._words.push(self._log_probs(self._encoder.push(features)))
+        encoder = self._encoder
+        if not isinstance(encoder, EncoderStream) or encoder.chunk is None:
+            return self._words.push(self._log_probs(encoder.push(features)))
         # One encoder frame at a time, so that pauses do not depend on the pieces.
         final, partial = [], self._words.partial
         for frame in features.split(self._recogniser.model.encoder.frontend.stride):
-            update = self._words.push(self._log_probs(self._encoder.push(frame)))
+            update = self._words.push(self._log_probs(encoder.push(frame)))
             final += update.final
             partial = update.partial
             if min(self._words.silence, self._words.frames - self._forgot) >= self._pause:
-                self._encoder.forget()
+                encoder.forget()
                 self._forgot = self._words.frames
         return StreamUpdate(tuple(final), partial)
-
-    @property
-    def _forgets(self) -> bool:
-        return isinstance(self._encoder, EncoderStream) and self._encoder.chunk is not None
 
     @torch.inference_mode()
     def finish(self) -> StreamUpdate:

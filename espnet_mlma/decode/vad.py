@@ -66,7 +66,9 @@ def _load_detector() -> Callable[[np.ndarray], float]:
     @torch.inference_mode()
     def probability(frame: np.ndarray) -> float:
         padded = np.pad(frame, (0, _FRAME - len(frame)))
-        return model(torch.from_numpy(padded), SAMPLE_RATE).item()
+        samples = torch.from_numpy(padded)
+        # The package annotates another of the models that this function can return.
+        return model(samples, SAMPLE_RATE).item()  # pyright: ignore[reportCallIssue]
 
     return probability
 

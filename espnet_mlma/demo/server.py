@@ -86,14 +86,15 @@ def _routes(page: gradio.Blocks, uploads: Uploads, upload_bytes: int):
     """Build Gradio's application, with our own routes for uploads."""
     import fastapi
     import gradio
-    from starlette.routing import Route
+    from gradio.themes import Default
+    from starlette.routing import BaseRoute, Route
 
-    own = [
+    own: list[BaseRoute] = [
         Route(UPLOAD, uploads.receive, methods=["POST"]),
         Route(FILE + "{path:path}", uploads.send, methods=["GET"]),
     ]
     # No fonts or scripts of other servers, no requests to them, no history in the browser.
-    theme = gradio.themes.Default(
+    theme = Default(
         primary_hue="sky",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],

@@ -103,8 +103,8 @@ class Uploads:
         with self._lock:
             upload = self._waiting.get(path)
             # Opened under the lock; a deleted file stays readable.
-            file = upload and upload.path.open("rb")
-        if upload is None:
+            file = None if upload is None else upload.path.open("rb")
+        if file is None:
             return PlainTextResponse("no such upload", 404)
         kind = mimetypes.guess_type(path)[0] or ""
         is_media = kind.startswith(("audio/", "video/"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from espnet2.asr.specaug.specaug import SpecAug
@@ -92,9 +93,13 @@ class ClipSpecAug(SpecAug):
             num_time_mask=num_time_mask,
         )
         if self.freq_mask is not None:
-            self.freq_mask = ClipMask("freq", self.freq_mask.mask_width_range, num_freq_mask)
+            self.freq_mask = ClipMask("freq", _widths(self.freq_mask), num_freq_mask)
         if self.time_mask is not None:
             is_ratio = time_mask_width_ratio_range is not None
-            theirs = self.time_mask
-            widths = theirs.mask_width_ratio_range if is_ratio else theirs.mask_width_range
+            widths = _widths(self.time_mask, is_ratio)
             self.time_mask = ClipMask("time", widths, num_time_mask, is_ratio)
+
+
+def _widths(mask: Any, is_ratio: bool = False) -> Sequence[float]:
+    """Return the range of widths that one of ESPnet's masks has made of its option."""
+    return mask.mask_width_ratio_range if is_ratio else mask.mask_width_range

@@ -111,6 +111,7 @@ class MlmaCTCModel(ESPnetASRModel):
         self.language_layers = frozenset(language_layers)
         self.language_in_text = language_in_text
         self.space = self.token_list.index("<space>") if "<space>" in self.token_list else None
+        self.languages: Tensor
         self.register_buffer("languages", torch.tensor(languages), persistent=False)
 
     def forward(
@@ -164,7 +165,8 @@ class MlmaCTCModel(ESPnetASRModel):
             stats["loss_cr"] = consistency.detach()
             loss = loss + self.cr_ctc_weight * consistency
         stats["loss"] = loss.detach()
-        return force_gatherable((loss, stats, batch), loss.device)
+        # ESPnet's annotation does not say that a tuple stays one.
+        return force_gatherable((loss, stats, batch), loss.device)  # pyright: ignore[reportReturnType]
 
     def _targets(self, text: Tensor, text_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return language tokens (batch, 1), the target texts and their lengths.

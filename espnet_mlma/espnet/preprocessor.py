@@ -76,7 +76,7 @@ class NonSpeechPreprocessor(CommonPreprocessor):
 
     def _with_non_speech(self, data: dict[str, str | np.ndarray]) -> dict[str, str | np.ndarray]:
         rng = np.random.default_rng(np.random.randint(2**31))
-        speech = data[self.speech_name]
+        speech = recorded = np.asarray(data[self.speech_name])
         if rng.random() < self._non_speech_prob:
             sound = non_speech.draw(rng, len(speech)).astype(speech.dtype)
             return data | {self.speech_name: sound, self.text_name: ""}
@@ -85,12 +85,12 @@ class NonSpeechPreprocessor(CommonPreprocessor):
         if rng.random() < self._band_limited_prob:
             speech = _low_passed(speech, rng.uniform(*_HIGHEST_HZ))
         before, after = (
-            non_speech.background(rng, rng.integers(self._silence_samples + 1))
+            non_speech.background(rng, int(rng.integers(self._silence_samples + 1)))
             if rng.random() < self._silence_prob
             else np.zeros(0, np.float32)
             for _ in range(2)
         )
-        sound = np.concatenate([before, speech, after]).astype(data[self.speech_name].dtype)
+        sound = np.concatenate([before, speech, after]).astype(recorded.dtype)
         return data | {self.speech_name: sound}
 
 

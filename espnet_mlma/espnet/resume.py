@@ -107,6 +107,8 @@ def _last_state(experiment: Path) -> tuple[dict[str, Any] | None, list[str]]:
 def _read(checkpoint: Path) -> dict[str, Any] | None:
     """Read a checkpoint of ESPnet's trainer; None: it is missing or damaged."""
     state = checkpoints.read(checkpoint) if checkpoint.is_file() else None
+    if state is None:
+        return None
     try:
         return state if isinstance(state["reporter"]["epoch"], int) and state["model"] else None
     except (TypeError, KeyError):

@@ -58,7 +58,7 @@ class SpeakingPreprocessor(NonSpeechPreprocessor):
             )
         if source := self._sentences[original]:
             sentence, lang = source
-            if split_language(data[self.text_name])[1] != normalise(sentence, lang):
+            if split_language(str(data[self.text_name]))[1] != normalise(sentence, lang):
                 raise MlmaError(
                     f"{uid}: its text differs from its sentence {sentence!r}; "
                     "run stages 1 to 10 again"

@@ -58,7 +58,7 @@ def describe(args: Namespace) -> dict[str, Any]:
     """
     data = {}
     for part in ("train", "valid"):
-        rows = getattr(args, f"{part}_data_path_and_name_and_type", None) or ()
+        rows = getattr(args, f"{part}_data_path_and_name_and_type", None) or []
         for path, name, kind in rows:
             data[f"{part} {name}"] = _table(Path(path), kind)
         for name in _BESIDE if rows else ():

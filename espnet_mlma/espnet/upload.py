@@ -26,7 +26,12 @@ def upload(packed: Path, repository: str) -> None:
         MlmaError: the zip file is missing or damaged, or the hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
+
+    # The hub's client decides which library its HTTPError comes from.
+    from huggingface_hub.errors import (
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage]
+        LocalTokenNotFoundError,
+    )
 
     with tempfile.TemporaryDirectory() as folder:
         try:

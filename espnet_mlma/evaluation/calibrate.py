@@ -122,7 +122,8 @@ def fit(words: Sequence[JudgedWord]) -> Calibration:
     # Its default L2 penalty keeps the weights finite if the features separate right from wrong.
     model = LogisticRegression(solver="newton-cholesky", tol=1e-9, max_iter=1000)
     model.fit(inputs, [word.is_right for word in words])
-    return Calibration(*model.coef_[0].tolist(), model.intercept_.item())
+    total, mean = model.coef_[0].tolist()
+    return Calibration(total, mean, np.asarray(model.intercept_).item())
 
 
 def write(path: Path, calibration: Calibration, model_file: Path, about: Iterable[str]) -> None:

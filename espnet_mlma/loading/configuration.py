@@ -214,8 +214,8 @@ def pieces_of(config: dict[str, Any]) -> Callable[[str], list[str]] | None:
         processor = cast(Any, SentencePieceProcessor)(model_proto=Path(file).read_bytes())
         pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
     except (OSError, RuntimeError):
-        pieces = []
-    if not pieces:
+        processor, pieces = None, []
+    if processor is None or not pieces:
         raise MlmaError(f"{file}: a damaged SentencePiece model; copy it again")
     known = len(set(pieces) & set(config["token_list"]))
     if 2 * known < len(pieces):

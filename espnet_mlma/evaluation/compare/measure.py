@@ -37,6 +37,7 @@ from espnet_mlma.numbers import positive
 from espnet_mlma.workers import kill_with_parent
 
 if TYPE_CHECKING:
+    from espnet_mlma.decode.folder import BatchRecogniser
     import numpy as np
 
     from espnet_mlma.decode import Recogniser, Transcript
@@ -185,7 +186,7 @@ def measure(
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="mlma recipe measure",
-        description=__doc__.splitlines()[0],
+        description=(__doc__ or "").partition("\n")[0],
         epilog="Then compare the models: `mlma compare NAME=OUTPUT/NAME ...`.",
     )
     parser.add_argument(
@@ -327,7 +328,7 @@ def warm_up(recognisers: Iterable[Recogniser | WindowedRecogniser]) -> None:
 
 
 def decode(
-    sets: dict[str, tuple[Path, Recogniser | WindowedRecogniser]],
+    sets: Mapping[str, tuple[Path, BatchRecogniser]],
     out: Path,
     batch_seconds: float,
     device: str,

@@ -17,7 +17,6 @@ from espnet_mlma.evaluation.score.utterances import ScoredUtterance
 
 # All browsers play MP3; old versions of Safari do not play Opus in Ogg. A compression level of 0.5
 # is about 43 kbit/s for speech at 16 kHz.
-_MP3 = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE"}
 _COMPRESSION = 0.5
 
 
@@ -61,5 +60,13 @@ def read_clip(utterance: ScoredUtterance, dump: Path) -> Clip:
     except MlmaError:
         return Clip(missing="its audio cannot be read")
     file = io.BytesIO()
-    soundfile.write(file, samples, SAMPLE_RATE, compression_level=_COMPRESSION, **_MP3)
+    soundfile.write(
+        file,
+        samples,
+        SAMPLE_RATE,
+        format="MP3",
+        subtype="MPEG_LAYER_III",
+        bitrate_mode="VARIABLE",
+        compression_level=_COMPRESSION,
+    )
     return Clip("data:audio/mpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii"))

@@ -206,7 +206,7 @@ def marked(alignment: Alignment) -> list[tuple[str, str, str, str]]:
 
 def rate(value: float | Errors) -> str:
     """Format a rate, or the rate of errors."""
-    number = value if isinstance(value, float) else error_rate(value)
+    number = error_rate(value) if isinstance(value, Errors) else value
     return f"{number:.1f}" if math.isfinite(number) else "-"
 
 

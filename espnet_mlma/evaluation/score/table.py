@@ -89,7 +89,9 @@ def section(rows: Sequence[ResultRow], tag: str, scorer: str, checkpoint: str | 
     lines += [_cells(total), _macro(micro)]
     if total.right_languages is not None:
         shares = (
-            f"{row.lang} {100 * row.right_languages / row.sentences:.1f}" for row in (*micro, total)
+            f"{row.lang} {100 * row.right_languages / row.sentences:.1f}"
+            for row in (*micro, total)
+            if row.right_languages is not None
         )
         lines += [
             "",

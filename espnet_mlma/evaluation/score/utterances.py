@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 from espnet_mlma.data.tables import read
 from espnet_mlma.errors import MlmaError
@@ -141,7 +142,8 @@ def tokeniser(token_type: str, bpemodel: Path | None) -> Tokenise:
     if bpemodel is None:
         raise MlmaError("--token_type bpe: give the sentencepiece model with --bpemodel")
     try:
-        model = sentencepiece.SentencePieceProcessor(model_file=str(bpemodel))
+        # Its annotations lack the arguments and the methods.
+        model = cast(Any, sentencepiece.SentencePieceProcessor)(model_file=str(bpemodel))
     except (OSError, RuntimeError) as error:
         raise MlmaError(f"{bpemodel}: no sentencepiece model ({error}); run stage 5") from None
     return lambda text: model.encode(text, out_type=str)
