@@ -37,10 +37,10 @@ from espnet_mlma.numbers import positive
 from espnet_mlma.workers import kill_with_parent
 
 if TYPE_CHECKING:
-    from espnet_mlma.decode.folder import BatchRecogniser
     import numpy as np
 
     from espnet_mlma.decode import Recogniser, Transcript
+    from espnet_mlma.decode.folder import BatchRecogniser
 
 
 @dataclass(frozen=True)
