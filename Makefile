@@ -47,6 +47,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/shellcheck -x $(SCRIPTS)
+	$(BIN)/pyright
 
 # The variables silence notices about other projects.
 docs: $(INSTALLED)

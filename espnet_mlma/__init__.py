@@ -4,9 +4,16 @@ Importing the package registers the encoder `conmamba` in ESPnet's tasks (see `p
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from espnet_mlma.espnet import plugin
 from espnet_mlma.version import __version__
+
+if TYPE_CHECKING:
+    from espnet_mlma.decode import Decoding, Recogniser, Transcript, load
+    from espnet_mlma.decode.speech2text import Speech2Text
+    from espnet_mlma.decode.streaming import StreamingTranscriber
+    from espnet_mlma.encoder import ConMambaEncoder
 
 __all__ = [
     "ConMambaEncoder",

@@ -1,6 +1,12 @@
 """From a trained model and audio to text."""
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from espnet_mlma.decode.options import Decoding
+    from espnet_mlma.decode.recogniser import Recogniser, load
+    from espnet_mlma.decode.transcript import Token, Transcript, Word
 
 __all__ = ["Decoding", "Recogniser", "Token", "Transcript", "Word", "load"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -129,7 +129,7 @@ class Speech2Text:
         """
         if isinstance(speech, list | tuple):
             return self.batch_decode(speech)
-        return self.batch_decode([speech])[0]
+        return self.batch_decode([cast(Speech, speech)])[0]
 
     def batch_decode(self, speech: Sequence[Speech]) -> list[list[Result]]:
         """Recognise utterances together; return for each what `__call__` returns.

@@ -125,9 +125,9 @@ def build(
     return page.queue(max_size=_QUEUE, api_open=False)
 
 
-async def _unchanged(url_or_file_path: str | Path | None) -> str | Path | None:
+async def _unchanged(url_or_file_path: str | Path | None) -> str | None:
     """Return the client's path; Gradio's own method would copy the file or download an address."""
-    return url_or_file_path
+    return None if url_or_file_path is None else str(url_or_file_path)
 
 
 def _pages(recognisers: Mapping[str, Recogniser], sound: Upload, limits: Limits) -> Iterator[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class SelectiveBranch(nn.Module):
         self.A_log = nn.Parameter(torch.empty(channels, d_state))
         self.D = nn.Parameter(torch.empty(channels))
         for parameter in (self.A_log, self.D, self.dt_proj.bias):
-            parameter._no_weight_decay = True
+            parameter._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -113,9 +114,9 @@ class Mamba(nn.Module):
         channels = expand * d_model
         rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
         self.in_proj = Linear(d_model, 2 * channels, bias=False)
-        self.branches = nn.ModuleList(
-            SelectiveBranch(channels, d_state, d_conv, rank, value) for value in reverse
-        )
+        branches = (SelectiveBranch(channels, d_state, d_conv, rank, value) for value in reverse)
+        # torch's annotation of a list of modules does not say of which.
+        self.branches = cast(Sequence[SelectiveBranch], nn.ModuleList(branches))
         self.out_proj = Linear(channels, d_model, bias=False)
         self.dropout = Dropout(dropout_rate)
 
@@ -163,6 +164,7 @@ class Mamba(nn.Module):
                 direction, _ = branch.step(x, branch.conv.initial_state(), keep)
                 output, _ = selective_scan([direction], delta_softplus=True)
             else:
+                assert state is not None  # given for every block with a forward branch
                 direction, before = branch.step(x, state.before, keep)
                 output, scan = _scan_in_two(direction, state.scan, keep)
                 state = MambaState(before, scan)
@@ -199,18 +201,20 @@ class SeparateBiMamba(nn.Module):
         """Mix x (1, frame, d_model) over time; return the same shape."""
         return (self.ahead(x, rows) + self.back(x, rows)) / 2
 
-    def initial_state(self) -> MambaState:
+    def initial_state(self) -> MambaState | None:
         """Return the state before the first frame."""
         return self.ahead.initial_state()
 
-    def step(self, x: Tensor, state: MambaState, keep: int) -> tuple[Tensor, MambaState]:
+    def step(
+        self, x: Tensor, state: MambaState | None, keep: int
+    ) -> tuple[Tensor, MambaState | None]:
         """Compute the next piece of a sequence; see `Mamba.step`."""
         ahead, state = self.ahead.step(x, state, keep)
         back, _ = self.back.step(x, None, keep)
         return (ahead + back) / 2, state
 
 
-def build_mamba(kind: BiMambaKind, d_model: int, **mamba_args) -> nn.Module:
+def build_mamba(kind: BiMambaKind, d_model: int, **mamba_args) -> Mamba | SeparateBiMamba:
     """Build the sequence mixer of a block.
 
     Args:

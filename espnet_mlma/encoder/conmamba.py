@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
@@ -17,6 +17,9 @@ from espnet_mlma.encoder.dropout import Dropout
 from espnet_mlma.encoder.frontend import build_frontend
 from espnet_mlma.encoder.linear import Linear
 from espnet_mlma.scan.rows import Packing, Rows
+
+if TYPE_CHECKING:
+    from espnet2.asr.ctc import CTC
 
 
 def _activation(name: str) -> nn.Module:
@@ -39,8 +42,10 @@ class FeedForward(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Compute the residual branch for x (..., d_model)."""
         norm, first, activation, *rest = self
-        is_gelu = isinstance(activation, nn.GELU)
-        x = first.gelu(norm(x)) if is_gelu else activation(first(norm(x)))
+        if isinstance(activation, nn.GELU) and isinstance(first, Linear):
+            x = first.gelu(norm(x))
+        else:
+            x = activation(first(norm(x)))
         for part in rest:
             x = part(x)
         return x
@@ -117,11 +122,11 @@ class BlockState(NamedTuple):
     """State that a block carries between pieces of a sequence.
 
     Args:
-        mamba: state of its Mamba.
+        mamba: state of its Mamba; None if no direction scans forward.
         conv: last inputs of its depthwise convolution, (1, left, d_model).
     """
 
-    mamba: MambaState
+    mamba: MambaState | None
     conv: Tensor
 
 
@@ -194,7 +199,7 @@ class ConMambaEncoder(AbsEncoder):
             "dropout_rate": mamba_dropout_rate,
         }
         self.frontend = build_frontend(input_layer, input_size, output_size, dropout_rate)
-        self.blocks = nn.ModuleList(
+        blocks = (
             ConMambaBlock(
                 output_size,
                 linear_units,
@@ -207,6 +212,8 @@ class ConMambaEncoder(AbsEncoder):
             )
             for skip_rate in skip_rates
         )
+        # torch's annotation of a list of modules does not say of which.
+        self.blocks = cast(Sequence[ConMambaBlock], nn.ModuleList(blocks))
         self.after_norm = nn.LayerNorm(output_size, eps=1e-6)
 
     def output_size(self) -> int:
@@ -223,7 +230,7 @@ class ConMambaEncoder(AbsEncoder):
         ilens: Tensor,
         prev_states: None = None,
         masks: Tensor | None = None,
-        ctc: nn.Module | None = None,
+        ctc: CTC | None = None,
         return_all_hs: bool = False,
         prefix_embeds: Tensor | None = None,
         memory: Tensor | None = None,
@@ -272,9 +279,7 @@ class ConMambaEncoder(AbsEncoder):
         extra = hidden if return_all_hs else intermediate
         return ((x, extra) if extra else x), lengths, None
 
-    def condition(
-        self, number: int, x: Tensor, ctc: nn.Module | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def condition(self, number: int, x: Tensor, ctc: CTC | None) -> tuple[Tensor, Tensor | None]:
         """Apply self-conditioning after a block.
 
         Args:
@@ -289,6 +294,8 @@ class ConMambaEncoder(AbsEncoder):
             return x, None
         normed = self.after_norm(x)
         if self.interctc_use_conditioning:
+            # ESPnet's model has both.
+            assert ctc is not None and self.conditioning_layer is not None
             x = x + self.conditioning_layer(ctc.softmax(normed))
         return x, normed
 

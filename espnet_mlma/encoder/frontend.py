@@ -67,7 +67,7 @@ class ConvFrontend(nn.Module):
         for after in channels:
             bins = (bins + 1) // 2
             self.convs.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
-            self.norms.append(FlatLayerNorm((bins, after)))
+            self.norms.append(FlatLayerNorm([bins, after]))
             before = after
         self.dropout = Dropout(dropout_rate)
         self.out = Linear(bins * before, output_size)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espnet_mlma.scan.operators import is_plain
+
 HAS_ONEDNN = (
     platform.machine() in ("x86_64", "AMD64")
     and torch.backends.mkldnn.is_available()
@@ -82,10 +84,7 @@ def _takes(x: Tensor, weight: Tensor) -> bool:
 
 
 def _apply(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
-    # Without gradients or tracing, the dispatcher would only cost time.
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    is_plain = not torch.is_grad_enabled() and not traced
-    return (product if is_plain else torch.ops.espnet_mlma.linear)(x, weight, bias, then)
+    return (product if is_plain() else torch.ops.espnet_mlma.linear)(x, weight, bias, then)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from espnet_mlma.encoder.conmamba import ConMambaEncoder
 from espnet_mlma.encoder.frontend import ConvFrontend, LinearFrontend
+
+if TYPE_CHECKING:
+    from espnet2.asr.ctc import CTC
 
 
 class EncoderStream:
@@ -33,7 +38,7 @@ class EncoderStream:
         encoder: ConMambaEncoder,
         chunk: int | None = None,
         right_context: int = 0,
-        ctc: nn.Module | None = None,
+        ctc: CTC | None = None,
     ):
         if not isinstance(encoder.frontend, ConvFrontend | LinearFrontend):
             raise ValueError("a stream needs input_layer cnn4, cnn8 or linear")
@@ -44,6 +49,7 @@ class EncoderStream:
                 "a bidirectional encoder, and one with right_context, works in chunks; give chunk="
             )
         self.encoder = encoder
+        self._frontend = encoder.frontend
         self.chunk = chunk
         self.right_context = right_context
         self.ctc = ctc
@@ -109,7 +115,7 @@ class EncoderStream:
         Frame t reads features less than a stride before and after stride * t. Keeping the features
         from one output frame before the next is therefore enough.
         """
-        stride = self.encoder.frontend.stride
+        stride = self._frontend.stride
         kept = self._features
         self._features = features.clone() if kept is None else torch.cat([kept, features])
         known = self._features.size(0)
@@ -118,7 +124,7 @@ class EncoderStream:
         if last <= first:
             return self._features.new_zeros(1, 0, self.encoder.output_size())
         lengths = torch.tensor([known], device=features.device)
-        x, _ = self.encoder.frontend(self._features[None], lengths)
+        x, _ = self._frontend(self._features[None], lengths)
         x = x[:, first - self._dropped : last - self._dropped]
         self._subsampled = last
         drop = max(last - 1 - self._dropped, 0)

@@ -161,6 +161,7 @@ class MlmaCTCModel(ESPnetASRModel):
             mean = torch.stack(losses).mean()
             loss = (1 - self.interctc_weight) * loss + self.interctc_weight * mean
         if is_twice:
+            assert self.ctc is not None  # ctc_weight is 1
             consistency = consistency_loss(self.ctc.log_softmax(encoded), lengths)
             stats["loss_cr"] = consistency.detach()
             loss = loss + self.cr_ctc_weight * consistency
@@ -192,6 +193,7 @@ class MlmaCTCModel(ESPnetASRModel):
 
     def _language_accuracy(self, hidden: Tensor, lengths: Tensor, language: Tensor) -> Tensor:
         """Return the share of utterances whose most probable language token is `language`."""
+        assert self.ctc is not None  # ctc_weight is 1
         log_probs = self.ctc.log_softmax(hidden)[:, :, self.languages]
         frames = torch.arange(hidden.size(1), device=lengths.device)
         padding = (frames >= lengths[:, None])[:, :, None]

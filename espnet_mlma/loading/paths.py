@@ -44,7 +44,8 @@ def check_path(path: Path) -> None:
         _check_zip(path)
     elif _kind(path) == "folder":
         config, packed = _in_folder(path)
-        packed or _averaged(config.parent)
+        if not packed:
+            _averaged(config.parent)
 
 
 @contextmanager

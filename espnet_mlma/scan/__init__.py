@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Sequence
@@ -159,9 +160,10 @@ def _scan_padded(
     gate = z if len(directions) == 1 else None
     results = [run(direction, gate, delta_softplus, lengths) for direction in directions]
     outs, final_states = zip(*results, strict=True)
-    out = sum(outs[1:], outs[0])
+    out = functools.reduce(torch.add, outs)
     if z is not None and gate is None:
-        valid = valid_frames(lengths, *z.shape[:2], z.device)[..., None]
+        batch, time = z.shape[:2]
+        valid = valid_frames(lengths, batch, time, z.device)[..., None]
         out = out * F.silu(z.masked_fill(~valid, 0))
     return out, torch.stack(final_states)
 

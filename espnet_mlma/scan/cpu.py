@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.machinery
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,7 +80,7 @@ def _load_library() -> ctypes.CDLL | None:
     return None
 
 
-_library = _load_library()
+_library: Any = _load_library()
 TILE = _library.mlma_scan_tile() if _library else 0
 
 
@@ -274,5 +275,5 @@ def conv_backward(
     args.grad_out, args.grad_x, args.pre = map(_array, (grad_out, grad_x, pre))
     args.grad_weight, args.grad_bias = _pointer(grad_weight), _pointer(grad_bias)
     _check(_library.mlma_conv_backward(ctypes.byref(args)))
-    grads = grad_x, grad_weight.sum(0).t().contiguous(), grad_bias.sum(0)
-    return tuple(grad.to(dtype) for grad, dtype in zip(grads, dtypes, strict=True))
+    grad_kernel = grad_weight.sum(0).t().contiguous()
+    return grad_x.to(dtypes[0]), grad_kernel.to(dtypes[1]), grad_bias.sum(0).to(dtypes[2])

@@ -35,7 +35,10 @@ def selective_scan(
     direction: Direction, z: Tensor | None, delta_softplus: bool, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Compute the output and the final state; see `espnet_mlma.scan.selective_scan`."""
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    # In the extra cuda alone.
+    from mamba_ssm.ops.selective_scan_interface import (  # pyright: ignore[reportMissingImports]
+        selective_scan_fn,
+    )
 
     u, delta, A, B, C, D, delta_bias, initial_state, reverse = direction
     if initial_state is not None:

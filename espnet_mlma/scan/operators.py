@@ -61,7 +61,7 @@ def scan(
         The gated sum of the directions (row, channel) in u's dtype, and the states after the last
         row scanned, (direction, sequence, channel, state) fp32.
     """
-    if _is_plain():
+    if is_plain():
         out, final, _ = _module(backend).scan_forward(
             directions, z, rows, delta_softplus, keep=False
         )
@@ -80,15 +80,15 @@ def conv(
     x: Tensor, weight: Tensor, bias: Tensor, rows: Rows, left: int, silu: bool, backend: str
 ) -> Tensor:
     """Convolve each channel of x (row, channel) over time with weight (channel, kernel)."""
-    if _is_plain():
+    if is_plain():
         return _module(backend).conv_forward(x, weight, bias, rows, left, silu)
     return _ops.conv(x, weight, bias, *rows, left, silu, backend)
 
 
-def _is_plain() -> bool:
+def is_plain() -> bool:
     """Return whether the call needs neither gradients nor tracing, and can skip the dispatcher."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return not torch.is_grad_enabled() and not traced
+    is_tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or is_tracing)
 
 
 @cache
