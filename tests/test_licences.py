@@ -48,6 +48,7 @@ def test_what_is_under_the_gpl_is_an_extra(licences):
     assert not re.search(r"\bA?GPL", PAGE.partition("Without extras:")[2].partition("With the")[0])
 
 
+@pytest.mark.slow
 def test_the_package_works_without_espeak(tmp_path):
     code = """
 import sys

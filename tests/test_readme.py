@@ -44,6 +44,7 @@ def test_recipe_lines_are_accepted(line, tmp_path):
 
 
 @pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("python")])
+@pytest.mark.slow
 def test_python_lines_start(line):
     """A program of ours or of ESPnet answers to --help behind the launcher."""
     module = re.match(r"python (-m espnet_mlma\S* (?:-m \S+ )?)", line)

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_a_sample_of_the_campaign_is_survived(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.campaign", "--quick", "--json", str(tmp_path / "cases")]
     done = subprocess.run(

@@ -90,6 +90,7 @@ def test_audio_is_16_khz_trimmed_level_and_unclipped(corpus, lang):
             assert len(utterance.text) / seconds < 24  # CTC has 25 frames per second
 
 
+@pytest.mark.slow
 def test_a_corpus_is_made_again_only_if_arguments_change(tmp_path, capsys):
     size = {"train": 12, "dev": 1, "test": 1}
     mini.generate(tmp_path, seed=1, **size)

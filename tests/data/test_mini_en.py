@@ -1,6 +1,9 @@
+import pytest
+
 from espnet_mlma.data.corpora import mini, mini_en
 
 
+@pytest.mark.slow
 def test_mini_en_is_english_and_larger_than_mini(tmp_path, capsys):
     mini_en.generate(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["en"]

@@ -102,6 +102,7 @@ some_words = st.lists(
     batch_seconds=st.sampled_from([1.0, 25.0, 60.0]),
     utterance_seconds=st.sampled_from([None, 4.0, 12.0]),
 )
+@pytest.mark.slow
 def test_joins_neither_drop_nor_repeat_a_symbol(spoken, sizes, batch_seconds, utterance_seconds):
     words, pauses = zip(*spoken, strict=True)
     samples, starts = recording(words, pauses)
@@ -150,6 +151,7 @@ def test_no_audio_has_no_pieces():
 
 
 @pytest.mark.parametrize("sound", ["silence", "one endless word", "words and pauses"])
+@pytest.mark.slow
 def test_memory_does_not_grow(sound):
     if sound == "silence":
         minute = np.zeros(60 * SAMPLE_RATE, np.float32)

@@ -163,6 +163,7 @@ def test_features_equal_those_of_one_pass(build, shape, length, sizes):
 @pytest.mark.parametrize("center", [False, True])
 @MANY
 @given(length=st.integers(6000, 40000), sizes=SIZES)
+@pytest.mark.slow
 def test_a_causal_stream_equals_one_pass(build, center, length, sizes):
     recogniser = build(CONMAMBA | {"bimamba": "none"}, frontend_conf=FRONTEND | {"center": center})
     samples = sound(length / 16000)
@@ -194,6 +195,7 @@ def test_a_causal_stream_with_self_conditioning(build):
 )
 @settings(max_examples=5, deadline=None)
 @given(sizes=SIZES)
+@pytest.mark.slow
 def test_words_in_chunks_do_not_depend_on_the_pieces(build, encoder, sizes):
     recogniser, samples = build(**encoder), sound(3)
     stream = StreamingTranscriber(recogniser, chunk=0.2, lookahead=0.1, left_context=0.4)
@@ -203,6 +205,7 @@ def test_words_in_chunks_do_not_depend_on_the_pieces(build, encoder, sizes):
     assert_same_words(recognise(stream, samples, sizes), expected)
 
 
+@pytest.mark.slow
 def test_words_around_pauses_do_not_depend_on_the_pieces(build):
     """The encoder resets its state in a pause."""
     recogniser, samples = build(CONMAMBA | {"d_state": 8}), sound(9)

@@ -326,6 +326,7 @@ def test_wrong_options_are_named(options, message):
 
 @pytest.mark.parametrize("bimamba", ["shared", "none"])
 @pytest.mark.parametrize("train", [False, True])
+@pytest.mark.slow
 def test_blocks_compile_without_a_break(bimamba, train):
     encoder, compiled = (tiny(bimamba=bimamba, num_blocks=1).train(train) for _ in range(2))
     for block in compiled.blocks:

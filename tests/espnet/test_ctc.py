@@ -281,6 +281,7 @@ def _train_one_step(rank: int, folder: str) -> None:
     torch.save(gradients, f"{folder}/{rank}.pt")
 
 
+@pytest.mark.slow
 def test_processes_share_their_gradients(tmp_path):
     torch.multiprocessing.spawn(_train_one_step, (str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))

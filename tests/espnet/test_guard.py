@@ -143,6 +143,7 @@ def trained(run: Run, recipe: Path) -> Path:
     return recipe / "exp"
 
 
+@pytest.mark.slow
 def test_training_killed_anywhere_resumes_to_the_same_bits(run: Run, trained: Path):
     points = 0
     for kill in range(7, 400, 37):

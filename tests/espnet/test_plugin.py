@@ -20,6 +20,7 @@ def test_importing_the_package_loads_neither_torch_nor_espnet():
 
 
 @pytest.mark.parametrize("order", ["plugin first", "task first"])
+@pytest.mark.slow
 def test_registered_in_every_task(order):
     imports = ["import espnet_mlma", *(f"import {task}" for task in sorted(TASKS))]
     if order == "task first":
@@ -32,6 +33,7 @@ def test_registered_in_every_task(order):
     assert python("-c", f"{code}\nprint(len(TASKS), {names})").strip() == f"{len(TASKS)} []"
 
 
+@pytest.mark.slow
 def test_spawned_workers_are_registered(tmp_path):
     """ESPnet's multi-GPU training uses multiprocessing's spawn."""
     script = tmp_path / "spawns.py"
@@ -47,6 +49,7 @@ def test_spawned_workers_are_registered(tmp_path):
     assert python("-m", "espnet_mlma.run", str(script), "--x", "1").strip() == "True ['--x', '1']"
 
 
+@pytest.mark.slow
 def test_run_behaves_like_the_interpreter():
     run = ("-m", "espnet_mlma.run")
     assert python(*run, "-c", "import sys; print(sys.argv)", "a").strip() == "['-c', 'a']"

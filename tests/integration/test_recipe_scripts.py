@@ -303,6 +303,7 @@ keep_nbest_models: 2
 """
 
 
+@pytest.mark.slow
 def test_interrupted_training_resumes_and_stages_10_to_14_finish(recipe: Path) -> None:
     (recipe / "conf/tiny.yaml").write_text(TINY)
     for name, count in {"train": 8, "dev": 2, "test": 2, "other": 1}.items():
@@ -371,6 +372,7 @@ def test_a_second_run_of_a_stage_is_refused(recipe: Path) -> None:
         other.stdin.close()
 
 
+@pytest.mark.slow
 def test_the_readmes_options_for_synthetic_speech_on_the_fly(recipe: Path) -> None:
     page = (ROOT / "egs2/mlma/asr1/README.md").read_text(encoding="utf-8")
     (options,) = re.findall(r'^    --asr_args "(.*preprocessor.*)"$', page, re.MULTILINE)

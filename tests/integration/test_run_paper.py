@@ -213,6 +213,7 @@ def test_the_readme_lists_the_same_tables():
     assert found == {table: sorted({of[2] for of in models}) for table, models in TABLES.items()}
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_cost_is_printed(recipe):
     done = run(recipe, "--table", 3, "--dry_run", "true", "--ngpu", 0)
     assert {row["--ngpu"] for row in commands(done)} == {"0"}

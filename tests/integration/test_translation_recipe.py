@@ -102,6 +102,7 @@ def results(exp):
     }
 
 
+@pytest.mark.slow
 def test_a_kill_in_any_stage_changes_nothing(options, tmp_path):
     """Each stage is killed with all its processes, then run to its end."""
     finish(start(options, tmp_path / "whole"))
@@ -128,6 +129,7 @@ def test_a_kill_in_any_stage_changes_nothing(options, tmp_path):
     assert results(exp) == expected
 
 
+@pytest.mark.slow
 def test_only_the_recipes_own_at_stands_for_a_corpus(options, tmp_path):
     """A model's name keeps its own, and an & in a folder's stays one."""
     place = options.index("--recogniser") + 1

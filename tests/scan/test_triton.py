@@ -255,6 +255,7 @@ def run_apart(arguments, **environment):
 
 
 @without_gpu
+@pytest.mark.slow
 def test_in_the_interpreter():
     pytest_here = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).resolve())]
     assert "passed" in run_apart(pytest_here, TRITON_INTERPRET="1")
@@ -292,5 +293,6 @@ print(len(compiled))
 
 
 @without_gpu
+@pytest.mark.slow
 def test_compiles_for_a_gpu(tmp_path):
     assert run_apart(["-c", COMPILE], TRITON_CACHE_DIR=str(tmp_path)).split() == ["8"]

@@ -131,6 +131,7 @@ def test_short_utterances_count_as_windows(s2t_experiment, monkeypatch):
     assert [transcript.duration for transcript in found] == list(durations)
 
 
+@pytest.mark.slow
 def test_models_of_one_run_are_compared(data, tmp_path, experiment, s2t_experiment):
     """Each model has its own process; the table treats them as one run."""
     out = tmp_path / "decoded"

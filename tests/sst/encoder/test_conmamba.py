@@ -74,6 +74,7 @@ def test_frame_depends_on_no_audio_after_its_40_ms(center):
         assert (before[frame + 1] - after[frame + 1]).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_periodic_audio_converges_to_periodic_frames():
     """The state decays exponentially; after minutes the start is below rounding."""
     encoder, period = tiny(), speech(1)

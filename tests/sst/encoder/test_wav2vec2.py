@@ -110,6 +110,7 @@ def test_cnn_frame_reads_no_sample_after_its_first():
         assert read.min() == max(320 * t - 399, 0)
 
 
+@pytest.mark.slow
 def test_periodic_audio_gives_identical_frames():
     """Once all windows are full, the state does not depend on the time, to the bit."""
     model, period = tiny(window_chunks=3), speech(1)

@@ -54,6 +54,7 @@ def searched(llm, prompt: list[int], recent: list[int], decoding: TurnDecoding, 
         {"beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram": 2},
     ],
 )
+@pytest.mark.slow
 def test_search_equals_transformers(llm, options):
     decoding = TurnDecoding(**options)
     size = decoding.no_repeat_ngram

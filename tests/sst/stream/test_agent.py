@@ -141,6 +141,7 @@ def test_invalid_samples_are_refused(model):
         Translator(model, 0)
 
 
+@pytest.mark.slow
 def test_an_hour_of_silence_keeps_memory_and_later_speech(model, talk):
     """Turns end on time, memory is bounded, and speech after the hour reaches the cache."""
     brief = TurnDecoding(beams=1, tokens_per_chunk=1, max_tokens=600, keep_tokens=300)

@@ -79,6 +79,7 @@ def write_wav(path, samples: np.ndarray, rate: int = 16000):
         file.writeframes(samples.tobytes())
 
 
+@pytest.mark.slow
 def test_log_of_simulstreams_inference_is_read(folder):
     write_wav(folder / "one.wav", audio(0.25, 4.5))
     write_wav(folder / "two.wav", audio(0.5, 2.0, 8000), 8000)
@@ -102,6 +103,7 @@ def test_log_of_simulstreams_inference_is_read(folder):
     assert " ".join(e.text for e in two.emissions).endswith("of 2")
 
 
+@pytest.mark.slow
 def test_several_listeners_are_served_concurrently(folder):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -59,6 +59,7 @@ def overfitted(config, data, tmp_path_factory):
     return config, str(folder)
 
 
+@pytest.mark.slow
 def test_stage_0_maps_speech_to_token_embeddings(overfitted, data):
     """The nearest embeddings of the adapter's vectors are the transcript, in order."""
     config, name = overfitted
@@ -79,6 +80,7 @@ def test_stage_0_maps_speech_to_token_embeddings(overfitted, data):
     assert wrong < 0.4 * sum(map(len, spoken))
 
 
+@pytest.mark.slow
 def test_stage_1_learns_with_a_trained_language_model(overfitted, data, tmp_path):
     """The language model knows the texts but not this encoder's vectors."""
     config, name = overfitted
