@@ -1,6 +1,7 @@
 # make demo    train and score six small languages; prints the table
 # make translation  speech into text of another language, while it is spoken: train, stream, score
 # make test    linters, types and the tests that take seconds
+# make quick   the tests of the rooms that start no training
 # make test-slow   the other tests: recipe runs, kills, the campaign
 # make docs    the documentation site, in build/site
 # make wheel   a source distribution and a tested wheel for Linux, in dist
@@ -19,7 +20,7 @@ SCRIPTS := .ci/run $(wildcard tools/*.sh local/*.sh egs2/*/*/*.sh)
 PACKAGE := $(shell find espnet_mlma -name '*.py' -o -name '*.yaml' -o -name '*.[ch]')
 CONF := conf/train_asr_conmamba_mini.yaml conf/decode_ctc_best_path.yaml conf/mixtures.yaml
 
-.PHONY: venv demo translation test test-slow lint docs wheel clean
+.PHONY: venv demo translation quick test test-slow lint docs wheel clean
 .DELETE_ON_ERROR:
 
 venv: $(INSTALLED)
@@ -61,10 +62,15 @@ wheel: $(INSTALLED)
 	$(BIN)/python tools/check_wheel.py --dependencies .venv dist/*.whl
 
 # Tests of a file stay in one process: they share fixtures. String hashes are those of the recipe.
+QUICK := $(addprefix tests/,audio cli evaluation loading scan text)
 PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest -n $(WORKERS)
 
 test: lint
 	$(PYTEST) --dist loadfile -m "not slow"
+
+quick: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(PYTEST) --dist loadfile -m "not slow" $(QUICK)
 
 test-slow: $(INSTALLED)
 	$(PYTEST) --dist worksteal -m slow
