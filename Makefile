@@ -62,7 +62,7 @@ wheel: $(INSTALLED)
 	$(BIN)/python tools/check_wheel.py --dependencies .venv dist/*.whl
 
 # Tests of a file stay in one process: they share fixtures. String hashes are those of the recipe.
-QUICK := $(addprefix tests/,audio cli evaluation loading scan text)
+QUICK := $(addprefix tests/,audio evaluation loading scan text)
 PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest -n $(WORKERS)
 
 test: lint
