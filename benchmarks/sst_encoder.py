@@ -1,10 +1,10 @@
-"""The translator's speech encoders over a long stream, and beside encoding anew.
+"""Time the translator's speech encoders over a long stream, beside encoding its audio again.
 
     python benchmarks/sst_encoder.py [--encoder wav2vec2] [--size full] [--minutes 60] [--json FILE]
 
 Weights are random; `full` is wav2vec 2.0 Large (24 layers of 1024) or the 31.6 M ConMamba. The
-stream is encoded block by block; every block is timed. What is encoded anew for each block is the
-window of 10 chunks, or the last 30 s.
+stream is encoded block by block; every block is timed. For comparison, earlier audio is encoded
+again with each block: a window of 10 chunks, or the last 30 s.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def beside_recompute(encoder: nn.Module, name: str, args) -> None:
     found = time_together(runs, args.repeats)
     base = found["from the state"]
     rows = [[label, milliseconds(t), f"{t / base:.1f}x"] for label, t in found.items()]
-    title = f"{name}: the next block of a stream, and audio encoded anew for it"
+    title = f"{name}: one block of a stream, from its state or with earlier audio encoded again"
     report(title, ["encoded", "time (ms)", "of the first"], rows, args)
 
 
