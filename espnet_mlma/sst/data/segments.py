@@ -262,12 +262,8 @@ def parse_span(text: str) -> tuple[float, float]:
     return low, high
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `build`."""
-    synthesis.add_arguments(parser)
-    parser.add_argument(
-        "--chunks", type=natural, default=CHUNKS, help="chunks per segment (default: 30)"
-    )
+def add_joining(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how utterances are joined: silences and seed."""
     parser.add_argument(
         "--silence",
         type=parse_span,
@@ -276,6 +272,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="silence before a joined utterance in seconds (default: 0.2:2.0)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of order and silences")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `build`."""
+    synthesis.add_arguments(parser)
+    parser.add_argument(
+        "--chunks", type=natural, default=CHUNKS, help="chunks per segment (default: 30)"
+    )
+    add_joining(parser)
 
 
 def run(args: argparse.Namespace) -> None:

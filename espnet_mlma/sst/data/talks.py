@@ -25,7 +25,7 @@ from espnet_mlma.arguments import refuse_to_replace
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
 from espnet_mlma.sst.data.records import Part, Sentence, line_of
-from espnet_mlma.sst.data.segments import SILENCE, group_by_recording, parse_span
+from espnet_mlma.sst.data.segments import SILENCE, add_joining, group_by_recording
 from espnet_mlma.sst.data.shards import dropped_line, read_sentences
 from espnet_mlma.sst.data.sound import mix_at_offsets
 from espnet_mlma.sst.grid import SAMPLE_RATE
@@ -94,14 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=60.0,
         help="shortest talk of joined utterances (default: 60)",
     )
-    parser.add_argument(
-        "--silence",
-        type=parse_span,
-        default=SILENCE,
-        metavar="LOW:HIGH",
-        help="silence before a joined utterance in seconds (default: 0.2:2.0)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of order and silences")
+    add_joining(parser)
 
 
 def run(args: argparse.Namespace) -> None:
