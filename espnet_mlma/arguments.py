@@ -26,6 +26,11 @@ class ArgumentParser(argparse.ArgumentParser):
         self.register("type", Path, named_path)
 
 
+def first_line(documentation: str | None) -> str:
+    """Return the first line of a module's documentation, to describe its program."""
+    return (documentation or "").partition("\n")[0]
+
+
 def named_path(text: str) -> Path:
     """Convert a name to a path.
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from espnet_mlma import files
-from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
+from espnet_mlma.arguments import ArgumentParser, first_line, refuse_to_replace
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.data import tables
 from espnet_mlma.errors import MlmaError
@@ -102,9 +102,7 @@ def filter_folder(data: Path, out: Path, limits: LengthLimits) -> Counter[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run stage 4 from the command line."""
-    parser = ArgumentParser(
-        prog="mlma recipe filter", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = ArgumentParser(prog="mlma recipe filter", description=first_line(__doc__))
     parser.add_argument("--data", type=Path, required=True, help="dump/raw/org/<set>")
     parser.add_argument("--output", type=Path, required=True, help="dump/raw/<set>")
     parser.add_argument("--min_seconds", type=float, required=True, help="drop shorter clips")

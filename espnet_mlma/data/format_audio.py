@@ -18,7 +18,7 @@ from itertools import groupby
 from pathlib import Path
 
 from espnet_mlma import files, workers
-from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
+from espnet_mlma.arguments import ArgumentParser, first_line, refuse_to_replace
 from espnet_mlma.audio.archives import parse_scp_value
 from espnet_mlma.claims import claim
 from espnet_mlma.data import tables
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run stage 3 from the command line."""
     parser = ArgumentParser(
         prog="mlma recipe format-audio",
-        description=(__doc__ or "").partition("\n")[0],
+        description=first_line(__doc__),
     )
     parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1 or 2")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")

@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 
 from espnet_mlma import files
-from espnet_mlma.arguments import ArgumentParser
+from espnet_mlma.arguments import ArgumentParser, first_line
 from espnet_mlma.audio import SAMPLE_RATE
 from espnet_mlma.data import tables
 from espnet_mlma.errors import MlmaError
@@ -146,7 +146,7 @@ def _lengths(dump: Path) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program from the command line."""
-    parser = ArgumentParser(prog="mlma recipe mix", description=(__doc__ or "").partition("\n")[0])
+    parser = ArgumentParser(prog="mlma recipe mix", description=first_line(__doc__))
     parser.add_argument("--dump", type=Path, required=True, help="folder of the training set")
     parser.add_argument("--prepare", action="store_true", help="only write the sampler's files")
     parser.add_argument(

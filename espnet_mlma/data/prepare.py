@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
+from espnet_mlma.arguments import ArgumentParser, first_line, refuse_to_replace
 from espnet_mlma.claims import claim
 from espnet_mlma.data.checks import HeldOut
 from espnet_mlma.data.mixtures import CORPORA, CorpusSplit, Mixture, load, reader_of
@@ -111,9 +111,7 @@ def _roots(db_root: Path | None, named: list[str], corpora: list[str]) -> dict[s
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = ArgumentParser(
-        prog="mlma recipe prepare", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = ArgumentParser(prog="mlma recipe prepare", description=first_line(__doc__))
     parser.add_argument("--mixture", required=True, help="name in the mixtures file")
     parser.add_argument(
         "--mixtures", type=Path, default=Path("conf/mixtures.yaml"), help="the mixtures file"

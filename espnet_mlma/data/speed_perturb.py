@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
+from espnet_mlma.arguments import ArgumentParser, first_line, refuse_to_replace
 from espnet_mlma.data import tables
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run stage 2 from the command line."""
     parser = ArgumentParser(
         prog="mlma recipe speed-perturb",
-        description=(__doc__ or "").partition("\n")[0],
+        description=first_line(__doc__),
     )
     parser.add_argument("--data", type=Path, required=True, help="data folder of stage 1")
     parser.add_argument("--output", type=Path, required=True, help="data folder to write")

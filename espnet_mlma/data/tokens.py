@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
+from espnet_mlma.arguments import ArgumentParser, first_line, refuse_to_replace
 from espnet_mlma.data import tables
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
@@ -135,9 +135,7 @@ def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mo
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run stage 5 from the command line."""
-    parser = ArgumentParser(
-        prog="mlma recipe tokens", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = ArgumentParser(prog="mlma recipe tokens", description=first_line(__doc__))
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="`<id> <text>` files")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--token_type", choices=("char", "bpe"), required=True, help="tokens")

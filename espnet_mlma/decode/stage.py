@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
+from espnet_mlma.arguments import ArgumentParser, first_line, refuse_to_replace
 from espnet_mlma.decode.fingerprint import of_decoding
 from espnet_mlma.decode.folder import read_options
 from espnet_mlma.decode.recogniser import Recogniser, load
@@ -21,9 +21,7 @@ from espnet_mlma.memory import keep_freed_memory
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = ArgumentParser(
-        prog="mlma recipe decode", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = ArgumentParser(prog="mlma recipe decode", description=first_line(__doc__))
     parser.add_argument("--asr_train_config", type=Path, required=True)
     parser.add_argument("--asr_model_file", type=Path, required=True)
     parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="dump/raw/<set>")

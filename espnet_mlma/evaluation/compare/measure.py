@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espnet_mlma.arguments import ArgumentParser, refuse_to_replace
+from espnet_mlma.arguments import ArgumentParser, first_line, refuse_to_replace
 from espnet_mlma.claims import claim
 from espnet_mlma.data.tables import read
 from espnet_mlma.errors import MlmaError
@@ -186,7 +186,7 @@ def measure(
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="mlma recipe measure",
-        description=(__doc__ or "").partition("\n")[0],
+        description=first_line(__doc__),
         epilog="Then compare the models: `mlma compare NAME=OUTPUT/NAME ...`.",
     )
     parser.add_argument(
