@@ -61,10 +61,11 @@ wheel: $(INSTALLED)
 	$(ENVIRONMENT) tools/build_wheels.sh dist
 	$(BIN)/python tools/check_wheel.py --dependencies .venv dist/*.whl
 
-# Tests of a file stay in one process: they share fixtures. String hashes are those of the recipe.
 QUICK := $(addprefix tests/,audio evaluation loading scan text)
+# String hashes are those of the recipe.
 PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest -n $(WORKERS)
 
+# Tests of a file stay in one process: they share fixtures.
 test: lint
 	$(PYTEST) --dist loadfile -m "not slow"
 
