@@ -15,7 +15,7 @@ from pathlib import Path
 
 import mkdocs_gen_files
 
-from espnet_mlma.cli import build_parser, recipe
+from espnet_mlma.cli import build_parser, data, recipe
 from espnet_mlma.sst import commands as translation
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,8 +94,9 @@ pages = {
     "# Command line": parser.format_help(),
     **{f"## `{command.prog}`": command.format_help() for command in commands(parser)},
 }
-for name, (module, _) in recipe.STAGES.items():
-    pages[f"## `mlma recipe {name}`"] = help_of(import_module(module).main)
+for command, programs in (("data", data.PROGRAMS), ("recipe", recipe.STAGES)):
+    for name, (module, _) in programs.items():
+        pages[f"## `mlma {command} {name}`"] = help_of(import_module(module).main)
 for name in translation.COMMANDS:
     pages[f"## `mlma translate {name}`"] = help_of(translation.main, name)
 for script in ("egs2/mlma/asr1/run.sh", "egs2/mlma/asr1/run_paper.sh", "egs2/mlma/sst1/run.sh"):

@@ -26,6 +26,7 @@ COMMANDS = {
     "demo": "open a local web page that transcribes uploads and recordings",
     "report": "write a page with an experiment's errors: tables, worst utterances, confusions, "
     "training",
+    "data": "get, describe, compare, label and add corpora",
     "recipe": "make a recipe folder, or run one stage of a recipe",
 }
 

@@ -31,7 +31,7 @@ def draw(rng: np.random.Generator, samples: int) -> np.ndarray:
         return np.zeros(0, np.float32)
     layers: tuple[Layer, ...] = (silence, noise, hum, notes, clicks)
     sound = np.zeros(samples)
-    for number in rng.choice(len(layers), rng.integers(1, 3), p=(0.2, 0.3, 0.15, 0.25, 0.1)):
+    for number in rng.choice(len(layers), rng.integers(1, 3), p=(0.15, 0.25, 0.15, 0.35, 0.1)):
         layer = layers[number](rng, samples)
         if rng.random() < 0.3:
             layer = layer * _gate(rng, samples)
@@ -95,15 +95,19 @@ def notes(rng: np.random.Generator, samples: int) -> np.ndarray:
     levels = rng.uniform(0.1, 1, partials) * ratios ** -rng.uniform(0.3, 2)
     vibrato = rng.uniform(0.001, 0.01) if rng.random() < 0.3 else 0.0
     longest, rest = 10 ** rng.uniform(-0.8, 0.6), rng.choice((0.0, 0.3))
+    beats = np.array([1.0] if rng.random() < 0.4 else [0.25, 0.5, 1.0])
+    ring = rng.choice((1.0, 1.0, rng.uniform(1, 3)))  # a note may sound into the next ones
     for _ in range(rng.integers(1, 5)):
-        start, pitch = 0, rng.integers(36, 90)
+        steps = rng.integers(-7, 8, rng.choice((3, 4, 6, 8, 1000)))  # short patterns repeat
+        pitches = 36 + abs((rng.integers(120) + np.cumsum(steps)) % 120 - 60)  # from 36 to 96
+        start, number = 0, 0
         while start < samples:
-            length = int(SAMPLE_RATE * longest * rng.choice((0.25, 0.5, 1.0)))
-            pitch = int(np.clip(pitch + rng.integers(-7, 8), 36, 96))
+            length = int(SAMPLE_RATE * longest * rng.choice(beats))
             if rng.random() >= rest:
-                part = sound[start : start + length]
+                part = sound[start : start + int(ring * length)]
+                pitch = int(pitches[number % len(pitches)])
                 part += _note(rng, len(part), pitch, ratios, levels, vibrato)
-            start += length
+            start, number = start + length, number + 1
     return _gain(rng, -55, -12) * _to_unit_level(sound)
 
 
