@@ -2,14 +2,14 @@
 
     python benchmarks/gpu_hours.py [--json FILE] [--threads 2] [--speech 30] [--rates FILE]
 
-Every model is ESPnet's, from its configuration, with 31 symbols; a step goes forward through
-features, SpecAugment and loss, and backward. Clips of 2 to 18 s with random text, 14 symbols a
-second; on a GPU a whole batch of the configuration in the precision that ESPnet's trainer would
-use, on a CPU --speech seconds in float32, which say what the models cost beside each other. The
-optimiser is timed by itself, as it steps once an update. Loading audio is not in it,
-nor what ESPnet's sampler draws before an epoch, which all GPUs wait for.
---rates FILE takes seconds from a JSON that this script has written, on a GPU elsewhere say, and the
-updates from the configurations as they are now.
+Every model is built by ESPnet from its configuration, with 31 symbols. A step has features,
+SpecAugment, loss and backward. Clips have 2 to 18 s and random text of 14 symbols a second. On a
+GPU a step has a whole batch of the configuration, in the precision that ESPnet's trainer would
+use; on a CPU it has --speech seconds in float32, which only compares the models. The optimiser is
+timed separately, because it steps once an update. Loading audio is not included, nor the draw of
+ESPnet's sampler before an epoch.
+--rates FILE takes seconds from a JSON file of this script, for example from another machine, and
+the updates from the current configurations.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FROM_RATES = "from the rates measured on"  # in the titles of tables that are no
 HEADER = (
     "model",
     "updates",
-    "speech heard (h)",
+    "speech (h)",
     "s per s of speech",
     "optimiser (s)",
     "hours",
@@ -85,7 +85,7 @@ def clips(seconds: float, device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def training(args: argparse.Namespace, speech: float | None) -> tuple[Run, Run, float]:
-    """A step forward and backward of a configuration, its optimiser's, and the seconds heard.
+    """A step forward and backward of a configuration, its optimiser's, and the seconds of speech.
 
     Args:
         args: see `arguments_of`.
@@ -188,7 +188,7 @@ def main() -> None:
         rates = measure(configurations, None if on_gpu else args.speech, args.repeats)
     missing = [name for name in configurations if name not in rates]
     if missing:
-        raise MlmaError(f"--rates {args.rates}: nothing for '{missing[0]}'; measure anew")
+        raise MlmaError(f"--rates {args.rates}: nothing for '{missing[0]}'; measure again")
     rows = [row(name, of, rates[name]) for name, of in configurations.items()]
     report(title, HEADER, rows, args)
 

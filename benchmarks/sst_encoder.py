@@ -82,16 +82,16 @@ def beside_recompute(encoder: nn.Module, name: str, args) -> None:
         nonlocal state
         _, state = encoder.step(block, state)
 
-    def anew(seconds: float) -> tuple[str, Tensor]:
+    def encode_again(seconds: float) -> tuple[str, Tensor]:
         blocks = max(round(seconds / CHUNK_SECONDS / args.multiplier), 1)
         shown = blocks * args.multiplier * CHUNK_SECONDS
-        return f"{shown:.2f} s anew", block.repeat(blocks)[None]
+        return f"{shown:.2f} s again", block.repeat(blocks)[None]
 
     for _ in range(-(-WINDOW_CHUNKS // args.multiplier)):
         step()
     runs = {"from the state": step}
     for seconds in (WINDOW_CHUNKS * CHUNK_SECONDS, RECOMPUTED_SECONDS):
-        label, samples = anew(seconds)
+        label, samples = encode_again(seconds)
         runs[label] = lambda samples=samples: encoder(samples, args.multiplier)
     found = time_together(runs, args.repeats)
     base = found["from the state"]

@@ -1,12 +1,12 @@
-"""A talk of an hour translated live: time of each turn, memory, and whether it forgets the hour.
+"""Translate a talk of an hour live: time of each turn, memory, and drift over the hour.
 
     python benchmarks/sst_stream.py --model egs2/mlma/sst1/exp/demo/stage2 \\
         --talk egs2/mlma/sst1/exp/demo/talks/joined-000.flac [--minutes 60] [--json FILE]
 
-Besides it has the options of `mlma translate stream` that make the translator.
+It also has the options of `mlma translate stream` for the translator.
 
-The talk is repeated without end, filled up to whole turns, so that every round is heard alike. A
-turn whose memory holds only later rounds must say what the same turn of another round said.
+The talk is repeated, each round padded to whole turns, so that all rounds have the same audio. Once
+the cache holds only repeated rounds, a turn must have the same output as in any other round.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Ends of words by the CTC model and by pocketsphinx, against those at which they really ended.
+"""Compare ends of words by the CTC model and by PocketSphinx with those of the synthesiser.
 
     python benchmarks/sst_word_times.py --model EXPERIMENT [--sentences 40] [--json FILE]
 
-flite and eSpeak NG say sentences of the demonstration corpus and when each word ended. flite's
-voices are of real speakers whom the model never heard. The model's ends are shown as the recogniser
-has them and with margins; a word is in another chunk of 0.96 s if its end is on the other side of a
-boundary, whatever chunk the sentence begins in. The last table is what tells a wrong text: the mean
-log-probability of its symbols, of the sentence itself and of another one of like length.
+flite and eSpeak NG speak sentences of the demonstration corpus and report when each word ended.
+flite's voices are of real speakers who are not in the model's training. The model's ends are given
+as the recogniser returns them and with margins added. A word is in another chunk of 0.96 s if its
+two ends lie on different sides of a boundary, at any offset of the chunks. The last table shows
+what tells a wrong text from the right one: the mean log-probability of the symbols of the sentence
+and of another sentence of similar length.
 """
 
 from __future__ import annotations
