@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from espnet_mlma.arguments import ArgumentParser
 from espnet_mlma.files import write
 from espnet_mlma.memory import keep_freed_memory
 
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 
 def arguments(description: str) -> argparse.ArgumentParser:
     """Make a parser with the options of all benchmarks."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     return parser
 

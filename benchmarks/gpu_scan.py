@@ -12,7 +12,6 @@ any scan must do. mamba-ssm is left out where it is not installed; its time incl
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from espnet_mlma.arguments import ArgumentParser, first_line
 from espnet_mlma.scan import cuda, reference, triton
 from espnet_mlma.scan.rows import Direction, Rows
 
@@ -166,7 +166,7 @@ def work(batch: int, time: int, channel: int, state: int, size: int, train: bool
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=first_line(__doc__))
     parser.add_argument("--json", type=Path, help="where to write the results")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--channel", type=int, default=512)

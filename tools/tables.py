@@ -8,7 +8,6 @@ was written by a script with --json. Tables of `benchmarks/` get a caption with 
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -18,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 from common import table  # noqa: E402
 
+from espnet_mlma.arguments import ArgumentParser, first_line  # noqa: E402
 from espnet_mlma.errors import MlmaError, run_cli  # noqa: E402
 from espnet_mlma.files import write  # noqa: E402
 
@@ -62,7 +62,7 @@ def caption(machine: dict[str, str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=first_line(__doc__))
     own = [ROOT / name for name in DOCUMENTS]
     parser.add_argument("documents", nargs="*", type=Path, default=own, metavar="DOCUMENT")
     for document in parser.parse_args().documents:

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import json
 import re
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from espnet_mlma import digests, files
+from espnet_mlma.arguments import ArgumentParser
 from espnet_mlma.errors import MlmaError
 
 TRAINED = "trained_on.json"

@@ -9,13 +9,13 @@ same sentences, except those not translated yet.
 
 from __future__ import annotations
 
-import argparse
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from espnet_mlma.arguments import ArgumentParser, first_line
 from espnet_mlma.data.corpora.synthetic import sentences
 from espnet_mlma.text import LANGUAGES
 
@@ -30,7 +30,7 @@ def paragraphs(folder: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=first_line(__doc__))
     parser.add_argument("--manual", type=Path, default=Path("/usr/share/help"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sentences", type=int, default=1000, help="maximum of each language")
