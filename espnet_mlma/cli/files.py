@@ -74,7 +74,7 @@ def is_sound(file: Path) -> bool:
 
 
 def plan_outputs(
-    sounds: Iterable[Sound], formats: Iterable[str], folder: Path | None
+    sounds: Iterable[Sound], formats: Iterable[str], folder: Path | None, overwrite: bool = False
 ) -> list[tuple[Path, dict[str, Path]]]:
     """Choose the file to write for each sound and format.
 
@@ -82,6 +82,7 @@ def plan_outputs(
         sounds: `STDIN` gives files named `stdin` in the current folder.
         formats: keys of `FORMATS`.
         folder: gets all files, in the subfolders of the sounds; None: files go beside the sounds.
+        overwrite: replace files beside the sounds.
 
     Raises:
         UsageError: two sounds would write one file, or a file beside a sound would be replaced.
@@ -99,9 +100,9 @@ def plan_outputs(
                     "run the command once for each, with different --output"
                 )
             # A file beside a sound may be somebody's reference.
-            if folder is None and file.exists():
+            if folder is None and not overwrite and file.exists():
                 raise UsageError(
-                    f"{file} exists already; name a folder with --output, where files are replaced"
+                    f"{file} exists already; name a folder with --output, or give --overwrite"
                 )
             writers[file] = sound
         planned.append((sound, files))

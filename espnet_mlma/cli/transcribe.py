@@ -5,13 +5,25 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import fields
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from espnet_mlma.arguments import refuse_inputs
 from espnet_mlma.cli import model
+from espnet_mlma.cli.archive import (
+    Job,
+    Options,
+    Result,
+    error_line,
+    recognise,
+    record,
+    share,
+    without_finished,
+    write_files,
+)
 from espnet_mlma.cli.files import FORMATS, STDIN, find_sounds, make_folder, plan_outputs
 from espnet_mlma.cli.parser import (
     Parser,
@@ -29,11 +41,10 @@ from espnet_mlma.cli.parser import (
 from espnet_mlma.cli.progress import Progress
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.errors import MlmaError, one_line
-from espnet_mlma.files import write
 from espnet_mlma.numbers import finite, natural, not_negative, positive
 
 if TYPE_CHECKING:
-    from espnet_mlma.decode import Recogniser
+    from espnet_mlma.decode import Transcript
 
 # Default of --beam-size with a language model or hotwords.
 SEARCH_BEAM = 16
@@ -64,8 +75,8 @@ def add_arguments(parser: Parser) -> None:
     )
     add_output(
         parser,
-        "folder for the files of --format; keeps the subfolders of a FILE that is a folder, and "
-        "replaces existing files (default: beside each sound, for stdin the current folder; "
+        "folder for the files of --format; keeps the subfolders of a FILE that is a folder; run "
+        "again, it skips finished files (default: beside each sound, for stdin the current folder; "
         "existing files are not replaced)",
         dest="folder",
         metavar="DIR",
@@ -85,6 +96,27 @@ def add_arguments(parser: Parser) -> None:
         default=60.0,
         metavar="S",
         help="maximum of audio that is encoded at once (default: 60)",
+    )
+    many = parser.add_argument_group("many files")
+    many.add_argument(
+        "--jobs",
+        type=natural,
+        default=1,
+        metavar="N",
+        help="processes; each loads the model (default: 1)",
+    )
+    many.add_argument(
+        "--shard",
+        type=shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="recognise only the I-th of N equal parts of the files, as on several machines",
+    )
+    many.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="recognise again what an earlier run has written (default: with --output, finished "
+        "files are skipped)",
     )
     search = parser.add_argument_group("search")
     search.add_argument(
@@ -143,6 +175,14 @@ def language_code(text: str) -> str:
     return text
 
 
+def shard(text: str) -> tuple[int, int]:
+    """Parse `I/N`, a part of the files."""
+    number, _, of = text.partition("/")
+    if number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of):
+        return int(number), int(of)
+    raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 1 <= I <= N, such as 1/4")
+
+
 def known_formats(text: str) -> tuple[str, ...]:
     """Split names of formats at commas; `all` means all of them."""
     names = tuple(dict.fromkeys(comma_list(text)))
@@ -160,49 +200,112 @@ def run(arguments: argparse.Namespace) -> None:
         UsageError: options contradict each other.
         SystemExit: 1 if a file failed.
     """
-    formats = arguments.format
-    if arguments.folder is not None and not formats:
-        raise UsageError("--output needs formats, and there is no --format; add one")
-    search = search_options(arguments)
-    if not formats:
-        check_stdout()
-    if STDIN in arguments.files:
-        binary_stdin()  # fails before a model is loaded
+    formats, folder = arguments.format, arguments.folder
+    check_options(arguments)
+    search = tuple(search_options(arguments).items())
     sounds, wrong = find_sounds(arguments.files)
     for path, reason in wrong.items():
         print(f"error: {one_line(shown(path))}: {reason}", file=sys.stderr)
-    jobs = plan_outputs(sounds, formats, arguments.folder)
-    if not jobs:
+    planned = plan_outputs(sounds, formats, folder, arguments.overwrite)
+    mine = share([Job(*job) for job in planned], arguments.shard)
+    if not planned:
         raise SystemExit(1)
-    inputs = (*(sound.path for sound in sounds), *model.inputs(arguments))
-    refuse_inputs((file for _, files in jobs for file in files.values()), inputs)
-    if arguments.folder is not None:
-        make_folder(arguments.folder)
-    name, recogniser = model.load(
-        arguments,
+    options = Options(
+        model.choose(arguments.model),
+        arguments.device,
+        arguments.precision,
         search,
-        batch_seconds=arguments.batch_seconds,
-        language=arguments.language,
+        arguments.batch_seconds,
+        arguments.language,
+        arguments.vad,
     )
-    is_several = len(arguments.files) > 1 or len(jobs) > 1
-    start, seconds, failed = time.perf_counter(), 0.0, 0
-    for number, (sound, files) in enumerate(jobs, start=1):
-        label = f"{number}/{len(jobs)} {one_line(shown(sound.name))}"
-        try:
-            if formats:
-                seconds += write_files(recogniser, name, sound, files, arguments.vad, label)
-            else:
-                prefix = f"{one_line(shown(sound))}: " if is_several else ""
-                seconds += print_text(recogniser, sound, arguments.vad, label, prefix)
-        except MlmaError as error:
-            failed += 1
-            where = "" if sound == STDIN or str(sound) in str(error) else f"{sound}: "
-            print(f"error: {one_line(f'{where}{error}')}", file=sys.stderr)
-    failed += len(wrong)
-    total = len(jobs) + len(wrong)
-    print(summary(total, failed, seconds, time.perf_counter() - start), file=sys.stderr)
-    if failed:
+    inputs = (*(sound.path for sound in sounds), *model.inputs(arguments))
+    refuse_inputs((file for _, files in planned for file in files.values()), inputs)
+    jobs = mine
+    if folder is not None:
+        make_folder(folder)
+        if arguments.overwrite:
+            record(folder, options)
+        else:
+            jobs = without_finished(mine, folder, options)
+    counts = Counts(files=len(mine) + len(wrong), finished=len(mine) - len(jobs))
+    counts.failed["missing"] += len(wrong)
+    is_alone = len(arguments.files) == len(planned) == 1
+    if is_alone and jobs:
+        counts.add(recognise_one(jobs[0], options))
+    elif jobs:
+        recognise_several(jobs, options, arguments.jobs, counts)
+    print(counts, file=sys.stderr)
+    if counts.failed.total():
         raise SystemExit(1)
+
+
+def check_options(arguments: argparse.Namespace) -> None:
+    """Check options that depend on each other, and the standard streams.
+
+    Raises:
+        UsageError: they contradict each other, or a stream is closed.
+    """
+    if arguments.folder is not None and not arguments.format:
+        raise UsageError("--output needs formats, and there is no --format; add one")
+    if arguments.overwrite and not arguments.format:
+        raise UsageError("--overwrite has no effect without --format; add one")
+    if arguments.jobs > 1 and STDIN in arguments.files:
+        raise UsageError("--jobs cannot share the standard input; name files")
+    if not arguments.format:
+        check_stdout()
+    if STDIN in arguments.files:
+        binary_stdin()  # fails before a model is loaded
+
+
+@dataclass
+class Counts:
+    """What became of the files of a run.
+
+    Attributes:
+        files: all of them.
+        finished: skipped, because an earlier run recognised them.
+        seconds: of audio that was recognised.
+        failed: number of files by reason.
+    """
+
+    files: int
+    finished: int = 0
+    seconds: float = 0.0
+    failed: Counter[str] = field(default_factory=Counter)
+    start: float = field(default_factory=time.perf_counter)
+
+    def add(self, result: Result) -> None:
+        """Count a file; print its error."""
+        self.seconds += result.seconds
+        if result.reason is not None:
+            self.failed[result.reason] += 1
+            print(f"error: {result.error}", file=sys.stderr)
+
+    def __str__(self) -> str:
+        spent = time.perf_counter() - self.start
+        reasons = ", ".join(f"{n} {reason}" for reason, n in self.failed.items() if n)
+        finished = f", {self.finished} of them by an earlier run" if self.finished else ""
+        return (
+            f"{self.files - self.failed.total()} of {self.files} files{finished}"
+            f"{f' ({reasons})' if reasons else ''}, {self.seconds:.1f} s of audio "
+            f"in {spent:.1f} s, {self.seconds / spent:.0f} x real time"
+        )
+
+
+def recognise_several(
+    jobs: Sequence[Job], options: Options, processes: int, counts: Counts
+) -> None:
+    """Recognise files and count the results; print the texts of those without output files."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(jobs), unit="file", leave=False, disable=not sys.stderr.isatty()) as bar:
+        for job, result in zip(jobs, recognise(jobs, options, processes), strict=True):
+            bar.clear()
+            if result.text is not None:
+                print(f"{one_line(shown(job.sound))}: {result.text}".rstrip(), flush=True)
+            counts.add(result)
+            bar.update()
 
 
 def search_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -221,62 +324,44 @@ def search_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"beam_size": SEARCH_BEAM if is_search else 1} | given
 
 
-def write_files(
-    recogniser: Recogniser,
-    model_name: str,
-    sound: Path,
-    files: Mapping[str, Path],
-    vad: bool,
-    label: str,
-) -> float:
-    """Recognise a sound and write a file for each format; return the seconds of audio.
+def recognise_one(job: Job, options: Options) -> Result:
+    """Recognise a file of any length; write its files, or print its text as it becomes final.
 
-    Raises:
-        DamagedAudio: a part of the sound is missing; the files have the rest.
-        MlmaError: the sound cannot be recognised.
+    On a terminal the printed text itself shows the progress, and there is no bar.
     """
     from espnet_mlma.audio import DamagedAudio
-    from espnet_mlma.decode import formats
 
-    damage = None
-    with Progress(label, length_of(sound), True) as progress:
+    recogniser, reason, error, transcript = options.load(), None, None, None
+    is_shown = bool(job.files) or not sys.stdout.isatty()
+    with Progress(job.sound.name, length_of(job.sound), is_shown) as progress:
+        audio = audio_of(job.sound)
         try:
-            transcript = recogniser.transcribe(audio_of(sound), vad=vad, progress=progress)
-        except DamagedAudio as error:
-            transcript, damage = error.transcript, error
-    source = formats.Source("stdin" if sound == STDIN else shown(sound), shown(model_name))
-    for name, file in files.items():
-        write(file, formats.FORMATS[name].render(transcript, source))
-    if damage is not None:
-        raise damage
-    return transcript.duration
+            if job.files:
+                transcript = recogniser.transcribe(audio, vad=options.vad, progress=progress)
+            else:
+                print_parts(recogniser.iter_transcribe(audio, vad=options.vad, progress=progress))
+        except MlmaError as failure:
+            is_damaged = isinstance(failure, DamagedAudio)
+            reason = "damaged" if is_damaged else "unreadable"
+            error = error_line(job.sound, failure)
+            transcript = failure.transcript if is_damaged else None
+    if transcript is not None:
+        write_files(transcript, job, options.model, error)
+    return Result(progress.seconds, None, reason, error)
 
 
-def print_text(recogniser: Recogniser, sound: Path, vad: bool, label: str, prefix: str) -> float:
-    """Print a sound's text on one line as it becomes final; return the seconds of audio.
-
-    On a terminal the text itself shows the progress, and there is no bar.
-
-    Args:
-        recogniser: the model.
-        sound: file, or `STDIN`.
-        vad: skip parts without speech.
-        label: name of the progress bar.
-        prefix: printed before the first word.
-    """
-    length = length_of(sound)
-    separator = prefix
+def print_parts(parts: Iterator[Transcript]) -> None:
+    """Print the texts of a recording's parts on one line, also if an error ends them."""
+    separator = ""
     try:
-        with Progress(label, length, not sys.stdout.isatty()) as progress:
-            for part in recogniser.iter_transcribe(audio_of(sound), vad=vad, progress=progress):
-                print(separator + part.text, end="", flush=True)
-                separator = " "
+        for part in parts:
+            print(separator + part.text, end="", flush=True)
+            separator = " "
     except MlmaError:
-        if separator != prefix:
+        if separator:
             print()
         raise
-    print(prefix.rstrip() if separator == prefix else "", flush=True)
-    return progress.seconds
+    print(flush=True)
 
 
 def audio_of(sound: Path) -> Path | BinaryIO:
@@ -289,9 +374,3 @@ def length_of(sound: Path) -> float | None:
     from espnet_mlma.audio import duration_of
 
     return None if sound == STDIN else duration_of(sound)
-
-
-def summary(sounds: int, failed: int, seconds: float, spent: float) -> str:
-    """Return one line on all files."""
-    line = f"{sounds - failed} of {sounds} files, {seconds:.1f} s of audio in {spent:.1f} s"
-    return f"{line}, {seconds / spent:.0f} x real time"

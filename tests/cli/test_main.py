@@ -13,7 +13,7 @@ NAMES = list(COMMANDS)
 
 
 def test_the_commands_are_there(mlma):
-    expected = "align bench compare demo info recipe report stream transcribe translate"
+    expected = "align bench compare data demo info recipe report stream transcribe translate"
     assert sorted(NAMES) == expected.split()
     code, out, _ = mlma("--help")
     assert code == 0

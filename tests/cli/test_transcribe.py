@@ -63,7 +63,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_done(mlma, experiment, sounds
     first, second, summary = err.splitlines()
     assert first.startswith(f"error: {bad[0]}: no such file")
     assert second.startswith(f"error: {bad[1]}: ")
-    assert summary.startswith("1 of 3 files, 1.0 s")
+    assert summary.startswith("1 of 3 files (1 missing, 1 unreadable), 1.0 s")
 
 
 def test_a_pipe_is_read_from_stdin(mlma, experiment, sounds, expected, monkeypatch, tmp_path):
