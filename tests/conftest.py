@@ -8,6 +8,7 @@ import pytest
 import sentencepiece
 import soundfile
 import yaml
+from hypothesis import settings
 
 from espnet_mlma.audio.archives import AudioFile
 from espnet_mlma.data.utterance import Utterance
@@ -16,6 +17,10 @@ from espnet_mlma.data.writer import write_set
 # A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No test depends on time: a busy machine takes longer than hypothesis's deadline.
+settings.register_profile("no deadline")
+settings.load_profile("no deadline")
 
 TOKENS = ["<blank>", "<unk>", "<space>", *"abcdefghij", "<sos/eos>"]
 # Of OWSM-CTC.

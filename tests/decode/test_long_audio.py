@@ -95,7 +95,7 @@ some_words = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     spoken=some_words,
     sizes=st.lists(st.integers(1000, 400_000), min_size=1, max_size=4),
@@ -249,7 +249,7 @@ def in_order(words) -> bool:
     return times == sorted(times)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     words=st.lists(st.text(LETTERS, min_size=1, max_size=8), min_size=10, max_size=60),
     pauses=st.lists(st.integers(0, 12), min_size=1, max_size=7),

@@ -64,7 +64,7 @@ def emissions(draw):
     return log_probs
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(emissions())
 def test_scores_equal_an_exhaustive_search(log_probs):
     expected = exhaustive(log_probs) or {(): -math.inf}

@@ -94,6 +94,7 @@ def decode_and_die(model: Path, data: Path, out: Path, after: int) -> int:
     return status
 
 
+@pytest.mark.slow
 def test_a_killed_decoding_resumes_to_the_same_results(model: Path, data: Path, tmp_path: Path):
     out = tmp_path / "killed" / data.name
     assert decode_and_die(model, data, out, after=2) == signal.SIGKILL

@@ -37,7 +37,7 @@ CONFORMER = {
 FRONTEND = {"fs": "16k", "n_fft": 512, "win_length": 400, "hop_length": 160, "center": False}
 # Pieces with a part of a frame, no frame, and many frames.
 SIZES = st.lists(st.integers(0, 5000), max_size=6).map(lambda sizes: [*sizes, 4000])
-MANY = settings(max_examples=10, deadline=None)
+MANY = settings(max_examples=10)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_a_causal_stream_with_self_conditioning(build):
     ],
     ids=["conmamba", "conmamba-conv2d2", "conformer"],
 )
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(sizes=SIZES)
 @pytest.mark.slow
 def test_words_in_chunks_do_not_depend_on_the_pieces(build, encoder, sizes):
@@ -341,7 +341,7 @@ def test_the_last_word_ends_with_the_audio(chars):
     assert (word.text, word.start, word.end) == ("ab", 0.0, 0.09)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     symbols=st.lists(st.sampled_from([*"aab", "<space>", *"." * 2, "." * 15]), max_size=40),
     pieces=st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any),

@@ -160,6 +160,7 @@ def test_training_killed_anywhere_resumes_to_the_same_bits(run: Run, trained: Pa
     assert points > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("also", [(), ("3epoch.pth",), ("latest.pth", "valid.loss.best.pth")])
 def test_training_resumes_from_the_previous_checkpoint_if_one_is_damaged(
     run: Run, trained: Path, recipe: Path, also: tuple[str, ...]

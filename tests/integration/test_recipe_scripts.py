@@ -95,6 +95,7 @@ def test_help_lists_every_option_with_its_default(recipe: Path) -> None:
     assert "--min_wav_duration=0.1         # seconds" in done.stdout
 
 
+@pytest.mark.slow
 def test_run_sh_works_with_the_options_of_espnets_asr_sh(recipe: Path) -> None:
     (recipe / "asr.sh").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     done = run(recipe, "run.sh", "--mixture", "bi710", "--db_root", "/corpora", "--stage", "11")
@@ -139,6 +140,7 @@ def make_data(recipe: Path, name: str, count: int) -> None:
     write_set(recipe / "data" / name, utterances, nj=1)
 
 
+@pytest.mark.slow
 def test_stages_2_to_5_write_the_files_of_espnets(recipe: Path) -> None:
     for name, count in {"train": 6, "dev": 2, "test": 2}.items():
         make_data(recipe, name, count)

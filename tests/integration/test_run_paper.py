@@ -12,6 +12,8 @@ import pytest
 
 from espnet_mlma.evaluation.compare import published
 
+pytestmark = pytest.mark.slow  # each test starts several programs
+
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("conmamba", "conf/train_asr_conmamba.yaml")
 LARGE = ("conmamba_42m", "conf/train_asr_conmamba_42m.yaml")

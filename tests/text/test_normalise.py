@@ -36,7 +36,7 @@ def test_normalise(lang: str, text: str, words: str) -> None:
     assert normalise(text, lang) == words
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(TEXTS, st.sampled_from(LANGUAGES))
 @example("'a 'b' c'", "en")
 @example("ᄀ\u0301ᅡ", "en")
@@ -46,7 +46,7 @@ def test_normalise_is_idempotent(text: str, lang: str) -> None:
     assert normalise(once, lang) == once
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(TEXTS, st.sampled_from(LANGUAGES))
 def test_output_is_lower_case_words(text: str, lang: str) -> None:
     words = normalise(text, lang)
@@ -57,7 +57,7 @@ def test_output_is_lower_case_words(text: str, lang: str) -> None:
         assert any(char.isalnum() for char in word)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXTS, st.sampled_from(LANGUAGES))
 def test_text_without_a_problem_is_in_the_alphabet(text: str, lang: str) -> None:
     words = normalise(text, lang)
@@ -65,7 +65,7 @@ def test_text_without_a_problem_is_in_the_alphabet(text: str, lang: str) -> None
         assert set(words) <= alphabet(lang) | {"'", " "}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(TEXTS, st.sampled_from(LANGUAGES))
 def test_decomposed_and_composed_text_agree(text: str, lang: str) -> None:
     assert normalise(unicodedata.normalize("NFD", text), lang) == normalise(text, lang)

@@ -46,7 +46,7 @@ def pushed(stream, samples, sizes):
     return torch.cat(out if last is None else [*out, last])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     sizes=st.lists(st.integers(0, 40_000), min_size=1, max_size=8).filter(any),
     length=st.integers(1, 13 * CHUNK_SAMPLES),

@@ -92,6 +92,7 @@ def test_stage_1_learns_with_a_trained_language_model(overfitted, data, tmp_path
     assert np.mean(found[-5:]) < 0.2 * found[0]
 
 
+@pytest.mark.slow
 def test_stage_2_overfits(overfitted, data, first_stage, tmp_path):
     train(overfitted[0], 2, [data], tmp_path, first_stage)
     found = loss_curve(tmp_path)
