@@ -1,5 +1,6 @@
 """What all commands have in common."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -157,3 +158,11 @@ def test_a_broken_pipe_prints_no_error():
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(timeout=60) == 141
+
+
+def test_waiting_threads_leave_the_processor_to_others(mlma, monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert mlma("recipe", "conf", "conf/decode_ctc_best_path.yaml", "beam_size=1")[0] == 0
+    assert "GOMP_SPINCOUNT" not in os.environ  # a program of the recipe sets its threads itself
+    mlma("info", "--model", "nothing")
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
