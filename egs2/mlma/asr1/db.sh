@@ -6,4 +6,5 @@ COMMONVOICE=    # with cv-corpus-20.0-2024-12-06
 VOXPOPULI=      # with raw_audios and transcribed_data
 MLS=            # with mls_french, mls_dutch_opus and so on
 FLEURS=         # with data/<language>
+EUROSPEECH=     # with italy, france, germany and uk
 SYNTHETIC=${SYNTHETIC:-}  # with <lang>.txt: free text in en, it, fr, es, de and nl
