@@ -168,6 +168,8 @@ def _opened(path: Path) -> Iterator[ParquetFile]:
             if not head.startswith(b"PAR1"):
                 raise MlmaError(f"{path}: is not a Parquet file; download it again")
             yield ParquetFile(file, buffer_size=_BUFFER)
+    except UnicodeDecodeError as error:
+        raise MlmaError(f"{path}: has text that is not UTF-8 ({error}); check the file") from None
     except (OSError, pyarrow.ArrowException) as error:
         why = " ".join(str(error).split())
         raise MlmaError(f"{path}: not a whole Parquet file ({why}); download it again") from None
