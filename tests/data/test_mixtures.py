@@ -25,7 +25,7 @@ HOURS = {
 TRAIN_UTTERANCES = 390 + 195 + 2312 + 3064  # of LibriSpeech, CV, VoxPopuli and MLS in the copy
 
 
-@pytest.fixture(params=(*PAPERS, "real", "synthetic", "mini", "mini_en"))
+@pytest.fixture(params=(*PAPERS, "real", "eurospeech", "synthetic", "mini", "mini_en"))
 def mixture(request: pytest.FixtureRequest) -> Mixture:
     return load(MIXTURES, request.param)
 
