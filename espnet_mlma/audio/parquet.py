@@ -80,6 +80,10 @@ def iter_rows(
                     member = _member(group, row, name.as_py())
                     yield member, dict(zip(read, of_row, strict=True))
                     row += 1
+            if row != (declared := file.metadata.row_group(group).num_rows):
+                raise MlmaError(
+                    f"{path}: row group {group} has {row} of {declared} rows; download it again"
+                )
 
 
 def iter_audio(path: Path, members: Collection[str]) -> Iterator[tuple[str, BinaryIO]]:
@@ -167,7 +171,7 @@ def _opened(path: Path) -> Iterator[ParquetFile]:
                 raise MlmaError(f"{path}: is a Git LFS pointer; run git lfs pull")
             if not head.startswith(b"PAR1"):
                 raise MlmaError(f"{path}: is not a Parquet file; download it again")
-            yield ParquetFile(file, buffer_size=_BUFFER)
+            yield ParquetFile(file, buffer_size=_BUFFER, page_checksum_verification=True)
     except UnicodeDecodeError as error:
         raise MlmaError(f"{path}: has text that is not UTF-8 ({error}); check the file") from None
     except (OSError, pyarrow.ArrowException) as error:

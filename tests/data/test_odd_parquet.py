@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import hub
 import pyarrow as pa
@@ -125,6 +126,38 @@ def test_a_bad_file_is_one_line(tmp_path, sound, reader, language, corpus, damag
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(MlmaError, match=f"dev/0000.parquet: {expected}$"):
         list(reader.prepare(tmp_path, "it", "dev"))
+
+
+def test_damaged_bytes_are_read_or_refused(tmp_path: Path, sound: bytes) -> None:
+    path = mls_file(tmp_path, [row(number, sound) for number in range(5)])
+    whole, random = path.read_bytes(), Random(1)
+    metadata = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    refused = 0
+    for number in range(300):
+        damaged = bytearray(whole)
+        place = random.randrange(metadata if number % 2 else 0, len(whole))
+        damaged[place] ^= 1 << random.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            found = [
+                one for one in mls.prepare(tmp_path, "it", "dev") if isinstance(one, Utterance)
+            ]
+            list(iter_archive(path, [utterance.audio.member or "" for utterance in found]))
+        except MlmaError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            refused += 1
+    assert 0 < refused < 300
+
+
+def test_a_wrong_checksum_of_a_page_is_an_error(tmp_path: Path, sound: bytes) -> None:
+    path = mls_file(tmp_path, [row(0, sound)])
+    table = parquet.read_table(path)
+    parquet.write_table(table, path, write_page_checksum=True, compression="none")
+    whole = path.read_bytes()
+    assert whole.count(b"ciao mondo") > 0
+    path.write_bytes(whole.replace(b"ciao mondo", b"ciao mondi"))
+    with pytest.raises(MlmaError, match="not a whole Parquet file .*CRC"):
+        list(mls.prepare(tmp_path, "it", "dev"))
 
 
 @readers
