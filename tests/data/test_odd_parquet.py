@@ -281,6 +281,26 @@ def test_fleurs_takes_the_name_of_the_column_path(tmp_path: Path, sound: bytes) 
     assert isinstance(drop, Drop) and drop.reason == "bad_row"
 
 
+def test_fleurs_with_floats_and_without_the_columns_path_and_num_samples(tmp_path, sound) -> None:
+    schema = pa.schema(
+        [("id", pa.float64()), ("raw_transcription", pa.string()), ("audio", hub.AUDIO)]
+    )
+    rows = [
+        {"id": number, "raw_transcription": "Sì.", "audio": {"bytes": sound, "path": name}}
+        for number, name in ((7.0, "1.wav"), (7.0, None), (7.0, "2.wav"))
+    ]
+    hub.write(tmp_path / "it_it/test-00000-of-00001.parquet", schema, rows)
+    first, drop, last = fleurs.prepare(tmp_path, "it", "test")
+    assert (first.id, last.id, drop.reason) == ("fl_it_1-7", "fl_it_2-7", "bad_row")
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0, -1.0, float("nan"), float("inf"), 2.5])
+def test_only_a_possible_length_is_taken(tmp_path: Path, sound: bytes, seconds) -> None:
+    mls_file(tmp_path, [row(0, sound, audio_duration=seconds)])
+    [found] = mls.prepare(tmp_path, "it", "dev")
+    assert found.seconds == (2.5 if seconds == 2.5 else None)
+
+
 @pytest.mark.parametrize("speaker", [None, "None", ""])
 def test_an_unknown_speaker_of_voxpopuli_is_named_after_the_session(tmp_path, sound, speaker):
     values = {"normalized_text": "ja", "speaker_id": speaker, "audio": {"bytes": sound}}

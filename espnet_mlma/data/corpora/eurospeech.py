@@ -68,7 +68,7 @@ def _read(files: list[Path], lang: str, max_cer: float) -> Iterator[Utterance | 
             problem = "column 'cer' is empty" if cer is None else f"cer {cer:.3f} above {max_cer:g}"
             yield row.drop(id_, "high_cer", problem, speaker)
             continue
-        seconds = row.number("duration_seconds") or None
+        seconds = row.positive("duration_seconds")
         yield Utterance(
             id_, row.audio, row.text("human_transcript"), speaker, lang, seconds=seconds
         )

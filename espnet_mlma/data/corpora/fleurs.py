@@ -77,8 +77,8 @@ def _hub(files: list[Path], lang: str) -> Iterator[Utterance | Drop]:
             yield found
             continue
         name, row = found
-        samples = row.number("num_samples") or 0
-        seconds = samples / _RATE if samples > 0 else None
+        samples = row.positive("num_samples")
+        seconds = samples / _RATE if samples else None
         yield _utterance(
             row.text("id"), name, row.audio, row.text("raw_transcription"), lang, seconds
         )

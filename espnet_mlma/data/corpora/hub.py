@@ -48,8 +48,10 @@ class HubRow:
         return parquet.name_of(self.audio.member or "")
 
     def text(self, column: str) -> str:
-        """Return a value as text; null is the empty text."""
-        value = self.values[column]
+        """Return a value as text; null and a missing column are the empty text."""
+        value = self.values.get(column)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # pandas makes floats of whole numbers beside nulls
         return "" if value is None else str(value)
 
     def number(self, column: str) -> float | None:
@@ -59,6 +61,11 @@ class HubRow:
         except (KeyError, TypeError, ValueError):
             return None
         return value if math.isfinite(value) else None
+
+    def positive(self, column: str) -> float | None:
+        """Return a value as a number above 0; None if there is none."""
+        value = self.number(column)
+        return value if value is not None and value > 0 else None
 
     def drop(self, id_: str, reason: str, problem: str, speaker: str = "") -> Drop:
         """Drop the row."""

@@ -77,7 +77,7 @@ def _hub(files: list[Path], lang: str) -> Iterator[Utterance | Drop]:
             yield found
             continue
         name, row = found
-        seconds = row.number("audio_duration") or None
+        seconds = row.positive("audio_duration")
         yield _utterance(name, row.audio, row.text("transcript"), lang, row.audio.path, seconds)
 
 
