@@ -1,4 +1,7 @@
-"""Locate audio files: plain files, members of tar archives, values of a `wav.scp`."""
+"""Locate audio files: plain files, members of archives, values of a `wav.scp`.
+
+An archive is a tar file or a Parquet file (`parquet.py`).
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from espnet_mlma.audio import parquet
 from espnet_mlma.errors import MlmaError
+
+_OF_TAR = ["tar", "-xzOf"]
+_OF_PARQUET = ["python3", "-m", parquet.__name__]
 
 
 @dataclass(frozen=True, slots=True)
 class AudioFile:
-    """An audio file of any format and rate, alone or inside a tar archive.
+    """An audio file of any format and rate, alone or inside an archive.
 
     Attributes:
         path: the file, or the archive.
@@ -32,10 +39,10 @@ class AudioFile:
 
 
 def iter_archive(archive: Path, members: Collection[str]) -> Iterator[tuple[str, BinaryIO]]:
-    """Read members of a tar archive in its order, in one pass.
+    """Read members of an archive in its order, in one pass.
 
     Args:
-        archive: a tar file, compressed by gzip or not.
+        archive: a tar file, compressed by gzip or not, or a Parquet file.
         members: names to read; names that the archive lacks are ignored.
 
     Yields:
@@ -44,6 +51,12 @@ def iter_archive(archive: Path, members: Collection[str]) -> Iterator[tuple[str,
     Raises:
         MlmaError: the archive is missing or damaged.
     """
+    if parquet.is_parquet(archive):
+        return parquet.iter_audio(archive, members)
+    return _iter_tar(archive, members)
+
+
+def _iter_tar(archive: Path, members: Collection[str]) -> Iterator[tuple[str, BinaryIO]]:
     wanted = set(members)
     if archive.exists() and not archive.is_file():  # opening a named pipe would block
         raise MlmaError(f"{archive}: not a file; download the archive again")
@@ -88,7 +101,8 @@ def scp_value(audio: AudioFile) -> str:
     path = str(audio.path.absolute())
     if audio.member is None:
         return path
-    return f"tar -xzOf {_quoted(path)} {_quoted(audio.member)} |"
+    command = _OF_PARQUET if parquet.is_parquet(audio.path) else _OF_TAR
+    return f"{' '.join(command)} {_quoted(path)} {_quoted(audio.member)} |"
 
 
 def _quoted(word: str) -> str:
@@ -110,6 +124,6 @@ def parse_scp_value(value: str) -> AudioFile:
         command = shlex.split(value.removesuffix("|"))
     except ValueError:  # unclosed quotes
         command = []
-    if len(command) != 4 or command[:2] != ["tar", "-xzOf"]:
+    if len(command) < 4 or command[:-2] not in (_OF_TAR, _OF_PARQUET):
         raise MlmaError(f"this recipe does not write such a pipe: {value}")
-    return AudioFile(Path(command[2]), command[3])
+    return AudioFile(Path(command[-2]), command[-1])

@@ -20,6 +20,7 @@ CORPORA = {
     "voxpopuli": "voxpopuli",
     "mls": "mls",
     "fleurs": "fleurs",
+    "eurospeech": "eurospeech",
     "mini": "mini",
     "mini_en": "mini_en",
     "synthetic": "synthetic",

@@ -27,6 +27,7 @@ class Utterance:
         lang: ISO 639-1 code.
         start, end: its span of the file in seconds; None for the whole file.
         recording: id of the recording with the span; None for the whole file.
+        seconds: length of the utterance if the corpus gives it; None: it is measured.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Utterance:
     start: float | None = None
     end: float | None = None
     recording: str | None = None
+    seconds: float | None = None
 
     @property
     def corpus(self) -> str:

@@ -3,7 +3,8 @@
 # shellcheck disable=SC2034
 LIBRISPEECH=    # with train-clean-100 and so on
 COMMONVOICE=    # with cv-corpus-20.0-2024-12-06
-VOXPOPULI=      # with raw_audios and transcribed_data
-MLS=            # with mls_french, mls_dutch_opus and so on
-FLEURS=         # with data/<language>
+VOXPOPULI=      # with raw_audios and transcribed_data, or Parquet files of the hub
+MLS=            # with mls_french, mls_dutch_opus and so on, or Parquet files
+FLEURS=         # with data/<language>, or Parquet files
+EUROSPEECH=     # with italy, france, germany and uk: Parquet files
 SYNTHETIC=${SYNTHETIC:-}  # with <lang>.txt: free text in en, it, fr, es, de and nl

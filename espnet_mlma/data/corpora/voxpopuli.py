@@ -14,9 +14,14 @@ or as cut by the corpus's own script, which is preferred if it exists:
     <root>/transcribed_data/<lang>/<year>/<session>-<id>.ogg
     <root>/transcribed_data/<lang>/asr_{train,dev,test}.tsv
 
+or as Parquet files of the hub (`hub.py`), which are read if `transcribed_data/<lang>` does not
+exist:
+
+    <root>/<lang>/{train,validation,test}/*.parquet          (branch refs/convert/parquet)
+
 The text is the normalised one, in which numbers are words. An utterance of several voiced pieces
 (column `vad`) spans from the first to the last; the corpus's own script removes the pauses.
-Utterance ids are the same in both layouts.
+The hub has the cut clips. Utterance ids are the same in all layouts.
 """
 
 from __future__ import annotations
@@ -27,24 +32,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from espnet_mlma.audio.archives import AudioFile
+from espnet_mlma.data.corpora.hub import find_split, read_rows
 from espnet_mlma.data.corpora.tsv import checked, read_table, require
 from espnet_mlma.data.utterance import Drop, Utterance, speaker_id, table_key, utterance_id
 
 TAG = "vp"
 HOME = "https://github.com/facebookresearch/voxpopuli"
+HUB = "https://huggingface.co/datasets/facebook/voxpopuli"
 _SESSION_COLUMNS = ("session_id", "id_", "normed_text", "speaker_id", "split", "vad")
 _SESSION = re.compile(r".+?(?=-\d{8}-)")  # of a name by the script; ids begin with a date
+_HUB_SESSION = re.compile(r"(.+?)[-_](?=\d{8}-)")  # the hub joins session and id by `_`
 # `[(1.5, 2.0), (3.0, 4.5)]`, also with square brackets alone.
 _PIECE = re.compile(r"[(\[]([^()\[\],]+),([^()\[\],]+)[)\]]")
 _PIECES = re.compile(rf"\s*\[\s*({_PIECE.pattern}\s*(?:,\s*)?)+\]\s*")
 _CUT_COLUMNS = ("id", "normalized_text", "speaker_id", "split")
+_HUB_COLUMNS = ("audio_id", "normalized_text", "speaker_id")
 
 
 def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
     """Read one split of the transcribed part of VoxPopuli in one language.
 
     Args:
-        root: the folder with `transcribed_data` and, unless it is cut, `raw_audios`.
+        root: the folder with `transcribed_data` and, unless it is cut, `raw_audios`; or the one
+            with Parquet files.
         lang: language code.
         split: `train`, `dev` or `test`.
 
@@ -55,6 +65,10 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
     cut = folder / f"asr_{split}.tsv"
     if cut.exists():
         return _cut(cut, lang)
+    if not folder.exists():
+        files = find_split(root, lang, split, "VoxPopuli", HUB)
+        if files is not None:
+            return _hub(files, lang)
     table = require(folder / f"asr_{lang}.tsv.gz", "VoxPopuli", HOME)
     sessions = require(root / "raw_audios" / "original", "VoxPopuli", HOME)
     return _spans(table, sessions, lang, split)
@@ -73,6 +87,20 @@ def _cut(table: Path, lang: str) -> Iterator[Utterance | Drop]:
         yield checked(
             Utterance(utterance_id(speaker, name), audio, text, speaker, lang), file, table
         )
+
+
+def _hub(files: list[Path], lang: str) -> Iterator[Utterance | Drop]:
+    for found in read_rows(files, _HUB_COLUMNS, lambda row: row.text("audio_id")):
+        if isinstance(found, Drop):
+            yield found
+            continue
+        name, row = found
+        session = _HUB_SESSION.match(name)
+        if session:
+            name = f"{session[1]}-{name[session.end() :]}"
+        speaker = _speaker(row.text("speaker_id"), session[1] if session else name, lang)
+        id_ = utterance_id(speaker, name)
+        yield Utterance(id_, row.audio, row.text("normalized_text"), speaker, lang)
 
 
 def _spans(table: Path, sessions: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:

@@ -30,6 +30,7 @@ CORPORA = {
     "vp": ("VP", "VoxPopuli"),
     "mls": ("MLS", "Multilingual LibriSpeech"),
     "fl": ("FL", "FLEURS"),
+    "euro": ("Euro", "EuroSpeech"),
     "mini": ("mini", "the demonstration's eSpeak voices"),
     "minien": ("mini en", "the translator's eSpeak voices"),
     "syn": ("synthetic", "free text spoken by eSpeak"),

@@ -61,7 +61,9 @@ def join_utterances(
 
 def _sentence(utterance: Utterance, info: AudioInfo | MlmaError) -> Sentence:
     if utterance.audio.member is not None:
-        raise MlmaError(f"{utterance.audio}: is in an archive; unpack it")
+        raise MlmaError(
+            f"{utterance.audio}: is in an archive; unpack it, or get the published layout"
+        )
     dropped = drop_by_audio(utterance, info)
     start, end = (0.0, 0.0) if isinstance(info, MlmaError) else span(utterance, info)
     text, recording = utterance.text, utterance.recording or utterance.id
