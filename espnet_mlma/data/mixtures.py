@@ -21,6 +21,7 @@ CORPORA = {
     "mls": "mls",
     "fleurs": "fleurs",
     "eurospeech": "eurospeech",
+    "spontaneous": "spontaneous",
     "mini": "mini",
     "mini_en": "mini_en",
     "synthetic": "synthetic",

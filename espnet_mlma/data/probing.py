@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 
-from espnet_mlma.audio import AudioInfo, probe
+from espnet_mlma.audio import SAMPLE_RATE, AudioInfo, probe
 from espnet_mlma.audio.archives import AudioFile, iter_archive
+from espnet_mlma.data.utterance import Utterance
 from espnet_mlma.errors import MlmaError
 
 _SECONDS_BETWEEN_REPORTS = 10
+
+
+def lengths(
+    utterances: Collection[Utterance], nj: int, label: str
+) -> dict[AudioFile, AudioInfo | MlmaError]:
+    """Find the length of each utterance's audio file; read only files of unknown length.
+
+    A file whose length the corpus gives must exist and not be empty. Whether it is damaged shows
+    when it is decoded, in stage 3.
+
+    Args:
+        utterances: of one set.
+        nj, label: as for `probe_all`.
+
+    Returns:
+        The length of each audio file, or the error that says why it has none.
+
+    Raises:
+        MlmaError: an archive is missing or damaged.
+    """
+    known = {u.audio: u.seconds for u in utterances if u.seconds is not None and u.start is None}
+    unknown = {utterance.audio for utterance in utterances} - known.keys()
+    found = probe_all(unknown, nj, label)
+    for audio, seconds in known.items():
+        info = AudioInfo(SAMPLE_RATE, round(seconds * SAMPLE_RATE))
+        found[audio] = _problem_of_file(audio) or info
+    return found
+
+
+def _problem_of_file(audio: AudioFile) -> MlmaError | None:
+    """Say why an audio file is missing or empty, without reading it."""
+    try:
+        size = os.stat(audio.path).st_size
+    except (OSError, ValueError) as error:
+        return MlmaError(f"{audio}: {getattr(error, 'strerror', None) or error}")
+    return None if size else MlmaError(f"{audio}: is an empty file")
 
 
 def probe_all(

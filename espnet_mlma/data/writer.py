@@ -11,7 +11,7 @@ from espnet_mlma.audio import AudioInfo
 from espnet_mlma.audio.archives import AudioFile, scp_value
 from espnet_mlma.data import tables
 from espnet_mlma.data.checks import HeldOut, drop_by_audio, drop_by_path, drop_by_text, span
-from espnet_mlma.data.probing import probe_all
+from espnet_mlma.data.probing import lengths
 from espnet_mlma.data.utterance import Drop, Utterance
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
@@ -98,7 +98,7 @@ def write_set(
             drops.append(drop)
         else:
             wanted.append(utterance)
-    found = probe_all({utterance.audio for utterance in wanted}, nj, folder.name)
+    found = lengths(wanted, nj, folder.name)
     kept = []
     for utterance in wanted:
         drop = drop_by_audio(utterance, found[utterance.audio])

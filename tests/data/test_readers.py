@@ -223,8 +223,8 @@ def test_commonvoice_missing_column_names_file_and_column(
 
 @pytest.mark.parametrize("other", ["21.0-2025-03-14", "20.0-delta-2024-12-06"])
 def test_two_releases_of_commonvoice_are_an_error(tmp_path: Path, other: str) -> None:
-    (tmp_path / "cv-corpus-20.0-2024-12-06").mkdir()
-    (tmp_path / f"cv-corpus-{other}").mkdir()
+    (tmp_path / "cv-corpus-20.0-2024-12-06/nl").mkdir(parents=True)
+    (tmp_path / f"cv-corpus-{other}/nl").mkdir(parents=True)
     with pytest.raises(MlmaError, match=f"several releases .*cv-corpus-{other}"):
         list(commonvoice.prepare(tmp_path, "nl", "train"))
 

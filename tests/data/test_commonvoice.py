@@ -1,0 +1,160 @@
+"""Common Voice as it was and as it is distributed, and Spontaneous Speech."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from espnet_mlma.audio import probe
+from espnet_mlma.data.corpora import commonvoice, spontaneous
+from espnet_mlma.data.corpora.commonvoice import ClipDurations
+from espnet_mlma.data.utterance import Drop, Utterance
+from espnet_mlma.data.writer import write_set
+from espnet_mlma.errors import MlmaError
+from espnet_mlma.files import read_lines
+from espnet_mlma.text import LANGUAGES
+
+RELEASE_20 = "cv-corpus-20.0-2024-12-06"
+RELEASE_27 = "cv-corpus-27.0-2026-09-05"
+# Columns of the first and the last releases that are read.
+COLUMNS = {
+    "13": "client_id path sentence up_votes down_votes age gender accents variant locale segment",
+    "17": "client_id path sentence_id sentence sentence_domain up_votes down_votes age gender "
+    "accents variant locale segment",
+    "27": "client_id path sentence_id sentence sentence_domain up_votes down_votes age gender "
+    "accents variant locale segment char_per_sec",
+}
+TABLES = ("text", "utt2spk", "utt2lang", "utt2dataset", "utt2category")
+
+
+@pytest.fixture(scope="module")
+def release(shared_corpora: Path) -> Path:
+    return shared_corpora / "commonvoice" / RELEASE_20
+
+
+def as_archives(release: Path, root: Path) -> Path:
+    """Lay out a release as the unpacked archives of release 27, one folder per language."""
+    for lang in LANGUAGES:
+        name = f"common-voice-scripted-speech-27-0-{lang}-0a1b2c3d"
+        folder = root / name / RELEASE_27
+        folder.mkdir(parents=True)
+        (folder / lang).symlink_to(release / lang)
+        (root / f"{name}.tar.gz").touch()  # the archive may be kept
+    return root
+
+
+def sets(root: Path, out: Path) -> dict[str, list[str]]:
+    """Write all sets of all languages and return their tables."""
+    found = {}
+    for lang in LANGUAGES:
+        for split in ("train", "dev", "test"):
+            folder = out / f"{split}_{lang}"
+            write_set(folder, commonvoice.prepare(root, lang, split), nj=2, scored=True)
+            for name in TABLES:
+                found[f"{folder.name}/{name}"] = list(read_lines(folder / name))
+            audio = [line.split("/clips/")[1] for line in read_lines(folder / "wav.scp")]
+            found[f"{folder.name}/wav.scp"] = audio
+    return found
+
+
+def test_a_release_and_the_archives_of_release_27_give_the_same_sets(release, tmp_path):
+    archives = as_archives(release, tmp_path / "archives")
+    before = sets(release.parent, tmp_path / "old")
+    assert sets(archives, tmp_path / "new") == before
+    assert sum(len(lines) for name, lines in before.items() if name.endswith("/text")) > 200
+
+
+def test_each_language_may_have_a_release_of_its_own(release, tmp_path):
+    for lang, name in (("it", RELEASE_20), ("nl", RELEASE_27)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / lang).symlink_to(release / lang)
+    for lang in ("it", "nl"):
+        assert list(commonvoice.prepare(tmp_path, lang, "test"))
+    with pytest.raises(MlmaError, match=r"no release in .* has 'de' \(found: 20.0, 27.0\)"):
+        list(commonvoice.prepare(tmp_path, "de", "test"))
+    (tmp_path / RELEASE_27 / "it").symlink_to(release / "it")
+    with pytest.raises(MlmaError, match=r"several releases .* have 'it' .*train@20\.0"):
+        list(commonvoice.prepare(tmp_path, "it", "test"))
+    for split in ("test@27.0", "test@27"):
+        (first, *_) = commonvoice.prepare(tmp_path, "it", split)
+        assert RELEASE_27 in str(first.audio)
+    with pytest.raises(MlmaError, match=r"no release 25.0 with 'it' .*found: 20.0, 27.0"):
+        list(commonvoice.prepare(tmp_path, "it", "test@25.0"))
+
+
+@pytest.mark.parametrize("columns", COLUMNS.values(), ids=COLUMNS)
+def test_columns_of_all_releases_are_read(columns, tmp_path):
+    folder = tmp_path / f"cv-corpus-{columns.count(' ')}.0-2023-03-09" / "it"
+    folder.mkdir(parents=True)
+    values = {"client_id": "ab" * 64, "path": "common_voice_it_17.mp3", "sentence": "Ciao."}
+    row = [values.get(column, "") for column in columns.split()]
+    lines = ["\t".join(columns.split()), "\t".join(row)]
+    (folder / "train.tsv").write_text("".join(f"{line}\n" for line in lines))
+    (utterance,) = commonvoice.prepare(tmp_path, "it", "train")
+    assert utterance.id == f"cv_it_{'ab' * 16}-17"
+    assert (utterance.text, utterance.seconds) == ("Ciao.", None)
+
+
+def test_lengths_are_those_of_the_release(release):
+    found = [u for u in commonvoice.prepare(release, "it", "train") if isinstance(u, Utterance)]
+    assert found
+    for utterance in found[:20]:
+        assert utterance.seconds == pytest.approx(probe(utterance.audio.path).seconds, abs=0.1)
+
+
+def test_a_clip_of_known_length_must_exist(release, tmp_path):
+    folder = shutil.copytree(release / "it", tmp_path / "it")
+    (first, second, *rest) = commonvoice.prepare(tmp_path, "it", "test")
+    first.audio.path.unlink()
+    second.audio.path.write_bytes(b"")
+    report = write_set(tmp_path / "set", commonvoice.prepare(tmp_path, "it", "test"), nj=1)
+    assert report.dropped["broken_audio"] == 2
+    lines = (tmp_path / "set" / "dropped.tsv").read_text().splitlines()
+    assert any("No such file" in line for line in lines)
+    assert any("empty file" in line for line in lines)
+    assert folder.is_dir() and rest
+
+
+@pytest.mark.parametrize(
+    "rows",
+    ["", "clip\tduration[ms]\n", "x\ty\na.mp3\tnan\n", "c\td\na.mp3\t-5\na.mp3\n\ta.mp3\n"],
+)
+def test_unknown_lengths_are_measured(rows, tmp_path):
+    (tmp_path / "clip_durations.tsv").write_text(rows)
+    assert ClipDurations(tmp_path / "clip_durations.tsv").of("a.mp3") is None
+    assert ClipDurations(tmp_path / "missing.tsv").of("a.mp3") is None
+
+
+def spontaneous_release(shared_corpora: Path, root: Path, rows: list[str]) -> Path:
+    """Lay out real clips as Spontaneous Speech."""
+    clips = shared_corpora / "commonvoice" / RELEASE_20 / "it" / "clips"
+    folder = root / "sps-corpus-5.0-2026-09-05-it"
+    (folder / "audios").mkdir(parents=True)
+    for number, clip in enumerate(sorted(clips.glob("*.mp3"))[: len(rows)]):
+        shutil.copy(clip, folder / "audios" / f"spontaneous-speech-it-{number}.mp3")
+    header = "client_id audio_id audio_file duration_ms prompt_id prompt transcription votes split"
+    lines = ["\t".join(header.split()), *rows]
+    (folder / "ss-corpus-it.tsv").write_text("".join(f"{line}\n" for line in lines), "utf-8-sig")
+    return root
+
+
+def test_spontaneous_speech_is_read_by_its_splits(shared_corpora, tmp_path):
+    def row(number: int, split: str, text: str = "Allora, [laugh] non so.") -> str:
+        name = f"spontaneous-speech-it-{number}.mp3"
+        return f"{'cd' * 64}\t{number}\t{name}\t2000\t1\tPerche?\t{text}\t2\t{split}"
+
+    rows = [row(0, "train"), row(1, "dev"), row(2, "test"), row(3, ""), row(4, "other"), "short"]
+    root = spontaneous_release(shared_corpora, tmp_path, rows)
+    train = list(spontaneous.prepare(root, "it", "train"))
+    kept = [one for one in train if isinstance(one, Utterance)]
+    assert [one.reason for one in train if isinstance(one, Drop)] == ["no_split"] * 2 + ["bad_row"]
+    (utterance,) = kept
+    assert utterance.id == f"ss_it_{'cd' * 16}-spontaneous-speech-it-0"
+    assert "laugh" not in utterance.text
+    assert utterance.seconds == 2.0
+    for split in ("dev", "test"):
+        assert len(list(spontaneous.prepare(root, "it", split))) == 1
+    report = write_set(tmp_path / "set", spontaneous.prepare(root, "it", "train"), nj=1)
+    assert (report.kept, report.dropped["no_split"]) == (1, 2)
+    with pytest.raises(MlmaError, match="Spontaneous Speech: nothing at .*ss-corpus-nl.tsv"):
+        list(spontaneous.prepare(root, "nl", "train"))
