@@ -9,7 +9,10 @@ from espnet_mlma.cli.parser import Parser, describe
 from espnet_mlma.cli.recipe import add_programs
 
 # Name -> (module with `main(argv)`, help). Only the module of the chosen program is imported.
-PROGRAMS: dict[str, tuple[str, str]] = {}
+PROGRAMS: dict[str, tuple[str, str]] = {
+    "manifest": ("espnet_mlma.curate.manifest", "hash the splits of a corpus, to publish"),
+    "overlap": ("espnet_mlma.curate.overlap", "count test clips in another release's splits"),
+}
 
 
 def add_arguments(parser: Parser) -> None:
