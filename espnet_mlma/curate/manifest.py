@@ -1,6 +1,6 @@
 """Make a split manifest: hashes of the clips, speakers and sentences of a corpus on disk.
 
-    mlma data manifest commonvoice /corpora/commonvoice --lang it,nl --output cv.manifest.gz
+mlma data manifest commonvoice /corpora/commonvoice --lang it,nl --output cv.manifest.gz
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Count how many of my test clips, speakers and sentences are in another release's splits.
 
-    mlma data overlap mine.manifest.gz 12.manifest.gz
-    mlma data overlap /corpora/commonvoice owsm-ctc-v4=12.manifest.gz --lang it --format json
+mlma data overlap mine.manifest.gz 12.manifest.gz
+mlma data overlap /corpora/commonvoice owsm-ctc-v4=12.manifest.gz --lang it --format json
 """
 
 from __future__ import annotations

@@ -181,7 +181,9 @@ def _header(path: Path, line: str) -> dict[str, Any]:
             for s in splits
         )
     ):
-        raise MlmaError(f"{path}:1: the header lacks the corpus or a valid list of splits; {_REMEDY}")
+        raise MlmaError(
+            f"{path}:1: the header lacks the corpus or a valid list of splits; {_REMEDY}"
+        )
     if len({(s["lang"], s["split"]) for s in splits}) < len(splits):
         raise MlmaError(f"{path}:1: a split is listed twice; {_REMEDY}")
     return header
