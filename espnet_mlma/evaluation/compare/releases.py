@@ -110,7 +110,8 @@ def _text(group: Sequence[Overlap]) -> str:
     )
     return (
         f"{first.other} uses {_release(first.other_release)}. "
-        f"Of the {first.test_clips} {first.lang} test clips of {_release(first.my_release)}: {shares}.{speakers}"
+        f"Of the {first.test_clips} {first.lang} test clips of "
+        f"{_release(first.my_release)}: {shares}.{speakers}"
     )
 
 
