@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make a manifest from the command line."""
     args = _arguments(argv)
     check_outputs(args, "output")
+    if args.output.is_file() and args.root.resolve() in args.output.resolve().parents:
+        raise MlmaError(f"{args.output}: a file of the corpus; name another place")
     manifest = manifest_of(args.corpus, args.root, args.lang, args.splits, args.release)
     split_manifest.write(args.output, manifest)
     print(f"{args.output}: {len(manifest.splits)} splits, {args.output.stat().st_size} bytes")

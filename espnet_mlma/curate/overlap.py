@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def table(found: Sequence[Overlap]) -> str:
     """Return overlaps as a text table; per cents are of my test clips or test speakers."""
     head = ("language", "other", "release", "split", "test clips", "clips", "test speakers")
-    rows = [(*head, "speakers", "their clips", "clips with a sentence")]
+    rows: list[tuple[str, ...]] = [(*head, "speakers", "their clips", "clips with a sentence")]
     for one in found:
         rows.append(
             (

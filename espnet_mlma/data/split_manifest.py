@@ -71,7 +71,7 @@ class Manifest:
 
 def hashed(kind: str, *values: str) -> int:
     """Return the first 8 bytes of SHA-256 of salt, kind and values, joined by NUL, big-endian."""
-    data = "\0".join((SALT, kind, *values)).encode("utf-8", "surrogateescape")
+    data = "\0".join((SALT, kind, *values)).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(data).digest()[:_BYTES], "big")
 
 

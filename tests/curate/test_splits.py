@@ -189,6 +189,15 @@ def test_other_mistakes_are_refused(tmp_path, new):
             overlap.main([*map(str, arguments)])
 
 
+def test_a_table_of_the_corpus_is_not_written_over(tmp_path):
+    root = release(tmp_path / "cv", NEW)
+    table = root / "it" / "test.tsv"
+    before = table.read_bytes()
+    with pytest.raises(MlmaError, match="a file of the corpus"):
+        made(root, table)
+    assert table.read_bytes() == before
+
+
 def test_real_clips_and_redrawn_splits(capsys, tmp_path, shared_corpora):
     [real] = (shared_corpora / "commonvoice").glob("cv-corpus-*")
     rows = {r: (real / "it" / f"{r}.tsv").read_text("utf-8").splitlines(True) for r in ROLES}
