@@ -58,6 +58,13 @@ def add_arguments(parser: Parser) -> None:
         help="normaliser of references and hypotheses; whisper needs espnet-mlma[compare] "
         "(default: ours)",
     )
+    parser.add_argument(
+        "--overlap",
+        type=Path,
+        metavar="FILE",
+        help="JSON of mlma data overlap, with SYSTEM=OTHER for each system of another release; "
+        "its counts are caveats of the system's figures",
+    )
     parser.add_argument("--format", choices=tuple(FORMATS), help="(default: by suffix, else md)")
     add_output(parser, "file to write (default: print)")
     parser.add_argument(
@@ -90,14 +97,19 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("nothing to compare; name decoding folders or published systems")
     if not names and arguments.sets:
         raise UsageError("--sets is for decoding folders, and none is named")
+    if not names and arguments.overlap:
+        raise UsageError("--overlap is for decoding folders, and none is named")
     if arguments.output:
         refuse_inputs([arguments.output], inputs_of(arguments))
 
+    from espnet_mlma.data import split_overlap
     from espnet_mlma.evaluation.compare.comparison import compare
     from espnet_mlma.evaluation.compare.published import load_published
+    from espnet_mlma.evaluation.compare.releases import with_releases
     from espnet_mlma.evaluation.compare.systems import load_system
 
     published = load_published()
+    overlaps = split_overlap.read(arguments.overlap) if arguments.overlap else ()
     chosen: dict[tuple[str, ...], tuple[str, ...]] = {
         ("all",): tuple(published.systems),
         ("none",): (),
@@ -108,9 +120,18 @@ def run(arguments: argparse.Namespace) -> None:
         load_system(name, folder, arguments.dump, by, published, arguments.sets)
         for name, folder in arguments.systems
     ]
-    comparison = compare(measured, by, published, figures)
+    known = with_releases(measured, published, figures, overlaps)
+    published = known.published
+    comparison = compare(known.systems, by, published, known.figures)
+    if known.in_vain:
+        print(f"no figure for the overlap with {', '.join(known.in_vain)}", file=sys.stderr)
     if quotes not in chosen:
-        in_vain = [q for q in quotes if not set(published.choose([q])) & set(comparison.figures)]
+        in_vain = [
+            q
+            for q in quotes
+            if not {f.system for f in published.choose([q])}
+            & {f.system for f in comparison.figures}
+        ]
         if in_vain:
             print(f"no figure on what was decoded: {', '.join(in_vain)}", file=sys.stderr)
     contents = render(comparison, form)
@@ -121,6 +142,7 @@ def inputs_of(arguments: argparse.Namespace) -> list[Path]:
     """Return files and folders that are read below those on the command line."""
     folders = [folder for _, folder in arguments.systems]
     below = [folder / "measured.json" for folder in folders]
+    below += filter(None, [arguments.overlap])
     for folder in (*folders, *filter(None, [arguments.dump])):
         below += [folder, *folder.glob("*/")]
     return below
