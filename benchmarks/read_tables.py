@@ -58,8 +58,7 @@ def write_tables(corpus: str, root: Path, rows: int) -> None:
 
 def write_lines(path: Path, lines: Iterator[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    opened = gzip.open(path, "wt", 1) if path.suffix == ".gz" else open(path, "w")
-    with opened as file:
+    with gzip.open(path, "wt", 1) if path.suffix == ".gz" else open(path, "w") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 
