@@ -68,7 +68,7 @@ COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "gain of +6 dB, clipped": lambda x: np.clip(2 * x, -1, 1),
     "first 8 ms cut": lambda x: x[128:],
     "first 100 ms cut": lambda x: x[1600:],
-    "inside 10 s of others": lambda x: np.concatenate([noise(5.0), x, noise(5.0)]),
+    "between noise of 5 s": lambda x: np.concatenate([noise(5.0), x, noise(5.0)]),
     "first half": lambda x: x[: len(x) // 2],
 }
 
