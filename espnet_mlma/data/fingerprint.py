@@ -54,6 +54,8 @@ class Fingerprints:
         return cls([id_ for id_, _ in found], frames, np.concatenate([_NOTHING, *words]))
 
 
+# What numpy and zipfile raise on damaged files.
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile)
 _NOTHING = np.zeros(0, dtype=np.uint32)
 
 
@@ -102,7 +104,7 @@ def read(path: Path) -> Fingerprints:
             ids, frames, words = (file[name] for name in ("ids", "frames", "words"))
     except FileNotFoundError:
         raise MlmaError(f"{path}: no such file; run stage 3 again") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise MlmaError(f"{path}: damaged ({error}); remove it and run stage 3 again") from None
     if words.dtype != np.uint32 or len(ids) != len(frames) or frames.sum() != len(words):
         raise MlmaError(f"{path}: damaged (its lengths differ); remove it and run stage 3 again")

@@ -92,7 +92,8 @@ def _make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) 
         f"# Excluded from {train.folder.name}\n\n{train.kept} utterances were kept. Excluded:\n\n"
         f"{counts}\n\n## What training shares with dev and test\n\n{shared}\n",
     )
-    print(f"excluded from {train.folder.name}, also in {report}:\n{counts}", flush=True)
+    if train.drops:
+        print(f"excluded from {train.folder.name}, also in {report}:\n{counts}", flush=True)
 
 
 def _shared_table(

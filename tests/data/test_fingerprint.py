@@ -218,7 +218,7 @@ def test_a_validation_set_may_share_audio_with_itself(make_data, tmp_path: Path)
     assert len(tables.read(tmp_path / "out/text", "")) == 3
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut off", "of another set"])
+@pytest.mark.parametrize("damage", ["missing", "cut off", "no zip", "encrypted", "of another set"])
 def test_a_set_without_whole_fingerprints_is_an_error(
     make_data, tmp_path: Path, damage: str
 ) -> None:
@@ -229,6 +229,13 @@ def test_a_set_without_whole_fingerprints_is_an_error(
         path.unlink()
     elif damage == "cut off":
         path.write_bytes(path.read_bytes()[:-40])
+    elif damage == "no zip":
+        with open(path, "wb") as file:
+            np.save(file, np.arange(3))
+    elif damage == "encrypted":  # one flag, as a disk error sets it
+        whole = bytearray(path.read_bytes())
+        whole[whole.index(b"PK\1\2") + 8] |= 1
+        path.write_bytes(whole)
     else:
         fingerprint.write(path, prints({"another": noise(1, 1)}))
     with pytest.raises(MlmaError, match=r"run stage 3 again") as error:
