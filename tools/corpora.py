@@ -18,7 +18,7 @@ from espnet_mlma.errors import MlmaError, run_cli
 
 MARK = "<!-- corpora -->"  # in the page, where the table goes
 HEADER = ("corpus", "what it is", "hours", "layout", "licence", "from", "what the reader does")
-_SENTENCE = re.compile(r"(?<=[.:])\s+(?=[A-Z0-9])")
+_SENTENCE = re.compile(r"(?<=[.])\s+(?=[A-Z0-9])")
 _HOURS = re.compile(r"\bh\b|\b[Hh]ours?\b")
 _LICENCE = re.compile(r"\bCC0\b|\bCC[ -]BY\b|\b[Ll]icen[cs]es?\b")
 

@@ -113,3 +113,8 @@ def test_keys_with_equal_hashes_are_compared(tmp_path: Path, monkeypatch) -> Non
         file.write(f"clip_{57:030d}\tagain\n")
     with pytest.raises(MlmaError, match=r"t\.tsv:102: duplicate key .*57', first on line 59"):
         list(read_table(table, ["id"], key=["id"]))
+
+
+def test_rows_of_a_table_without_a_key_may_repeat(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("id\n1\n1\n")
+    assert list(read_table(tmp_path / "t.tsv", ["id"], key=[])) == [{"id": "1"}, {"id": "1"}]

@@ -61,7 +61,7 @@ def read_table(
     Args:
         path: the table, gzip-compressed when the name ends in `.gz`.
         columns: the columns that must exist.
-        key: the columns whose values, together, must be unique.
+        key: the columns whose values, together, must be unique; none: rows may repeat.
         delimiter: between columns.
 
     Yields:
@@ -72,6 +72,9 @@ def read_table(
             a duplicate.
     """
     rows = partial(_table_rows, path, columns, delimiter)
+    if not key:
+        yield from (row for _, row in rows())
+        return
     yield from _unique(path, rows, lambda row: " ".join(row[column] for column in key))
 
 
