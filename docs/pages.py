@@ -9,6 +9,7 @@ import io
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,9 @@ from espnet_mlma.cli import build_parser, data, recipe
 from espnet_mlma.sst import commands as translation
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tools"))
+import corpora  # noqa: E402
+
 SITE = ROOT / "docs"
 MOUNTED = {
     "egs2/mlma/asr1/README.md": "reference/recipe.md",
@@ -86,7 +90,10 @@ for source, page in MOUNTED.items():
     write(page, with_links_of(Path(page), ROOT / source, text))
 for file in sorted(SITE.rglob("*.md")):
     page = file.relative_to(SITE)
-    write(str(page), with_links_of(page, file, file.read_text(encoding="utf-8")))
+    text = file.read_text(encoding="utf-8")
+    if corpora.MARK in text:
+        text = text.replace(corpora.MARK, corpora.table())
+    write(str(page), with_links_of(page, file, text))
 
 os.environ["COLUMNS"] = "96"
 parser = build_parser()

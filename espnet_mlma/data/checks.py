@@ -1,42 +1,120 @@
 """Stage 1's checks: what cannot be read, scored or trained on, whatever its length.
 
 Reasons: `bad_row`, `bad_span`, `unsafe_name`, `broken_audio`, `empty_text`; and for training only
-`digits`, `out_of_alphabet`, `id_in_test`, `speaker_in_test`. Limits of length are in `filter.py`.
+`digits`, `out_of_alphabet`, and those of `HeldOut`. Limits of length, and audio that is held out,
+are in `filter.py`.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from espnet_mlma.audio import AudioInfo
 from espnet_mlma.data.utterance import Drop, Utterance, corpus_of, path_problem
-from espnet_mlma.text import training_problem
+from espnet_mlma.text import normalise, training_problem
 
-_SPAN_TOLERANCE = 0.1  # seconds by which a span may exceed its recording
+_SPAN_TOLERANCE = 0.1  # seconds by which a span may exceed its recording, or overlap another
 # Corpora whose speaker ids hold across splits, and whose test speakers must not be trained on.
-_SPEAKER_DISJOINT = ("cv",)
+_SPEAKER_DISJOINT = ("cv", "ls")
+# Corpora whose speakers are named by LibriVox's reader ids (LibriSpeech's SPEAKERS.TXT, MLS's
+# metainfo.txt), so that equal names are one person.
+_LIBRIVOX = ("ls", "mls")
+# File of a session of the European Parliament: the floor, or the channel of a language.
+_SESSION = re.compile(r"(\d{8}-\d{4}-PLENARY-.+?)(_original|_[a-z]{2})?")
 
 
 @dataclass
 class HeldOut:
-    """The utterances and speakers of dev and test, which must not be trained on."""
+    """The utterances and speakers of dev and test, which must not be trained on.
+
+    Reasons of its drops: `id_in_test`, `speaker_in_test`; `span_in_test`: part of the same
+    recording; `sentence_in_test`: the same sentence by the same speaker.
+    """
 
     _ids: set[str] = field(default_factory=set)
     _speakers: set[str] = field(default_factory=set)
+    _spans: dict[tuple[str, str], list[tuple[float, float]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    _spoken: set[tuple[str, str]] = field(default_factory=set)
+    _sentences: dict[str, Counter[tuple[str, str]]] = field(
+        default_factory=lambda: defaultdict(Counter)
+    )
+    _heard: set[tuple[str, str]] = field(default_factory=set)
 
-    def add(self, utterance: Utterance | Drop) -> None:
-        """Add an utterance of dev or test, also one that is dropped there."""
+    def add(self, utterance: Utterance | Drop, name: str = "") -> None:
+        """Add an utterance of dev or test, also one that is dropped there.
+
+        Args:
+            utterance: the utterance.
+            name: of its set, for `shared_sentences`.
+        """
         self._ids.add(utterance.id)
         if corpus_of(utterance.speaker) in _SPEAKER_DISJOINT:
-            self._speakers.add(utterance.speaker)
+            self._speakers.add(_person(utterance.speaker))
+        if isinstance(utterance, Drop):
+            return
+        place, start, end = _place(utterance)
+        self._spans[place].append((start, end))
+        if words := normalise(utterance.text, utterance.lang):
+            self._spoken.add((_person(utterance.speaker), words))
+            self._sentences[name][utterance.lang, words] += 1
 
-    def drop(self, utterance: Utterance) -> Drop | None:
-        """Drop a training utterance that is held out, or whose speaker is."""
+    def drop(self, utterance: Utterance, words: str) -> Drop | None:
+        """Drop a training utterance that is held out, or whose speaker is.
+
+        Args:
+            utterance: the utterance.
+            words: its transcript, normalised.
+        """
+        person = _person(utterance.speaker)
         if utterance.id in self._ids:
             return Drop(utterance.id, "id_in_test", str(utterance.audio))
-        if utterance.speaker in self._speakers:
+        if person in self._speakers:
             return Drop(utterance.id, "speaker_in_test", utterance.speaker)
+        place, start, end = _place(utterance)
+        for held_start, held_end in self._spans.get(place, ()):
+            if min(end, held_end) - max(start, held_start) > _SPAN_TOLERANCE:
+                detail = f"{utterance.audio}: {start}-{end} s, and held out {held_start}-{held_end}"
+                return Drop(utterance.id, "span_in_test", detail)
+        if (person, words) in self._spoken:
+            return Drop(utterance.id, "sentence_in_test", utterance.text)
         return None
+
+    def hear(self, lang: str, words: str) -> None:
+        """Note a sentence that stays in training, for `shared_sentences`."""
+        if any((lang, words) in of for of in self._sentences.values()):
+            self._heard.add((lang, words))
+
+    def shared_sentences(self) -> dict[str, int]:
+        """Count the utterances of each set whose sentence stays in training, by other speakers."""
+        return {
+            name: sum(count for sentence, count in of.items() if sentence in self._heard)
+            for name, of in self._sentences.items()
+        }
+
+
+def _person(speaker: str) -> str:
+    """Return an id that is equal for a language's speakers who are one person."""
+    corpus, _, rest = speaker.partition("_")
+    return f"librivox_{rest}" if corpus in _LIBRIVOX else speaker
+
+
+def _place(utterance: Utterance) -> tuple[tuple[str, str], float, float]:
+    """Return the recording of an utterance, and its span in seconds.
+
+    A session of parliament has one name for all corpora. Its channels share the time, and the
+    channel of a language is the floor's where that is spoken.
+    """
+    audio = utterance.audio
+    start, end = utterance.start or 0.0, math.inf if utterance.end is None else utterance.end
+    session = _SESSION.fullmatch(Path(audio.member or audio.path).stem)
+    name = session[1] if session and utterance.end is not None else str(audio)
+    return (utterance.lang, name), start, end
 
 
 def drop_by_path(utterance: Utterance) -> Drop | None:

@@ -2,7 +2,8 @@
 
 The set is split into shards, which are made in parallel (`shards.py`). Re-running skips shards that
 are finished and whose sources have not changed; `--verify` also checks their checksums. The tables
-of the set are written when all shards are finished, `wav.scp` last.
+of the set are written when all shards are finished, `wav.scp` last. Fingerprints of the audio lie
+beside the archives, for stage 4.
 
     mlma recipe format-audio --data data/train --output dump/raw/org/train --nj 4
 """
@@ -210,7 +211,11 @@ def _format(
 
 def _remove_others(folder: Path, shards: Sequence[AudioShard]) -> None:
     """Remove the shards of an earlier run with other utterances."""
-    wanted = {path for shard in shards for path in (shard.path, shard.record_path)}
+    wanted = {
+        path
+        for shard in shards
+        for path in (shard.path, shard.record_path, shard.fingerprints_path)
+    }
     for pattern in ("shard.*", ".shard.*"):  # finished, and of killed runs
         for path in folder.glob(pattern):
             if path not in wanted:

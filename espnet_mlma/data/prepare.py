@@ -4,20 +4,25 @@
     mlma recipe prepare --mixture real --list test
 
 Dev and test sets are written first, so that training can leave out their utterances and speakers.
+`excluded.md` in the training set's folder counts what was left out, and what dev and test share
+with training.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from espnet_mlma import files
 from espnet_mlma.arguments import ArgumentParser, first_line, refuse_to_replace
 from espnet_mlma.claims import claim
+from espnet_mlma.data import exclusions
 from espnet_mlma.data.checks import HeldOut
 from espnet_mlma.data.mixtures import CORPORA, CorpusSplit, Mixture, load, reader_of
 from espnet_mlma.data.utterance import Drop, Utterance
-from espnet_mlma.data.writer import write_set
+from espnet_mlma.data.writer import SetReport, write_set
 from espnet_mlma.errors import MlmaError
 
 
@@ -65,11 +70,11 @@ def make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -
 
 def _make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -> None:
     held_out = HeldOut()
-    valid = _held(_read(mixture.valid, roots), held_out)
+    valid = _held(_read(mixture.valid, roots), held_out, mixture.valid_set)
     others = [write_set(out / mixture.valid_set, valid, nj=nj)]
     print(others[0], flush=True)
     for name, splits in mixture.test_sets.items():
-        test = _held(_read(splits, roots), held_out)
+        test = _held(_read(splits, roots), held_out, name)
         others.append(write_set(out / name, test, nj=nj, scored=True))
         print(others[-1], flush=True)
     train = write_set(
@@ -79,18 +84,45 @@ def _make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) 
     # Error rates of speakers seen in training say less about unseen speakers.
     for line in filter(None, (report.speaker_overlap(train) for report in others)):
         print(f"note: {line}", flush=True)
+    report = train.folder / exclusions.NAME
+    counts = exclusions.counts_table(train.drops)
+    shared = _shared_table(others, train, held_out.shared_sentences())
+    files.write(
+        report,
+        f"# Excluded from {train.folder.name}\n\n{train.kept} utterances were kept. Excluded:\n\n"
+        f"{counts}\n\n## What training shares with dev and test\n\n{shared}\n",
+    )
+    if train.drops:
+        print(f"excluded from {train.folder.name}, also in {report}:\n{counts}", flush=True)
 
 
-def _held(utterances: Iterable[Utterance | Drop], held_out: HeldOut) -> Iterator[Utterance | Drop]:
-    """Yield utterances, and add each to those held out from training."""
+def _shared_table(
+    others: Sequence[SetReport], train: SetReport, sentences: Mapping[str, int]
+) -> str:
+    """Format what dev and test sets share with training and is not excluded."""
+    rows = []
+    for other in others:
+        speakers, theirs = other.shared_speakers(train)
+        name = other.folder.name
+        rows.append([name, other.kept, len(other.speakers), speakers, theirs, sentences[name]])
+    header = ["set", "utterances", "speakers", "speakers also in training", "their utterances"]
+    return exclusions.table([*header, "utterances with a sentence of training"], rows)
+
+
+def _held(
+    utterances: Iterable[Utterance | Drop], held_out: HeldOut, name: str
+) -> Iterator[Utterance | Drop]:
+    """Yield utterances of a set, and add each to those held out from training."""
     for utterance in utterances:
-        held_out.add(utterance)
+        held_out.add(utterance, name)
         yield utterance
 
 
 def _read(splits: Iterable[CorpusSplit], roots: Mapping[str, Path]) -> Iterator[Utterance | Drop]:
     for split in splits:
-        yield from split.utterances(roots)
+        tag = reader_of(split.corpus).TAG
+        for found in split.utterances(roots):
+            yield replace(found, corpus=tag, lang=split.lang) if isinstance(found, Drop) else found
 
 
 def _roots(db_root: Path | None, named: list[str], corpora: list[str]) -> dict[str, Path]:

@@ -20,6 +20,8 @@ from espnet_mlma import files
 from espnet_mlma.audio import SAMPLE_RATE, read_audio
 from espnet_mlma.audio.archives import AudioFile, iter_archive
 from espnet_mlma.claims import claim
+from espnet_mlma.data import fingerprint
+from espnet_mlma.data.fingerprint import Fingerprints
 from espnet_mlma.errors import MlmaError, MlmaWarning
 
 
@@ -61,6 +63,11 @@ class AudioShard:
     def record_path(self) -> Path:
         """The file of the `ShardRecord`."""
         return self.path.with_suffix(".json")
+
+    @property
+    def fingerprints_path(self) -> Path:
+        """The file of the `Fingerprints` of its utterances at their own speed."""
+        return self.path.with_suffix(".fp")
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,8 @@ def source_key(shard: AudioShard) -> str:
 def finished(shard: AudioShard, verify: bool = False) -> ShardRecord | None:
     """Read the record of a finished shard; None if the shard must be made.
 
-    The checksum is compared where the modification time has changed.
+    The checksum is compared where the modification time has changed. A shard without fingerprints
+    is made again.
 
     Args:
         shard: the shard.
@@ -117,7 +125,7 @@ def finished(shard: AudioShard, verify: bool = False) -> ShardRecord | None:
     """
     try:
         record = ShardRecord(**json.loads(shard.record_path.read_text(encoding="utf-8")))
-        if record.key != source_key(shard):
+        if record.key != source_key(shard) or not shard.fingerprints_path.is_file():
             return None
         status = shard.path.stat()
         is_whole = status.st_size == record.size
@@ -128,6 +136,11 @@ def finished(shard: AudioShard, verify: bool = False) -> ShardRecord | None:
         return None
     if not is_whole:
         raise DamagedShard(f"{shard.path} is damaged")
+    if verify:
+        try:
+            fingerprint.read(shard.fingerprints_path)
+        except MlmaError:
+            raise DamagedShard(f"{shard.fingerprints_path} is damaged") from None
     return record
 
 
@@ -136,7 +149,7 @@ def _digest() -> hashlib.blake2b:
 
 
 def make_shard(shard: AudioShard) -> ShardRecord:
-    """Write the archive, then its record. Unreadable audio is dropped.
+    """Write the archive, the fingerprints, then the record. Unreadable audio is dropped.
 
     One process at a time makes a shard; a second one waits.
 
@@ -144,12 +157,15 @@ def make_shard(shard: AudioShard) -> ShardRecord:
         MlmaError: a source archive is damaged, or the disk is full or not writable.
     """
     with claim(shard.path, "makes it", wait=True):
-        kept, dropped, notes, size, digest = [], [], [], 0, _digest()
+        kept, dropped, notes, prints, size, digest = [], [], [], [], 0, _digest()
         key = source_key(shard)
         shard.record_path.unlink(missing_ok=True)
         with files.whole(shard.path) as new, open(new, "wb") as ark:
             for item, samples, warned in _read(shard):
                 notes += [(item.id, message) for message in warned]
+                if not isinstance(samples, MlmaError):
+                    prints.append((item.id, fingerprint.fingerprint(samples)))
+                    samples = _at_speed(item, samples)
                 if isinstance(samples, MlmaError):
                     dropped.append((item.id, "broken_audio", str(samples)))
                     continue
@@ -157,6 +173,7 @@ def make_shard(shard: AudioShard) -> ShardRecord:
                 entry = _entry(item.id, samples)
                 digest.update(entry)
                 size += ark.write(entry)
+        fingerprint.write(shard.fingerprints_path, Fingerprints.join(prints))
         modified = shard.path.stat().st_mtime_ns
         record = ShardRecord(key, size, modified, digest.hexdigest(), kept, dropped, notes)
         files.write(shard.record_path, json.dumps(asdict(record), ensure_ascii=False))
@@ -193,7 +210,7 @@ def _read(shard: AudioShard) -> Iterator[tuple[ShardItem, np.ndarray | MlmaError
 
 
 def _samples(item: ShardItem, source: Path | BinaryIO) -> tuple[np.ndarray | MlmaError, list[str]]:
-    """Read (samples,) at 16 kHz and the utterance's speed, or why there are none; and warnings."""
+    """Read (samples,) at 16 kHz, or why there are none; and warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MlmaWarning)
         try:
@@ -201,8 +218,11 @@ def _samples(item: ShardItem, source: Path | BinaryIO) -> tuple[np.ndarray | Mlm
         except MlmaError as error:
             return error, []
     warned = [str(one.message) for one in caught if issubclass(one.category, MlmaWarning)]
+    return samples, warned
+
+
+def _at_speed(item: ShardItem, samples: np.ndarray) -> np.ndarray | MlmaError:
+    """Return an utterance at its speed, or why there is none."""
     if item.speed != 1:
         samples = soxr.resample(samples, SAMPLE_RATE * item.speed, SAMPLE_RATE)
-    if not len(samples):
-        return MlmaError(f"{item.audio}: has no samples"), []
-    return samples, warned
+    return samples if len(samples) else MlmaError(f"{item.audio}: has no samples")

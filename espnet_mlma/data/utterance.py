@@ -55,12 +55,15 @@ class Drop:
         reason: key to count drops by.
         detail: what is wrong, and where.
         speaker: if known; a speaker of the test set must not be trained on.
+        corpus, lang: corpus tag and language; `prepare` adds them to what readers yield.
     """
 
     id: str
     reason: str
     detail: str
     speaker: str = ""
+    corpus: str = ""
+    lang: str = ""
 
 
 def corpus_of(speaker: str) -> str:

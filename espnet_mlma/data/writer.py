@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from espnet_mlma.audio import AudioInfo
 from espnet_mlma.audio.archives import AudioFile, scp_value
-from espnet_mlma.data import tables
+from espnet_mlma.data import exclusions, tables
 from espnet_mlma.data.checks import HeldOut, drop_by_audio, drop_by_path, drop_by_text, span
 from espnet_mlma.data.probing import lengths
 from espnet_mlma.data.utterance import Drop, Utterance
@@ -26,13 +26,18 @@ class SetReport:
         folder: its data folder.
         speakers: number of utterances of each speaker.
         seconds: length by (language, corpus).
-        dropped: number of dropped utterances by reason.
+        drops: number of dropped utterances by (reason, corpus, language).
     """
 
     folder: Path
     speakers: Mapping[str, int]
     seconds: Mapping[tuple[str, str], float]
-    dropped: Mapping[str, int]
+    drops: Mapping[tuple[str, str, str], int]
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Number of dropped utterances by reason."""
+        return exclusions.by_reason(self.drops)
 
     @property
     def kept(self) -> int:
@@ -51,14 +56,18 @@ class SetReport:
             lines.append(f"  dropped: {counts}; listed in {self.folder / 'dropped.tsv'}")
         return "\n".join(lines)
 
+    def shared_speakers(self, training: SetReport) -> tuple[int, int]:
+        """Count the speakers that this set shares with a training set, and their utterances."""
+        shared = self.speakers.keys() & training.speakers
+        return len(shared), sum(self.speakers[speaker] for speaker in shared)
+
     def speaker_overlap(self, training: SetReport) -> str | None:
         """Describe the speakers that this set shares with a training set; None: there are none."""
-        shared = self.speakers.keys() & training.speakers
+        shared, theirs = self.shared_speakers(training)
         if not shared:
             return None
-        theirs = sum(self.speakers[speaker] for speaker in shared)
         return (
-            f"{self.folder.name}: {len(shared)} of {len(self.speakers)} speakers are also in "
+            f"{self.folder.name}: {shared} of {len(self.speakers)} speakers are also in "
             f"training; they have {theirs} of {self.kept} utterances"
         )
 
@@ -91,11 +100,11 @@ def write_set(
             drops.append(utterance)
             continue
         words[utterance.id] = normalise(utterance.text, utterance.lang)
-        drop = held_out.drop(utterance) if held_out else None
+        drop = held_out.drop(utterance, words[utterance.id]) if held_out else None
         drop = drop or drop_by_path(utterance)
         drop = drop or drop_by_text(utterance, words[utterance.id], scored)
         if drop:
-            drops.append(drop)
+            drops.append(replace(drop, corpus=utterance.corpus, lang=utterance.lang))
         else:
             wanted.append(utterance)
     found = lengths(wanted, nj, folder.name)
@@ -103,12 +112,14 @@ def write_set(
     for utterance in wanted:
         drop = drop_by_audio(utterance, found[utterance.audio])
         if drop:
-            drops.append(drop)
-        else:
-            kept.append(utterance)
-    reasons = Counter(drop.reason for drop in drops)
+            drops.append(replace(drop, corpus=utterance.corpus, lang=utterance.lang))
+            continue
+        kept.append(utterance)
+        if held_out:
+            held_out.hear(utterance.lang, words[utterance.id])
+    counts = Counter((drop.reason, drop.corpus, drop.lang) for drop in drops)
     if not kept:
-        raise MlmaError(_nothing_left(folder.name, drops, reasons))
+        raise MlmaError(_nothing_left(folder.name, drops, exclusions.by_reason(counts)))
     kept.sort(key=lambda utterance: utterance.id)
     infos = {audio: info for audio, info in found.items() if isinstance(info, AudioInfo)}
 
@@ -119,7 +130,7 @@ def write_set(
 
     replace_folder(folder, fill)
     speakers = Counter(utterance.speaker for utterance in kept)
-    return SetReport(folder, speakers, _seconds(kept, infos), reasons)
+    return SetReport(folder, speakers, _seconds(kept, infos), counts)
 
 
 def _unique(utterances: Iterable[Utterance | Drop]) -> Iterator[Utterance | Drop]:

@@ -118,8 +118,16 @@ def test_the_real_mixture_from_the_command_line(shared_corpora: Path, tmp_path: 
     assert {"dev_real:", "test_mls_nl:", "test_vp_it:"} < set(notes)
     assert not {"test_ls_en:", "test_cv_en:"} & set(notes)
     # This sample of MLS has the same ids in train, dev and test for different clips.
-    assert "dropped: id_in_test 330, out_of_alphabet 1; listed" in result.stdout
-    assert len(train) == TRAIN_UTTERANCES - 331
+    assert (
+        "dropped: id_in_test 330, out_of_alphabet 1, sentence_in_test 84; listed" in result.stdout
+    )
+    assert len(train) == TRAIN_UTTERANCES - 415
+    report = (tmp_path / "train_real/excluded.md").read_text(encoding="utf-8")
+    assert "5546 utterances were kept" in report
+    excluded = [line for line in report.splitlines() if line.startswith(("| id_", "| sentence_"))]
+    assert "| id_in_test | mls | it | 35 |" in excluded and "\n".join(excluded[:5]) in result.stdout
+    assert sum(int(line.split()[-2]) for line in excluded) == 330 + 84
+    assert "| test_fl_fr | 32 | 32 | 0 | 0 | 6 |" in report
     held_speakers = set()
     for name in ("dev_real", *names):
         folder = tmp_path / name

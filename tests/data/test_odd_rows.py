@@ -227,7 +227,7 @@ def test_the_speaker_of_a_dropped_test_row_is_not_trained_on(make, tmp_path) -> 
     for row in read(commonvoice, tmp_path, "it"):
         held_out.add(row)
     theirs = Utterance("cv_it_2-9", AudioFile(tmp_path / "x"), "tre", "cv_it_2", "it")
-    assert held_out.drop(theirs).reason == "speaker_in_test"
+    assert held_out.drop(theirs, "").reason == "speaker_in_test"
 
 
 def test_a_folder_name_that_is_not_utf8_is_a_one_line_error(make, tmp_path) -> None:

@@ -1,8 +1,10 @@
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from espnet_mlma.data.corpora import tsv
 from espnet_mlma.data.corpora.tsv import read_lines, read_table, require
 from espnet_mlma.data.utterance import Drop
 from espnet_mlma.errors import MlmaError
@@ -84,3 +86,35 @@ def test_the_error_about_a_missing_file_names_archives_to_unpack(tmp_path: Path)
     with pytest.raises(MlmaError, match=r"unpack mls_italian\.tar\.gz in .*") as error:
         require(tmp_path / "mls_italian/dev/transcripts.txt", "MLS", "https://home")
     assert "https://home" not in str(error.value)
+
+
+def write_rows(path: Path, count: int) -> Path:
+    path.write_text("id\ttext\n" + "".join(f"clip_{n:030d}\ta\n" for n in range(count)))
+    return path
+
+
+def test_rows_are_not_kept(tmp_path: Path) -> None:
+    """A row takes 8 bytes; a million take far less than 300 MB."""
+    table = write_rows(tmp_path / "t.tsv", 50_000)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_table(table, ["id"], key=["id"])) == 50_000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 50_000 * 50
+
+
+def test_keys_with_equal_hashes_are_compared(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tsv, "hash", lambda key: 7, raising=False)
+    table = write_rows(tmp_path / "t.tsv", 100)
+    assert len(list(read_table(table, ["id"], key=["id"]))) == 100
+    with open(table, "a", encoding="utf-8") as file:
+        file.write(f"clip_{57:030d}\tagain\n")
+    with pytest.raises(MlmaError, match=r"t\.tsv:102: duplicate key .*57', first on line 59"):
+        list(read_table(table, ["id"], key=["id"]))
+
+
+def test_rows_of_a_table_without_a_key_may_repeat(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("id\n1\n1\n")
+    assert list(read_table(tmp_path / "t.tsv", ["id"], key=[])) == [{"id": "1"}, {"id": "1"}]

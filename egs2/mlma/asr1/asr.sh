@@ -262,11 +262,15 @@ stage_3() {
 }
 
 stage_4() {
-    local set
+    local set held_out=("${data_feats}/org/${valid_set}")
+    # shellcheck disable=SC2206
+    for set in ${test_sets}; do held_out+=("${data_feats}/${set}"); done
     for set in "${train_set}" "${valid_set}"; do
         python3 -m espnet_mlma.cli recipe filter --data "${data_feats}/org/${set}" \
             --output "${data_feats}/${set}" \
-            --min_seconds "${min_wav_duration}" --max_seconds "${max_wav_duration}"
+            --min_seconds "${min_wav_duration}" --max_seconds "${max_wav_duration}" \
+            --held_out "${held_out[@]}"
+        held_out=() # the validation set may share audio with itself
     done
     # ESPnet's category samplers read these tables beside the training set's wav.scp.
     python3 -m espnet_mlma.cli recipe mix --dump "${data_feats}/${train_set}" --prepare

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from espnet_mlma import files
 from espnet_mlma.data.utterance import Drop, Utterance, name_problem
@@ -57,16 +61,26 @@ def read_table(
     Args:
         path: the table, gzip-compressed when the name ends in `.gz`.
         columns: the columns that must exist.
-        key: the columns whose values, together, must be unique.
+        key: the columns whose values, together, must be unique; none: rows may repeat.
         delimiter: between columns.
 
     Yields:
         The row, or a drop if it does not match the header.
 
     Raises:
-        MlmaError: the table cannot be read, a column is missing, or a key is a duplicate.
+        MlmaError: the table cannot be read, a column is missing, or, after the last row, a key is
+            a duplicate.
     """
-    seen: dict[str, int] = {}
+    rows = partial(_table_rows, path, columns, delimiter)
+    if not key:
+        yield from (row for _, row in rows())
+        return
+    yield from _unique(path, rows, lambda row: " ".join(row[column] for column in key))
+
+
+def _table_rows(
+    path: Path, columns: Sequence[str], delimiter: str
+) -> Iterator[tuple[int, dict[str, str] | Drop]]:
     lines = enumerate(_lines(path), 1)
     header = next(lines, (1, ""))[1].split(delimiter)
     for column in columns:
@@ -82,14 +96,11 @@ def read_table(
             fields = _with_quotes(line, delimiter)
         if len(fields) != len(header):
             problem = f"{len(fields)} columns, but line 1 has {len(header)}"
-            yield _bad_row(path, number, problem)
-            continue
-        if "\0" in line:
-            yield _bad_row(path, number, "NUL character")
-            continue
-        row = dict(zip(header, fields, strict=True))
-        _refuse_duplicate(path, number, " ".join(row[column] for column in key), seen)
-        yield row
+            yield number, _bad_row(path, number, problem)
+        elif "\0" in line:
+            yield number, _bad_row(path, number, "NUL character")
+        else:
+            yield number, dict(zip(header, fields, strict=True))
 
 
 def _with_quotes(line: str, delimiter: str) -> list[str]:
@@ -112,18 +123,21 @@ def read_lines(path: Path, fields: int, separator: str, key: int = 0) -> Iterato
         The fields, or a drop if the line has too few.
 
     Raises:
-        MlmaError: the table cannot be read, or a key is a duplicate.
+        MlmaError: the table cannot be read, or, after the last row, a key is a duplicate.
     """
-    seen: dict[str, int] = {}
+    rows = partial(_line_rows, path, fields, separator)
+    yield from _unique(path, rows, lambda row: row[key])
+
+
+def _line_rows(path: Path, fields: int, separator: str) -> Iterator[tuple[int, list[str] | Drop]]:
     for number, line in enumerate(_lines(path), 1):
         values = line.split(separator, fields - 1)
         if len(values) < fields:
-            yield _bad_row(path, number, f"{len(values)} of {fields} fields")
+            yield number, _bad_row(path, number, f"{len(values)} of {fields} fields")
         elif "\0" in line:
-            yield _bad_row(path, number, "NUL character")
+            yield number, _bad_row(path, number, "NUL character")
         else:
-            _refuse_duplicate(path, number, values[key], seen)
-            yield values
+            yield number, values
 
 
 def checked(utterance: Utterance, name: str, table: Path) -> Utterance | Drop:
@@ -151,9 +165,29 @@ def _lines(path: Path) -> Iterator[str]:
         raise MlmaError(f"{path}: cannot read the table ({error}); download it again") from None
 
 
-def _refuse_duplicate(path: Path, number: int, key: str, seen: dict[str, int]) -> None:
-    if key in seen:
-        raise MlmaError(
-            f"{path}:{number}: duplicate key '{key}', first on line {seen[key]}; remove one"
-        )
-    seen[key] = number
+def _unique[Row: (dict[str, str], list[str])](
+    path: Path,
+    read: Callable[[], Iterator[tuple[int, Row | Drop]]],
+    key_of: Callable[[Row], str],
+) -> Iterator[Row | Drop]:
+    """Yield the rows of a table; after the last one, refuse a key that occurs twice.
+
+    Only the hash of each key is kept, in 8 bytes. Where two hashes are equal, the table is read
+    again and its keys are compared.
+    """
+    hashes = array("q")
+    for _, row in read():
+        if not isinstance(row, Drop):
+            hashes.append(hash(key_of(row)))
+        yield row
+    ordered = np.sort(np.frombuffer(hashes, np.int64))
+    repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    first: dict[str, int] = {}
+    for number, row in read() if repeated else ():
+        if isinstance(row, Drop) or hash(key := key_of(row)) not in repeated:
+            continue
+        if key in first:
+            raise MlmaError(
+                f"{path}:{number}: duplicate key '{key}', first on line {first[key]}; remove one"
+            )
+        first[key] = number
