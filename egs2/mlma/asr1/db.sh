@@ -7,3 +7,7 @@ VOXPOPULI=      # with raw_audios and transcribed_data
 MLS=            # with mls_french, mls_dutch_opus and so on
 FLEURS=         # with data/<language>
 SYNTHETIC=${SYNTHETIC:-}  # with <lang>.txt: free text in en, it, fr, es, de and nl
+GRANARY=        # with <lang>/{voxpopuli,yodas,ytc}/*.jsonl; audio in audio/<source> or beside it
+MOSEL=          # with <lang>/voxpopuli.tsv and others; audio as for GRANARY
+YOUTUBE_COMMONS=  # with *.parquet; audio as for GRANARY
+PSEUDO=         # with <lang>.jsonl of `mlma data label`, and audio/

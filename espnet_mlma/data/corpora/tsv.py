@@ -57,7 +57,7 @@ def read_table(
     Args:
         path: the table, gzip-compressed when the name ends in `.gz`.
         columns: the columns that must exist.
-        key: the columns whose values, together, must be unique.
+        key: the columns whose values, together, must be unique; none: rows may repeat.
         delimiter: between columns.
 
     Yields:
@@ -88,7 +88,8 @@ def read_table(
             yield _bad_row(path, number, "NUL character")
             continue
         row = dict(zip(header, fields, strict=True))
-        _refuse_duplicate(path, number, " ".join(row[column] for column in key), seen)
+        if key:
+            _refuse_duplicate(path, number, " ".join(row[column] for column in key), seen)
         yield row
 
 
