@@ -226,6 +226,7 @@ def test_duplicate_ids_and_offsets_beyond_the_file_are_dropped(session, tmp_path
 def test_pseudo_labels_have_a_floor(tmp_path, clips):
     lay(clips[0], tmp_path / "pseudo/audio/sub/a.ogg")
     row = {"id": "sub/a-0", "file": "sub/a.ogg", "start": 0.0, "end": 2.0, "text": "buona sera"}
+    row["language"] = "it"
     rows = [
         {**row, "confidence": 0.95},
         {**row, "id": "sub/a-1", "confidence": 0.5},
@@ -235,6 +236,7 @@ def test_pseudo_labels_have_a_floor(tmp_path, clips):
         {**row, "id": "y", "start": 3.0, "confidence": 0.95},
         {**row, "confidence": 0.99},
         {**row, "id": "sub/a-3", "language": "de", "confidence": 0.99},
+        {**row, "id": "sub/a-4", "language": None, "confidence": 0.99},
     ]
     write_lines(tmp_path / "pseudo/labels.jsonl", rows)
     where = {"min_confidence": 0.9}
@@ -246,6 +248,7 @@ def test_pseudo_labels_have_a_floor(tmp_path, clips):
         "unsafe_name": 1,
         "bad_span": 1,
         "duplicate_id": 1,
+        "no_language": 1,
     }
 
 

@@ -9,8 +9,9 @@ languages", Interspeech 2025. A manifest of NeMo has one JSON object on each lin
 `joined.py` has the places of the audio. Fields that are read: `utt_id`, `text`, `duration`,
 `audio_filepath`, `original_source_id` (the session or video), `offset`. The first five were seen in
 programs that read Granary. `offset` is NeMo's own field. Not verified, because no manifest was at
-hand: whether a row has `offset`, the form of `utt_id` of each source, and the quality fields of
-Granary-v2. A row whose span cannot be told is dropped as `bad_span`. A session is its own speaker.
+hand: whether a row has `offset`, the form of `utt_id` of each source, and the names of Granary-v2's
+quality fields (`confidence`, `cer` and `good` in `FIELDS`). A row whose span cannot be told is
+dropped as `bad_span`. A session is its own speaker.
 """
 
 from __future__ import annotations

@@ -68,7 +68,10 @@ def prepare(
                 yield found
                 continue
             place, row = found
-            if row.get("language", lang) != lang and manifest != own:
+            if manifest != own and row.get("language") is None:
+                yield Drop(place, "no_language", f"{place}: no 'language'; name it {own.name}")
+                continue
+            if manifest != own and row["language"] != lang:
                 continue
             yield filtered(conditions, row, "", place) or _utterance(
                 audio, row, place, lang, seen, there

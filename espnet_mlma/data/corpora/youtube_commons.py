@@ -1,7 +1,6 @@
 """YouTube-Commons: transcripts of whole videos under Creative Commons, without audio.
 
-Links and transcripts of about two million videos. CC BY 4.0; each video has its own licence. Langlais,
-"Releasing YouTube-Commons", 2024.
+Links and transcripts of 443,000 h. CC BY 4.0.
 
     <root>/*.parquet
 
@@ -64,7 +63,9 @@ def prepare(
             yield _utterance(joiner, conditions, row, place)
 
 
-def _utterance(joiner: Joiner, where: Where, row: Mapping[str, Any], place: str):
+def _utterance(
+    joiner: Joiner, where: Where, row: Mapping[str, Any], place: str
+) -> Utterance | Drop:
     if not isinstance(row["video_id"], str) or not isinstance(row["text"], str):
         return Drop(place, "bad_row", f"{place}: 'video_id' or 'text' is not a text")
     spoken = row.get("original_language") or row["transcription_language"]
