@@ -169,8 +169,12 @@ def _mapped(line: Mapping[object, Any], place: str) -> Iterator[CorpusSplit]:
     unknown = next((key for key in line if key not in _KEYS), None)
     if unknown is not None:
         raise MlmaError(f"{place}: unknown key '{unknown}' in {line}; known: {' '.join(_KEYS)}")
-    corpus, langs, splits = (line.get(key) for key in _KEYS[:3])
-    if corpus not in CORPORA or not (_is_names(langs) and _is_names(splits)):
+    corpus, langs, splits = (
+        line["corpus"],
+        _names(line.get("languages")),
+        _names(line.get("splits")),
+    )
+    if corpus not in CORPORA or not langs or not splits:
         raise MlmaError(f"{place}: {line} needs a known 'corpus', and lists 'languages', 'splits'")
     where = line.get("where", {})
     fields = getattr(reader_of(corpus), "FIELDS", {})
@@ -180,6 +184,8 @@ def _mapped(line: Mapping[object, Any], place: str) -> Iterator[CorpusSplit]:
         yield CorpusSplit(split.corpus, split.lang, split.split, where)
 
 
-def _is_names(value: object) -> bool:
-    is_list = isinstance(value, list) and bool(value)
-    return is_list and all(isinstance(one, str) and one and " " not in one for one in value)
+def _names(value: object) -> list[str]:
+    """Return a list of names; an empty one if the value is anything else."""
+    names = value if isinstance(value, list) else []
+    is_names = all(isinstance(one, str) and one and " " not in one for one in names)
+    return names if is_names else []
