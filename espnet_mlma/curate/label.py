@@ -74,7 +74,7 @@ def label_shard(args: argparse.Namespace, names: Sequence[str], manifest: Path) 
     from espnet_mlma.decode import Decoding, load
     from espnet_mlma.decode.fingerprint import of_decoding
     from espnet_mlma.espnet.imports import import_espnet
-    from espnet_mlma.evaluation.compare.measure import with_language
+    from espnet_mlma.evaluation.compare.measure import WindowedRecogniser, with_language
     from espnet_mlma.loading.paths import located
     from espnet_mlma.memory import keep_freed_memory
 
@@ -91,7 +91,7 @@ def label_shard(args: argparse.Namespace, names: Sequence[str], manifest: Path) 
     if todo:
         loaded = load(args.model, device=args.device, batch_seconds=args.batch_seconds)
         chosen = with_language(loaded, args.language)
-        recogniser = getattr(chosen, "recogniser", chosen)
+        recogniser = chosen.recogniser if isinstance(chosen, WindowedRecogniser) else chosen
         for name in todo:
             failed += not _label(recogniser, args, name, made_with)
     rows = write_manifest(args, names, manifest)
