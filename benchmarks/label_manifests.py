@@ -9,7 +9,6 @@ of its own, with nothing else in it.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -56,7 +55,9 @@ def read(reader: str, root: str) -> None:
     items = reader_of(reader).prepare(Path(root) / reader, "it", READERS[reader])
     kinds = Counter(hasattr(item, "reason") for item in items)
     seconds = time.process_time() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not getrusage: its peak includes the parent's memory before exec.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     print(json.dumps([kinds[False], kinds[True], f"{seconds:.1f}", f"{peak:.0f}"]))
 
 
