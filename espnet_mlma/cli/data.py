@@ -13,6 +13,7 @@ PROGRAMS: dict[str, tuple[str, str]] = {
     "get": ("espnet_mlma.curate.get", "download and unpack Common Voice"),
     "manifest": ("espnet_mlma.curate.manifest", "hash the splits of a corpus, to publish"),
     "overlap": ("espnet_mlma.curate.overlap", "count test clips in another release's splits"),
+    "label": ("espnet_mlma.curate.label", "label audio with a recogniser"),
 }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from espnet_mlma.data.utterance import Drop, Utterance
+from espnet_mlma.data.where import Where
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import read_yaml
 from espnet_mlma.text import LANGUAGES
@@ -25,24 +27,39 @@ CORPORA = {
     "mini": "mini",
     "mini_en": "mini_en",
     "synthetic": "synthetic",
+    "granary": "granary",
+    "mosel": "mosel",
+    "youtube_commons": "youtube_commons",
+    "pseudo": "pseudo",
 }
+# Keys of a line that is a mapping.
+_KEYS = ("corpus", "languages", "splits", "where")
 
 
 def reader_of(corpus: str) -> ModuleType:
     """Import the reader of a corpus: a module with `TAG` and `prepare(root, lang, split)`.
 
-    A synthetic corpus also has `generate(root, *, nj)`.
+    A synthetic corpus also has `generate(root, *, nj)`. A corpus whose rows can be filtered has
+    `FIELDS`, their names and types, and `prepare` takes `where`.
     """
     return import_module(f"espnet_mlma.data.corpora.{corpus}")
 
 
 @dataclass(frozen=True)
 class CorpusSplit:
-    """One split of one corpus in one language."""
+    """One split of one corpus in one language.
+
+    Attributes:
+        corpus: in `CORPORA`.
+        lang: language code.
+        split: name of the split, or of the source of labels.
+        where: conditions on the rows; see `where.py`.
+    """
 
     corpus: str
     lang: str
     split: str
+    where: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def test_set(self) -> str:
@@ -52,17 +69,25 @@ class CorpusSplit:
 
     def utterances(self, roots: Mapping[str, Path]) -> Iterator[Utterance | Drop]:
         """Read the split; `roots` has the folder of each corpus."""
-        return reader_of(self.corpus).prepare(roots[self.corpus], self.lang, self.split)
+        options = {"where": self.where} if self.where else {}
+        return reader_of(self.corpus).prepare(roots[self.corpus], self.lang, self.split, **options)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """A training set with its validation and test data."""
+    """A training set with its validation and test data.
+
+    Attributes:
+        name: in the mixtures file.
+        train, valid, test: what the sets are made of.
+        missing: share of the labels' audio that may be missing, 0 to 1; None: the default.
+    """
 
     name: str
     train: tuple[CorpusSplit, ...]
     valid: tuple[CorpusSplit, ...]
     test: tuple[CorpusSplit, ...]
+    missing: float | None = None
 
     @property
     def train_set(self) -> str:
@@ -94,7 +119,8 @@ def load(path: Path, name: str) -> Mixture:
 
     Args:
         path: YAML file: under each mixture's name the lists `train`, `valid` and `test` of lines
-            `<corpus> <language,...> <split> ...`.
+            `<corpus> <language,...> <split> ...`, or of mappings with `corpus`, `languages`,
+            `splits` and `where`; and `missing`, the share of audio that may be missing.
         name: of the mixture.
 
     Raises:
@@ -113,11 +139,23 @@ def load(path: Path, name: str) -> Mixture:
         if not isinstance(lines, list):
             raise MlmaError(f"{path}: {name}: {role} is not a list")
         roles[role] = tuple(_splits(lines, f"{path}: {name}: {role}"))
-    return Mixture(name, **roles)
+    return Mixture(name, **roles, missing=_missing(mixtures[name], f"{path}: {name}"))
+
+
+def _missing(mixture: Mapping[str, Any], place: str) -> float | None:
+    share = mixture.get("missing")
+    if share is None:
+        return None
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise MlmaError(f"{place}: missing: {share} is not a share from 0 to 1")
+    return float(share)
 
 
 def _splits(lines: Iterable[object], place: str) -> Iterator[CorpusSplit]:
     for line in lines:
+        if isinstance(line, dict) and "corpus" in line:
+            yield from _mapped(line, place)
+            continue
         corpus, _, rest = str(line).partition(" ")
         langs, *splits = rest.split() or [""]
         if corpus not in CORPORA or not splits:
@@ -126,3 +164,30 @@ def _splits(lines: Iterable[object], place: str) -> Iterator[CorpusSplit]:
             if lang not in LANGUAGES:
                 raise MlmaError(f"{place}: '{line}': unknown language '{lang}'")
             yield from (CorpusSplit(corpus, lang, split) for split in splits)
+
+
+def _mapped(line: Mapping[object, Any], place: str) -> Iterator[CorpusSplit]:
+    """Read a line that is a mapping: `corpus`, `languages`, `splits` and `where`."""
+    unknown = next((key for key in line if key not in _KEYS), None)
+    if unknown is not None:
+        raise MlmaError(f"{place}: unknown key '{unknown}' in {line}; known: {' '.join(_KEYS)}")
+    corpus, langs, splits = (
+        line["corpus"],
+        _names(line.get("languages")),
+        _names(line.get("splits")),
+    )
+    if corpus not in CORPORA or not langs or not splits:
+        raise MlmaError(f"{place}: {line} needs a known 'corpus', and lists 'languages', 'splits'")
+    where = line.get("where", {})
+    fields = getattr(reader_of(corpus), "FIELDS", {})
+    Where.checked(where, fields, f"{place}: {corpus}")
+    plain = f"{corpus} {','.join(langs)} {' '.join(splits)}"
+    for split in _splits([plain], place):
+        yield CorpusSplit(split.corpus, split.lang, split.split, where)
+
+
+def _names(value: object) -> list[str]:
+    """Return a list of names; an empty one if the value is anything else."""
+    names = value if isinstance(value, list) else []
+    is_names = all(isinstance(one, str) and one and " " not in one for one in names)
+    return names if is_names else []

@@ -20,10 +20,12 @@ from espnet_mlma.arguments import ArgumentParser, first_line, refuse_to_replace
 from espnet_mlma.claims import claim
 from espnet_mlma.data import exclusions
 from espnet_mlma.data.checks import HeldOut
+from espnet_mlma.data.coverage import MISSING, Coverage
 from espnet_mlma.data.mixtures import CORPORA, CorpusSplit, Mixture, load, reader_of
 from espnet_mlma.data.utterance import Drop, Utterance
 from espnet_mlma.data.writer import SetReport, write_set
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.numbers import share
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         generate = getattr(reader_of(corpus), "generate", None)
         if generate is not None:  # a synthetic corpus
             generate(roots[corpus], nj=args.nj)
+    if args.missing is not None:
+        mixture = replace(mixture, missing=args.missing)
     make_sets(mixture, roots, args.output, args.nj)
 
 
@@ -54,8 +58,8 @@ def make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -
         nj: threads.
 
     Raises:
-        MlmaError: a corpus is missing or damaged, a set cannot be written, or another process makes
-            the mixture.
+        MlmaError: a corpus is missing or damaged, more audio is missing than the mixture permits, a
+            set cannot be written, or another process makes the mixture.
     """
     for split in mixture.train + mixture.valid + mixture.test:
         # A missing corpus is an error before anything is written.
@@ -70,16 +74,21 @@ def make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -
 
 def _make_sets(mixture: Mixture, roots: Mapping[str, Path], out: Path, nj: int) -> None:
     held_out = HeldOut()
-    valid = _held(_read(mixture.valid, roots), held_out, mixture.valid_set)
-    others = [write_set(out / mixture.valid_set, valid, nj=nj)]
+    permitted = MISSING if mixture.missing is None else mixture.missing
+
+    def read(name: str, splits: Iterable[CorpusSplit]) -> Iterator[Utterance | Drop]:
+        return Coverage(name, permitted).through(_read(splits, roots))
+
+    valid_set = mixture.valid_set
+    valid = _held(read(valid_set, mixture.valid), held_out, valid_set)
+    others = [write_set(out / valid_set, valid, nj=nj)]
     print(others[0], flush=True)
     for name, splits in mixture.test_sets.items():
-        test = _held(_read(splits, roots), held_out, name)
+        test = _held(read(name, splits), held_out, name)
         others.append(write_set(out / name, test, nj=nj, scored=True))
         print(others[-1], flush=True)
-    train = write_set(
-        out / mixture.train_set, _read(mixture.train, roots), nj=nj, held_out=held_out
-    )
+    utterances = read(mixture.train_set, mixture.train)
+    train = write_set(out / mixture.train_set, utterances, nj=nj, held_out=held_out)
     print(train, flush=True)
     # Error rates of speakers seen in training say less about unseen speakers.
     for line in filter(None, (report.speaker_overlap(train) for report in others)):
@@ -157,4 +166,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--output", type=Path, default=Path("data"), help="parent of the data folders"
     )
     parser.add_argument("--nj", type=int, default=4, help="threads")
+    parser.add_argument(
+        "--missing",
+        type=share,
+        metavar="SHARE",
+        help="share of a source's labels whose audio may be missing, 0 to 1 "
+        f"(default: of the mixture, else {MISSING:g})",
+    )
     return parser.parse_args(argv)

@@ -9,3 +9,7 @@ FLEURS=         # with data/<language>, or Parquet files
 EUROSPEECH=     # with italy, france, germany and uk: Parquet files
 SPONTANEOUS=    # with ss-corpus-<lang>.tsv and audios, or a folder of them for each language
 SYNTHETIC=${SYNTHETIC:-}  # with <lang>.txt: free text in en, it, fr, es, de and nl
+GRANARY=        # with <lang>/{voxpopuli,yodas,ytc}/*.jsonl; audio in audio/<source> or beside it
+MOSEL=          # with <lang>/voxpopuli.tsv and others; audio as for GRANARY
+YOUTUBE_COMMONS=  # with *.parquet; audio as for GRANARY
+PSEUDO=         # with <lang>.jsonl of `mlma data label`, and audio/
