@@ -9,7 +9,9 @@ from espnet_mlma.cli.parser import Parser, describe
 from espnet_mlma.cli.recipe import add_programs
 
 # Name -> (module with `main(argv)`, help). Only the module of the chosen program is imported.
-PROGRAMS: dict[str, tuple[str, str]] = {}
+PROGRAMS: dict[str, tuple[str, str]] = {
+    "add": ("espnet_mlma.curate.add", "add a corpus of your own, in any language"),
+}
 
 
 def add_arguments(parser: Parser) -> None:

@@ -18,7 +18,7 @@ from espnet_mlma.evaluation.compare.statistics import (
     Bootstrap,
 )
 from espnet_mlma.evaluation.compare.systems import System
-from espnet_mlma.text import LANGUAGES
+from espnet_mlma.text import LANGUAGES, order_languages
 from espnet_mlma.text.language import NAMES as LANGUAGE_NAMES
 
 # Head and meaning of each column, in order.
@@ -124,7 +124,7 @@ def grids(comparison: Comparison, notes: Notes) -> Iterator[Grid]:
         comparison: the systems and figures.
         notes: collects the cited sources; caveats are added when cells are rendered.
     """
-    for lang in LANGUAGES:
+    for lang in order_languages([*LANGUAGES, *(score.lang for score in comparison.scores)]):
         if rows := system_rows(comparison, lang):
             yield language_grid(lang, rows, notes)
     if comparison.scores:
