@@ -144,7 +144,7 @@ def language_grid(lang: str, rows: Sequence[SystemRow], notes: Notes) -> Grid:
     meanings = "; ".join("{} is {}".format(*CORPORA[corpus]) for corpus in known)
     return Grid(
         ("wer", lang),
-        f"{LANGUAGE_NAMES[lang]} ({lang}), WER (%)",
+        f"{LANGUAGE_NAMES.get(lang, lang)} ({lang}), WER (%)",
         f"{meanings}." if meanings else "",
         ("System", "Normaliser", "Source", "M", "Hours", *map(head, corpora)),
         3,
