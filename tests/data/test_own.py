@@ -12,6 +12,7 @@ import yaml
 from espnet_mlma.curate import add
 from espnet_mlma.data import prepare, tables
 from espnet_mlma.data.corpora import own
+from espnet_mlma.data.utterance import Utterance
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.text import normalise
 
@@ -88,7 +89,9 @@ def added(source: Path, tmp_path: Path, *options: str, lang: str = "br") -> Path
 def sets(output: Path, lang: str = "br") -> dict[str, list[tuple[str, str, str]]]:
     found = {}
     for split in own.SPLITS:
-        rows = list(own.prepare(output, lang, split, "mine"))
+        rows = [
+            row for row in own.prepare(output, lang, split, "mine") if isinstance(row, Utterance)
+        ]
         found[split] = sorted((str(row.audio), row.speaker, row.text) for row in rows)
     return found
 
