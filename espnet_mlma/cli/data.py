@@ -10,6 +10,7 @@ from espnet_mlma.cli.recipe import add_programs
 
 # Name -> (module with `main(argv)`, help). Only the module of the chosen program is imported.
 PROGRAMS: dict[str, tuple[str, str]] = {
+    "add": ("espnet_mlma.curate.add", "add a corpus of your own, in any language"),
     "get": ("espnet_mlma.curate.get", "download and unpack Common Voice"),
     "manifest": ("espnet_mlma.curate.manifest", "hash the splits of a corpus, to publish"),
     "overlap": ("espnet_mlma.curate.overlap", "count test clips in another release's splits"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from espnet_mlma.data.corpora import own
 from espnet_mlma.data.utterance import Drop, Utterance
 from espnet_mlma.data.where import Where
 from espnet_mlma.errors import MlmaError
@@ -36,13 +37,39 @@ CORPORA = {
 _KEYS = ("corpus", "languages", "splits", "where")
 
 
+def find_roots(db_root: Path | None, named: Iterable[str] = ()) -> dict[str, Path]:
+    """Find the folders of all corpora, one's own too.
+
+    Args:
+        db_root: their parent; each folder in it with a `corpus.yaml` is a corpus of its name.
+        named: `CORPUS=DIR` for corpora elsewhere.
+
+    Raises:
+        MlmaError: an assignment is invalid, or names a folder without a corpus.
+    """
+    roots = {} if db_root is None else {name: db_root / of for name, of in CORPORA.items()}
+    for record in [] if db_root is None else sorted(db_root.glob(f"*/{own.RECORD}")):
+        if own.NAME.fullmatch(record.parent.name) and record.parent.name not in CORPORA:
+            roots[record.parent.name] = record.parent
+    for assignment in named:
+        corpus, _, path = assignment.partition("=")
+        is_own = own.NAME.fullmatch(corpus) and (Path(path) / own.RECORD).is_file()
+        if not path or not (corpus in CORPORA or is_own):
+            raise MlmaError(
+                f"--root {assignment}: not CORPUS=DIR; corpora are {' '.join(CORPORA)}, and "
+                f"folders with {own.RECORD}"
+            )
+        roots[corpus] = Path(path)
+    return roots
+
+
 def reader_of(corpus: str) -> ModuleType:
     """Import the reader of a corpus: a module with `TAG` and `prepare(root, lang, split)`.
 
     A synthetic corpus also has `generate(root, *, nj)`. A corpus whose rows can be filtered has
     `FIELDS`, their names and types, and `prepare` takes `where`.
     """
-    return import_module(f"espnet_mlma.data.corpora.{corpus}")
+    return import_module(f"espnet_mlma.data.corpora.{corpus if corpus in CORPORA else 'own'}")
 
 
 @dataclass(frozen=True)
@@ -50,7 +77,7 @@ class CorpusSplit:
     """One split of one corpus in one language.
 
     Attributes:
-        corpus: in `CORPORA`.
+        corpus: in `CORPORA`, or one's own.
         lang: language code.
         split: name of the split, or of the source of labels.
         where: conditions on the rows; see `where.py`.
@@ -62,15 +89,23 @@ class CorpusSplit:
     where: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
+    def tag(self) -> str:
+        """Tag of the corpus in ids, such as `cv`; the name of a corpus of one's own."""
+        return reader_of(self.corpus).TAG if self.corpus in CORPORA else self.corpus
+
+    @property
     def test_set(self) -> str:
         """Name of its test set; LibriSpeech has two, "clean" and "other"."""
         other = "other" if self.split.endswith("-other") else ""
-        return f"test_{reader_of(self.corpus).TAG}{other}_{self.lang}"
+        return f"test_{self.tag}{other}_{self.lang}"
 
     def utterances(self, roots: Mapping[str, Path]) -> Iterator[Utterance | Drop]:
         """Read the split; `roots` has the folder of each corpus."""
+        root = roots[self.corpus]
+        if self.corpus not in CORPORA:
+            return own.prepare(root, self.lang, self.split, self.corpus)
         options = {"where": self.where} if self.where else {}
-        return reader_of(self.corpus).prepare(roots[self.corpus], self.lang, self.split, **options)
+        return reader_of(self.corpus).prepare(root, self.lang, self.split, **options)
 
 
 @dataclass(frozen=True)
@@ -111,22 +146,30 @@ class Mixture:
     def corpora(self) -> list[str]:
         """The corpora that it uses."""
         used = {split.corpus for split in self.train + self.valid + self.test}
-        return [corpus for corpus in CORPORA if corpus in used]
+        return [corpus for corpus in CORPORA if corpus in used] + sorted(used - CORPORA.keys())
 
 
-def load(path: Path, name: str) -> Mixture:
-    """Read one mixture from a mixtures file.
+def load(path: Path, name: str, roots: Mapping[str, Path] | None = None) -> Mixture:
+    """Read one mixture from a mixtures file, or make that of a corpus of one's own.
 
     Args:
         path: YAML file: under each mixture's name the lists `train`, `valid` and `test` of lines
             `<corpus> <language,...> <split> ...`, or of mappings with `corpus`, `languages`,
             `splits` and `where`; and `missing`, the share of audio that may be missing.
-        name: of the mixture.
+        name: of the mixture; if the file has none, of one's own corpus.
+        roots: folders of corpora, for one's own.
 
     Raises:
         MlmaError: the file or the mixture does not exist, or a line is invalid.
     """
     mixtures = read_yaml(path, "give one as conf/mixtures.yaml")
+    roots = {corpus: root for corpus, root in (roots or {}).items() if corpus not in CORPORA}
+    if name not in mixtures and name in roots:
+        langs = own.languages_of(roots[name], name)
+        whole = {
+            split: tuple(CorpusSplit(name, lang, split) for lang in langs) for split in own.SPLITS
+        }
+        return Mixture(name, whole["train"], whole["dev"], whole["test"])
     if name not in mixtures:
         raise MlmaError(f"{path}: no mixture '{name}'; choose one of {' '.join(mixtures)}")
     if not isinstance(mixtures[name], dict):
@@ -138,7 +181,7 @@ def load(path: Path, name: str) -> Mixture:
             raise MlmaError(f"{path}: mixture '{name}' has no '{role}'")
         if not isinstance(lines, list):
             raise MlmaError(f"{path}: {name}: {role} is not a list")
-        roles[role] = tuple(_splits(lines, f"{path}: {name}: {role}"))
+        roles[role] = tuple(_splits(lines, f"{path}: {name}: {role}", roots))
     return Mixture(name, **roles, missing=_missing(mixtures[name], f"{path}: {name}"))
 
 
@@ -151,22 +194,27 @@ def _missing(mixture: Mapping[str, Any], place: str) -> float | None:
     return float(share)
 
 
-def _splits(lines: Iterable[object], place: str) -> Iterator[CorpusSplit]:
+def _splits(
+    lines: Iterable[object], place: str, roots: Mapping[str, Path]
+) -> Iterator[CorpusSplit]:
     for line in lines:
         if isinstance(line, dict) and "corpus" in line:
-            yield from _mapped(line, place)
+            yield from _mapped(line, place, roots)
             continue
         corpus, _, rest = str(line).partition(" ")
         langs, *splits = rest.split() or [""]
-        if corpus not in CORPORA or not splits:
+        if not splits or not (corpus in CORPORA or corpus in roots):
             raise MlmaError(f"{place}: '{line}' is not <corpus> <language,...> <split> ...")
+        known = LANGUAGES if corpus in CORPORA else own.languages_of(roots[corpus], corpus)
         for lang in langs.split(","):
-            if lang not in LANGUAGES:
+            if lang not in known:
                 raise MlmaError(f"{place}: '{line}': unknown language '{lang}'")
             yield from (CorpusSplit(corpus, lang, split) for split in splits)
 
 
-def _mapped(line: Mapping[object, Any], place: str) -> Iterator[CorpusSplit]:
+def _mapped(
+    line: Mapping[object, Any], place: str, roots: Mapping[str, Path]
+) -> Iterator[CorpusSplit]:
     """Read a line that is a mapping: `corpus`, `languages`, `splits` and `where`."""
     unknown = next((key for key in line if key not in _KEYS), None)
     if unknown is not None:
@@ -182,7 +230,7 @@ def _mapped(line: Mapping[object, Any], place: str) -> Iterator[CorpusSplit]:
     fields = getattr(reader_of(corpus), "FIELDS", {})
     Where.checked(where, fields, f"{place}: {corpus}")
     plain = f"{corpus} {','.join(langs)} {' '.join(splits)}"
-    for split in _splits([plain], place):
+    for split in _splits([plain], place, roots):
         yield CorpusSplit(split.corpus, split.lang, split.split, where)
 
 

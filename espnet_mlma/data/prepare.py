@@ -21,7 +21,7 @@ from espnet_mlma.claims import claim
 from espnet_mlma.data import exclusions
 from espnet_mlma.data.checks import HeldOut
 from espnet_mlma.data.coverage import MISSING, Coverage
-from espnet_mlma.data.mixtures import CORPORA, CorpusSplit, Mixture, load, reader_of
+from espnet_mlma.data.mixtures import CorpusSplit, Mixture, find_roots, load, reader_of
 from espnet_mlma.data.utterance import Drop, Utterance
 from espnet_mlma.data.writer import SetReport, write_set
 from espnet_mlma.errors import MlmaError
@@ -31,12 +31,13 @@ from espnet_mlma.numbers import share
 def main(argv: Sequence[str] | None = None) -> None:
     """Run stage 1 from the command line."""
     args = _arguments(argv)
-    mixture = load(args.mixtures, args.mixture)
+    found = find_roots(args.db_root, args.root)
+    mixture = load(args.mixtures, args.mixture, found)
     if args.list:
         names = {"train": [mixture.train_set], "valid": [mixture.valid_set]}
         print(*names.get(args.list, mixture.test_sets))
         return
-    roots = _roots(args.db_root, args.root, mixture.corpora)
+    roots = _needed(found, mixture.corpora)
     for name in (mixture.train_set, mixture.valid_set, *mixture.test_sets):
         refuse_to_replace(args.output / name, (roots[corpus] for corpus in mixture.corpora))
     for corpus in mixture.corpora:
@@ -129,19 +130,13 @@ def _held(
 
 def _read(splits: Iterable[CorpusSplit], roots: Mapping[str, Path]) -> Iterator[Utterance | Drop]:
     for split in splits:
-        tag = reader_of(split.corpus).TAG
         for found in split.utterances(roots):
-            yield replace(found, corpus=tag, lang=split.lang) if isinstance(found, Drop) else found
+            is_drop = isinstance(found, Drop)
+            yield replace(found, corpus=split.tag, lang=split.lang) if is_drop else found
 
 
-def _roots(db_root: Path | None, named: list[str], corpora: list[str]) -> dict[str, Path]:
-    """Find the folder of each corpus that a mixture needs."""
-    roots = {} if db_root is None else {name: db_root / of for name, of in CORPORA.items()}
-    for assignment in named:
-        corpus, _, path = assignment.partition("=")
-        if corpus not in CORPORA or not path:
-            raise MlmaError(f"--root {assignment}: not CORPUS=DIR; corpora are {' '.join(CORPORA)}")
-        roots[corpus] = Path(path)
+def _needed(roots: dict[str, Path], corpora: list[str]) -> dict[str, Path]:
+    """Return the folders; refuse if one that a mixture needs is not known."""
     missing = [corpus for corpus in corpora if corpus not in roots]
     if missing:
         raise MlmaError(

@@ -8,13 +8,16 @@ outside both, such as Polish "ł" in Spanish, marks a clip whose text does not m
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
 from espnet_mlma.errors import MlmaError
 
 _BASIC = "abcdefghijklmnopqrstuvwxyz"
-_TOKEN = re.compile(r"<([a-z]{2})>")
+_CODE = re.compile("[a-z]{2,3}")
+_TOKEN = re.compile("<([a-z]{2})>")
+_WITHOUT_SPACES = frozenset({"bo", "dz", "ja", "km", "lo", "my", "th", "yue", "zh"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,35 @@ def alphabet(code: str) -> frozenset[str]:
     return frozenset(LANGUAGE_TABLE[code].native + LANGUAGE_TABLE[code].loan)
 
 
+def check_code(code: str) -> None:
+    """Check that text in a language can be normalised: known, or brought by one's own corpus.
+
+    Args:
+        code: ISO 639-1 or 639-3.
+
+    Raises:
+        MlmaError: it is no code, or the language is written without spaces between words.
+    """
+    if not _CODE.fullmatch(code):
+        raise MlmaError(f"'{code}' is no language code; give two or three letters, such as pl")
+    if code in _WITHOUT_SPACES:
+        raise MlmaError(f"'{code}' is written without spaces between words; it is not supported")
+
+
+def order_languages(codes: Iterable[str]) -> list[str]:
+    """Sort languages: those of the table in its order, then others by code."""
+    known = {code: place for place, code in enumerate(LANGUAGES)}
+    return sorted(set(codes), key=lambda code: (known.get(code, len(known)), code))
+
+
 def language_token(code: str) -> str:
-    """Return the token of a language: `<it>` for Italian."""
+    """Return the token of a language: `<it>` for Italian.
+
+    Raises:
+        MlmaError: the code has three letters, as `<unk>` and `<asr>`, which name no language.
+    """
+    if len(code) != 2:
+        raise MlmaError(f"'{code}': tokens of languages have two letters; train without them")
     return f"<{code}>"
 
 

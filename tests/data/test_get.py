@@ -26,7 +26,10 @@ def archive(member: str = f"{RELEASE}/it/test.tsv") -> bytes:
     table = f"client_id\tpath\tsentence\n{'ab' * 64}\tcommon_voice_it_1.mp3\tCiao.\n".encode()
     with io.BytesIO() as whole:
         with tarfile.open(fileobj=whole, mode="w:gz") as tar:
-            for name, content in ((member, table), (f"{RELEASE}/it/clips/x.mp3", random.Random(0).randbytes(300000))):
+            for name, content in (
+                (member, table),
+                (f"{RELEASE}/it/clips/x.mp3", random.Random(0).randbytes(300000)),
+            ):
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))

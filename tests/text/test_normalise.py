@@ -92,6 +92,8 @@ def test_training_problem(lang: str, text: str, reason: str | None) -> None:
 
 def test_an_unknown_language_and_one_without_letters_are_errors() -> None:
     with pytest.raises(MlmaError, match="'pl'"):
-        normalise("słowo", "pl")
+        alphabet("pl")
+    with pytest.raises(MlmaError, match="'polish'"):
+        normalise("słowo", "polish")
     with pytest.raises(MlmaError, match="'zh'"):
         normalise("a", "zh")

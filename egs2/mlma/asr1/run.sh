@@ -44,7 +44,8 @@ fi
 # shellcheck source-path=SCRIPTDIR
 . ./path.sh
 
-sets() { python3 -m espnet_mlma.cli recipe prepare --mixture "${mixture}" --list "$1"; }
+# shellcheck disable=SC2086 # two words
+sets() { local/data.sh --mixture "${mixture}"${of_db_root} --list "$1"; }
 train_set=$(sets train)
 valid_set=$(sets valid)
 test_sets=$(sets test)

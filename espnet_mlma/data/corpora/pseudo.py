@@ -1,6 +1,6 @@
 """Pseudo-labels: what `mlma data label` wrote about unlabelled audio.
 
-The licence is that of the audio. A manifest names its audio by paths below the labelled folder:
+Its hours are those that you label. The licence is that of the audio. A manifest names its audio by paths below the labelled folder:
 
     <root>/<lang>.jsonl, or <root>/*.jsonl with a `language` in each row
     <root>/audio/    the labelled folder, or a link to it

@@ -22,7 +22,7 @@ from espnet_mlma.evaluation.compare.statistics import (
 from espnet_mlma.evaluation.compare.systems import System
 from espnet_mlma.evaluation.score.align import Errors, total_errors
 from espnet_mlma.evaluation.score.utterances import ScoredUtterance
-from espnet_mlma.text import LANGUAGES
+from espnet_mlma.text import order_languages
 
 SCHEMA = "espnet-mlma/comparison/1"
 
@@ -191,7 +191,7 @@ def scopes(utterances: Sequence[ScoredUtterance]) -> Iterator[tuple[str, str, li
     indices: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, utterance in enumerate(utterances):
         indices[utterance.lang][utterance.corpus].append(index)
-    for lang in (lang for lang in LANGUAGES if lang in indices):
+    for lang in order_languages(indices):
         corpora = indices[lang]
         for corpus, found in sorted(corpora.items()):
             yield lang, corpus, found

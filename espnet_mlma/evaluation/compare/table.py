@@ -18,7 +18,7 @@ from espnet_mlma.evaluation.compare.statistics import (
     Bootstrap,
 )
 from espnet_mlma.evaluation.compare.systems import System
-from espnet_mlma.text import LANGUAGES
+from espnet_mlma.text import LANGUAGES, order_languages
 from espnet_mlma.text.language import NAMES as LANGUAGE_NAMES
 
 # Head and meaning of each column, in order.
@@ -125,7 +125,7 @@ def grids(comparison: Comparison, notes: Notes) -> Iterator[Grid]:
         comparison: the systems and figures.
         notes: collects the cited sources; caveats are added when cells are rendered.
     """
-    for lang in LANGUAGES:
+    for lang in order_languages([*LANGUAGES, *(score.lang for score in comparison.scores)]):
         if rows := system_rows(comparison, lang):
             yield language_grid(lang, rows, notes)
     if comparison.scores:
@@ -145,7 +145,7 @@ def language_grid(lang: str, rows: Sequence[SystemRow], notes: Notes) -> Grid:
     meanings = "; ".join("{} is {}".format(*CORPORA[corpus]) for corpus in known)
     return Grid(
         ("wer", lang),
-        f"{LANGUAGE_NAMES[lang]} ({lang}), WER (%)",
+        f"{LANGUAGE_NAMES.get(lang, lang)} ({lang}), WER (%)",
         f"{meanings}." if meanings else "",
         ("System", "Normaliser", "Source", "M", "Hours", *map(head, corpora)),
         3,

@@ -10,7 +10,7 @@ from typing import Any
 
 from espnet_mlma.evaluation.score.align import Errors, total_errors
 from espnet_mlma.evaluation.score.utterances import ScoredUtterance
-from espnet_mlma.text import LANGUAGES
+from espnet_mlma.text import order_languages
 
 DURATIONS = (1, 2, 3, 5, 8, 12, 20, 30)  # seconds
 CONFIDENCE_GROUPS = 5
@@ -52,9 +52,9 @@ def group(name: str, utterances: Sequence[ScoredUtterance], lang: str = "") -> E
 
 
 def by_language(utterances: Iterable[ScoredUtterance]) -> dict[str, list[ScoredUtterance]]:
-    """Group utterances by language, in the order of `LANGUAGES`."""
+    """Group utterances by language, known ones first."""
     found = _grouped(utterances, lambda one: one.lang)
-    return {lang: found[lang] for lang in LANGUAGES if lang in found}
+    return {lang: found[lang] for lang in order_languages(found)}
 
 
 def by_corpus(utterances: Iterable[ScoredUtterance]) -> list[ErrorGroup]:

@@ -29,7 +29,7 @@ from espnet_mlma.evaluation.report.training import Curve, Epochs, curves
 from espnet_mlma.evaluation.score.align import Alignment, Errors
 from espnet_mlma.evaluation.score.utterances import ScoredUtterance
 from espnet_mlma.pages import render_page, svg
-from espnet_mlma.text import LANGUAGES
+from espnet_mlma.text import order_languages
 from espnet_mlma.version import __version__
 
 _CONFUSIONS, _SYMBOLS = 10, 16
@@ -147,7 +147,8 @@ def speaker_chart(speakers: Sequence[ErrorGroup]) -> Markup:
         return Markup("")
     most_words = max(of.words.reference for of in known)
     rows: dict[str, list[svg.Dot]] = {}
-    for of in sorted(known, key=lambda of: LANGUAGES.index(of.lang)):
+    order = order_languages(of.lang for of in known)
+    for of in sorted(known, key=lambda of: order.index(of.lang)):
         title = f"{of.name}: {of.words.rate:.1f} % of {of.words.reference} words"
         dot = svg.Dot(of.words.rate, of.words.reference / most_words, title)
         rows.setdefault(of.lang, []).append(dot)

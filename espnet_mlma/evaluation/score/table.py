@@ -9,7 +9,7 @@ from pathlib import Path
 
 from espnet_mlma.evaluation.score.align import Errors, total_errors
 from espnet_mlma.files import write
-from espnet_mlma.text import LANGUAGES
+from espnet_mlma.text import order_languages
 
 _COLUMNS = (
     "Language | Corpus | Test set | WER | CER | TER | # Snt | # Wrd | Sub | Del | Ins | Missing"
@@ -65,7 +65,7 @@ def section(rows: Sequence[ResultRow], tag: str, scorer: str, checkpoint: str | 
         checkpoint: digest; None: unknown.
     """
     config, _, model = tag.partition("_asr_model_")
-    languages = [lang for lang in LANGUAGES if any(row.lang == lang for row in rows)]
+    languages = order_languages(row.lang for row in rows)
     lines = [
         f"## {tag}",
         "",

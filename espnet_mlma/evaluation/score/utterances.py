@@ -11,7 +11,7 @@ from typing import Any, cast
 from espnet_mlma.data.tables import read
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.evaluation.score.align import Alignment, Errors, align, count_alignment
-from espnet_mlma.text import LANGUAGES, normalise
+from espnet_mlma.text import check_code, normalise
 
 Normaliser = Callable[[str, str], str]  # of a text and its language
 Tokenise = Callable[[str], Sequence[str]]
@@ -87,12 +87,11 @@ def score_set(
         unknown = next((id_ for id_ in text if id_ not in table), None)
         if unknown is not None:
             raise MlmaError(f"{data / name}: {unknown} is missing; run stage 3 again")
-    strange = next((id_ for id_ in text if lang[id_] not in LANGUAGES), None)
-    if strange is not None:
-        raise MlmaError(
-            f"{data / 'utt2lang'}: {strange}: unknown language {lang[strange]!r}; use one of "
-            f"{' '.join(LANGUAGES)}"
-        )
+    for code, id_ in {lang[id_]: id_ for id_ in text}.items():
+        try:
+            check_code(code)
+        except MlmaError as error:
+            raise MlmaError(f"{data / 'utt2lang'}: {id_}: {error}") from None
     extra = next((id_ for id_ in recognised if id_ not in text), None)
     if extra is not None:
         raise MlmaError(
