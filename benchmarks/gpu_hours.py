@@ -6,8 +6,8 @@ Every model is ESPnet's, from its configuration, with 31 symbols; a step goes fo
 features, SpecAugment and loss, and backward. Clips of 2 to 18 s with random text, 14 symbols a
 second; on a GPU a whole batch of the configuration in the precision that ESPnet's trainer would
 use, on a CPU --speech seconds in float32, which say what the models cost beside each other. The
-optimiser is timed by itself, as it steps once an update. Loading audio is not in it,
-nor what ESPnet's sampler draws before an epoch, which all GPUs wait for.
+optimiser is timed by itself, as it steps once an update. Loading audio is not in it, nor the draw
+before an epoch; benchmarks/sampler.py times that.
 --rates FILE takes seconds from a JSON that this script has written, on a GPU elsewhere say, and the
 updates from the configurations as they are now.
 """
