@@ -15,6 +15,9 @@ every rank draws them anew in each epoch from dictionaries of strings. A configu
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +27,8 @@ from espnet2.iterators.category_iter_factory import worker_init_fn
 from torch.utils.data import DataLoader
 
 from espnet_mlma.data.balance import BalancedDraw, Options
-from espnet_mlma.data.clips import open_clips
+from espnet_mlma.data.clips import MADE_BY, open_clips
+from espnet_mlma.data.mapped import open_table
 from espnet_mlma.errors import MlmaError
 
 BATCH_TYPE = "balanced_length"
@@ -112,7 +116,8 @@ def _build(task, args, iter_options, mode: str) -> BalancedIterFactory:
         ),
     )
     logging.info(f"[{mode}] {draw}")
-    dataset = task.build_dataset(args, iter_options)
+    with _mapped_tables():
+        dataset = task.build_dataset(args, iter_options)
     logging.info(f"[{mode}] dataset:\n{dataset}")
     options = {"num_workers": args.num_workers, "pin_memory": args.ngpu > 0}
     if iter_options.collate_fn is not None:
@@ -124,3 +129,30 @@ def _rank(distributed: bool) -> tuple[int, int]:
     from torch import distributed as dist
 
     return (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+
+
+@contextmanager
+def _mapped_tables() -> Iterator[None]:
+    """Let ESPnet's datasets look up texts and places of sound in the files of their tables.
+
+    ESPnet reads them into dictionaries, which every rank has, and every worker in the course of an
+    epoch: pages that hold the objects are copied when a reference is counted.
+    """
+    from espnet2.train import dataset
+    from omniio import kaldi
+
+    def texts(path, **_) -> Mapping[str, str]:
+        return open_table(Path(path), MADE_BY)
+
+    def archives(path, float_dtype=None, max_cache_fd: int = 0, allow_multi_rates: bool = False):
+        loader = kaldi.load_scp(os.devnull, max_cache_fd=max_cache_fd)
+        loader._dict = open_table(Path(path), MADE_BY)  # ESPnet's adapter reads it too
+        return dataset.AdapterForSoundScpReader(loader, float_dtype, allow_multi_rates)
+
+    before = {name: dataset.DATA_TYPES[name] for name in ("text", "kaldi_ark")}
+    for name, load in (("text", texts), ("kaldi_ark", archives)):
+        dataset.DATA_TYPES[name] = before[name] | {"func": load}
+    try:
+        yield
+    finally:
+        dataset.DATA_TYPES.update(before)
