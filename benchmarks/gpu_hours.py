@@ -6,8 +6,8 @@ Every model is built by ESPnet from its configuration, with 31 symbols. A step h
 SpecAugment, loss and backward. Clips have 2 to 18 s and random text of 14 symbols a second. On a
 GPU a step has a whole batch of the configuration, in the precision that ESPnet's trainer would
 use; on a CPU it has --speech seconds in float32, which only compares the models. The optimiser is
-timed separately, because it steps once an update. Loading audio is not included, nor the draw of
-ESPnet's sampler before an epoch.
+timed separately, because it steps once an update. Loading audio is not included, nor the draw
+before an epoch, which `benchmarks/sampler.py` times.
 --rates FILE takes seconds from a JSON file of this script, for example from another machine, and
 the updates from the current configurations.
 """

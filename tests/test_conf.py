@@ -14,7 +14,6 @@ from espnet2.train.distributed_utils import DistributedOption
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import espnet_mlma  # noqa: F401  registers the encoders
-from espnet_mlma.data.mix import write_sampler_files
 from espnet_mlma.decode.folder import read_options
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -81,7 +80,7 @@ def test_it_has_as_many_updates_as_the_papers(name):
 
 
 def test_the_paper_sized_models_train_on_as_much_speech_as_mamba_asr():
-    """An iteration has batch_bins on all GPUs together; see the test of the sampler."""
+    """At most: an iteration has batch_bins on all GPUs together, padding included, as theirs."""
     args = arguments("conmamba")
     hours = args.num_iters_per_epoch * args.max_epoch * args.batch_bins / SAMPLE_RATE / 3600
     assert round(hours / 960) == 500
@@ -132,7 +131,6 @@ def training_set(tmp_path_factory) -> Path:
     for name, table in rows.items():
         text = "".join(f"{id_} {value}\n" for id_, value in table.items())
         (folder / name).write_text(text, encoding="utf-8")
-    write_sampler_files(folder)
     return folder
 
 
@@ -161,10 +159,12 @@ def test_batches_are_those_of_the_configuration(name, epoch, training_set, sampl
     args = arguments(name)
     batches = draw(args, training_set, epoch)
     assert len(batches) == args.num_iters_per_epoch
-    assert max(map(len, batches)) < args.max_batch_size
-    # The last of each draw is what is left; the others end with the clip that fills them.
-    bins = np.median([sum(samples[id_] for id_ in batch) for batch in batches])
-    assert args.batch_bins <= bins <= args.batch_bins + max(samples.values())
+    assert max(map(len, batches)) <= args.max_batch_size
+    bins = [max(samples[id_] for id_ in batch) * len(batch) for batch in batches]
+    assert max(bins) <= args.batch_bins
+    assert np.median(bins) > 0.95 * args.batch_bins
+    speech = sum(samples[id_] for batch in batches for id_ in batch)
+    assert sum(bins) < 1.15 * speech
 
 
 def test_gpus_share_a_batch(training_set, samples):
@@ -176,9 +176,16 @@ def test_gpus_share_a_batch(training_set, samples):
             batches = draw(arguments("conmamba"), training_set, 3, distributed=True)
         finally:
             dist.destroy_process_group()
-        shares.append(np.median([sum(samples[id_] for id_ in batch) for batch in batches]))
-    assert sum(shares) == pytest.approx(arguments("conmamba").batch_bins, rel=0.02)
-    assert max(shares) < 1.2 * min(shares)
+        shares.append(batches)
+    whole = draw(arguments("conmamba", "--min_batch_size", gpus), training_set, 3)
+    for batch, *of_gpus in zip(whole, *shares, strict=True):
+        assert of_gpus == [batch[rank::gpus] for rank in range(gpus)]
+    bins = [
+        np.median([max(samples[id_] for id_ in batch) * len(batch) for batch in batches])
+        for batches in shares
+    ]
+    assert sum(bins) == pytest.approx(arguments("conmamba").batch_bins, rel=0.05)
+    assert max(bins) < 1.1 * min(bins)
 
 
 REDUCED = {

@@ -1,31 +1,27 @@
-"""Write the files of ESPnet's balanced sampler, and show how much of each language it draws.
+"""Show how many hours of each language and corpus a balanced epoch draws.
 
-ESPnet's `catpow_balance_dataset` draws a "dataset" with P ~ hours^a, one of its "categories" with
-P ~ hours^b, and one of its utterances uniformly. Here a dataset is a language, and a category is
-one of its corpora. The sampler draws utterances, not seconds, so a corpus of long utterances gets
-more hours than its probability. The table shows the hours of one actual draw.
+The sampler of `data/balance.py` draws a language with P ~ hours^a, one of its corpora with
+P ~ hours^b, and the corpus's clips in random order. It draws clips, not seconds, so a corpus of
+long clips gets more hours than its probability. The table shows the hours of one actual draw of as
+many clips as the set has; an epoch of fewer has the same shares.
 
-Source: Pratap et al., "Scaling speech technology to 1,000+ languages", 2023.
-
-    mlma recipe mix --dump dump/raw/train_real --prepare
-    mlma recipe mix --dump dump/raw/train_real --language_exponent 0.5
+    mlma recipe mix --dump dump/raw/train_real
+    mlma recipe mix --dump dump/raw/train_real --language_exponent 0.3
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
-from espnet_mlma import files
+import numpy as np
+
 from espnet_mlma.arguments import ArgumentParser, first_line
 from espnet_mlma.audio import SAMPLE_RATE
-from espnet_mlma.data import tables
-from espnet_mlma.errors import MlmaError
+from espnet_mlma.data.balance import BalancedDraw, Options
+from espnet_mlma.data.clips import MADE_BY, read_clips
 
-_MADE_BY = "stages 3 and 4"
 _ONE_BATCH = 2**62  # samples; more than any set has
 
 
@@ -39,85 +35,25 @@ class Share:
     drawn: float
 
 
-def write_sampler_files(dump: Path) -> None:
-    """Write `category2utt` and `dataset2utt` for the utterances of `wav.scp`.
+def shares(dump: Path, options: Options, epoch: int = 1) -> list[Share]:
+    """Sum the hours of a set and of one epoch drawn from it, by language and corpus.
 
     Args:
-        dump: folder of the training set, with `wav.scp`, `utt2category` and `utt2dataset`.
+        dump: folder of the training set, with `utt2num_samples`, `utt2dataset`, `utt2category`.
+        options: how to draw.
+        epoch: number of the epoch.
 
     Raises:
-        MlmaError: a file is missing, or lacks an utterance.
+        MlmaError: a table is missing or damaged, or they have different ids.
     """
-    ids = tables.read_alike(dump, ["wav.scp"], _MADE_BY)["wav.scp"]
-    for name in ("category", "dataset"):
-        utterances: dict[str, list[str]] = defaultdict(list)
-        for id_, kind in tables.read_for(dump / f"utt2{name}", ids, _MADE_BY).items():
-            utterances[kind].append(id_)
-        lines = (f"{kind} {' '.join(of)}\n" for kind, of in sorted(utterances.items()))
-        files.write(dump / f"{name}2utt", "".join(lines))
-
-
-def draw(
-    dump: Path,
-    language_exponent: float,
-    corpus_exponent: float,
-    scaling: float = 1.0,
-    epoch: int = 1,
-) -> list[str]:
-    """Draw the utterances of one epoch with ESPnet's sampler.
-
-    Args:
-        dump: folder with `utt2num_samples` and the files of `write_sampler_files`.
-        language_exponent: a of P(language) ~ hours^a; ESPnet's `dataset_upsampling_factor`.
-        corpus_exponent: b of P(corpus) ~ hours^b; ESPnet's `category_upsampling_factor`.
-        scaling: size of the draw relative to the set, at least 1; `dataset_scaling_factor`.
-        epoch: seed of the draw.
-
-    Returns:
-        Utterance ids, possibly with repetitions.
-
-    Raises:
-        MlmaError: a file is missing, or the scaling is below 1.
-    """
-    from espnet2.samplers.category_power_sampler import CategoryDatasetPowerSampler
-
-    if scaling < 1:
-        raise MlmaError(f"--scaling {scaling}: ESPnet's sampler needs at least 1")
-    lengths = _lengths(dump)
-    for name in ("category2utt", "dataset2utt", "utt2dataset"):
-        tables.read_for(dump / name, lengths if name == "utt2dataset" else (), _MADE_BY)
-    sampler = CategoryDatasetPowerSampler(
-        batch_bins=_ONE_BATCH,
-        shape_files=[str(dump / "utt2num_samples")],
-        category_upsampling_factor=corpus_exponent,
-        dataset_upsampling_factor=language_exponent,
-        dataset_scaling_factor=scaling,
-        category2utt_file=str(dump / "category2utt"),
-        dataset2utt_file=str(dump / "dataset2utt"),
-        utt2dataset_file=str(dump / "utt2dataset"),
-        epoch=epoch,
-    )
-    return list(chain.from_iterable(sampler))
-
-
-def shares(dump: Path, drawn: Iterable[str]) -> list[Share]:
-    """Sum the hours of a set and of a draw from it, by language and corpus.
-
-    Args:
-        dump: folder of the training set.
-        drawn: utterance ids.
-    """
-    samples = _lengths(dump)
-    langs = tables.read_for(dump / "utt2dataset", samples, _MADE_BY)
-    corpora = tables.read_for(dump / "utt2category", samples, _MADE_BY)
-    totals: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for column, ids in enumerate((samples, drawn)):
-        for id_ in ids:
-            totals[langs[id_], corpora[id_]][column] += samples[id_]
+    clips = read_clips(dump / "utt2num_samples", dump, MADE_BY)
+    drawn = BalancedDraw(clips, options).epoch(epoch).order
     per_hour = SAMPLE_RATE * 3600
+    hours = np.add.reduceat(clips.lengths, clips.starts[:-1]) / per_hour
+    parts = np.bincount(clips.cell_of(drawn), clips.lengths[drawn], len(hours)) / per_hour
     return [
-        Share(lang, corpus, total / per_hour, part / per_hour)
-        for (lang, corpus), (total, part) in sorted(totals.items())
+        Share(lang, corpus, float(total), float(part))
+        for (lang, corpus), total, part in zip(clips.cells, hours, parts, strict=True)
     ]
 
 
@@ -138,26 +74,19 @@ def table(rows: list[Share]) -> str:
     return "\n".join([*lines, line("all", rows)])
 
 
-def _lengths(dump: Path) -> dict[str, float]:
-    """Read the number of samples of each utterance."""
-    path = dump / "utt2num_samples"
-    return tables.numbers(path, tables.read(path, _MADE_BY), int, _MADE_BY)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program from the command line."""
     parser = ArgumentParser(prog="mlma recipe mix", description=first_line(__doc__))
     parser.add_argument("--dump", type=Path, required=True, help="folder of the training set")
-    parser.add_argument("--prepare", action="store_true", help="only write the sampler's files")
     parser.add_argument(
         "--language_exponent", type=float, default=0.5, help="P(language) ~ hours^this"
     )
     parser.add_argument("--corpus_exponent", type=float, default=0.5, help="P(corpus) ~ hours^this")
-    parser.add_argument("--scaling", type=float, default=1.0, help="size of the draw")
-    parser.add_argument("--epoch", type=int, default=1, help="seed of the draw")
+    parser.add_argument("--epoch", type=int, default=1, help="number of the epoch")
     args = parser.parse_args(argv)
-    write_sampler_files(args.dump)
-    if args.prepare:
-        return
-    drawn = draw(args.dump, args.language_exponent, args.corpus_exponent, args.scaling, args.epoch)
-    print(table(shares(args.dump, drawn)))
+    options = Options(
+        batch_bins=_ONE_BATCH,
+        language_exponent=args.language_exponent,
+        corpus_exponent=args.corpus_exponent,
+    )
+    print(table(shares(args.dump, options, args.epoch)))

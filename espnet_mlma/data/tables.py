@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,23 @@ def read(path: Path, made_by: str) -> dict[str, str]:
         MlmaError: the file is missing or unreadable, a line is empty, or a key occurs twice.
     """
     table: dict[str, str] = {}
+    for number, (key, value) in enumerate(rows(path, made_by), 1):
+        if key in table:
+            raise MlmaError(f"{path}:{number}: duplicate key {key}; run {made_by} again")
+        table[key] = value
+    return table
+
+
+def rows(path: Path, made_by: str) -> Iterator[tuple[str, str]]:
+    """Yield the rows of a table without keeping them: key and value, which may be empty.
+
+    Args:
+        path: the table; UTF-8, with or without a byte order mark.
+        made_by: the stage that writes it, for errors.
+
+    Raises:
+        MlmaError: as in `read`, except that keys may occur twice.
+    """
     try:
         for number, line in enumerate(files.read_lines(path), 1):
             key, *value = line.split(maxsplit=1) or [""]
@@ -35,15 +52,12 @@ def read(path: Path, made_by: str) -> dict[str, str]:
                 raise MlmaError(f"{path}:{number}: empty line; remove it")
             if "\0" in line:
                 raise MlmaError(f"{path}:{number}: NUL character; run {made_by} again")
-            if key in table:
-                raise MlmaError(f"{path}:{number}: duplicate key {key}; run {made_by} again")
-            table[key] = value[0] if value else ""
+            yield key, value[0] if value else ""
     except FileNotFoundError:
         raise MlmaError(f"{path.absolute()}: no such file; run {made_by} first") from None
     except OSError as error:
         reason = error.strerror or error
         raise MlmaError(f"{path}: cannot read the table ({reason}); run {made_by} again") from None
-    return table
 
 
 def read_for(path: Path, ids: Iterable[str], made_by: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Register our encoders, masks, model and preprocessors in ESPnet's tasks.
+"""Register our encoders, masks, model, preprocessors and sampler in ESPnet's tasks.
 
 Each ESPnet task module has tables of classes, and no hook for classes from elsewhere. The entries
 must be added after the module is imported. Importing every task here would cost each small command
@@ -7,6 +7,7 @@ of the recipe several seconds, so an import hook fills the tables only when ESPn
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import sys
 from collections.abc import Callable
@@ -20,13 +21,14 @@ TASKS = _ASR | {f"espnet2.tasks.{task}" for task in ("st", "slu", "s2t", "s2t_ct
 def register(task: ModuleType) -> None:
     """Add `conmamba` and `conformer_cnn4` to the encoders of an ESPnet task module.
 
-    Also add `clip_specaug` to its masks. The ASR tasks get the model `mlma_ctc` and the
-    preprocessors `non_speech` and `espeak` too.
+    Also add `clip_specaug` to its masks, and `balanced_length` to the batch types of all tasks. The
+    ASR tasks get the model `mlma_ctc` and the preprocessors `non_speech` and `espeak` too.
 
     Args:
         task: a module with tables `encoder_choices` and `specaug_choices`.
     """
     from espnet_mlma.encoder import ConformerCnn4Encoder, ConMambaEncoder
+    from espnet_mlma.espnet import sampler
     from espnet_mlma.espnet.masks import ClipSpecAug
     from espnet_mlma.espnet.objectives import MlmaCTCModel
     from espnet_mlma.espnet.preprocessor import NonSpeechPreprocessor
@@ -35,6 +37,7 @@ def register(task: ModuleType) -> None:
     task.encoder_choices.classes["conmamba"] = ConMambaEncoder
     task.encoder_choices.classes["conformer_cnn4"] = ConformerCnn4Encoder
     task.specaug_choices.classes["clip_specaug"] = ClipSpecAug
+    sampler.register(importlib.import_module("espnet2.tasks.abs_task"))
     if task.__name__ in _ASR:
         task.model_choices.classes["mlma_ctc"] = MlmaCTCModel
         task.preprocessor_choices.classes["non_speech"] = NonSpeechPreprocessor

@@ -1,8 +1,12 @@
+"""`mlma recipe mix` shows the mix that our sampler draws."""
+
 from pathlib import Path
 
 import pytest
 
-from espnet_mlma.data.mix import draw, shares, table, write_sampler_files
+from espnet_mlma.data import mix
+from espnet_mlma.data.balance import Options
+from espnet_mlma.data.mix import shares, table
 from espnet_mlma.errors import MlmaError
 
 HOUR = 16000 * 3600
@@ -19,7 +23,6 @@ def dump(tmp_path: Path) -> Path:
         for number in range(size)
     ]
     for name, value in (
-        ("wav.scp", lambda row: "x.wav"),
         ("utt2dataset", lambda row: row[1]),
         ("utt2category", lambda row: row[2]),
         ("utt2num_samples", lambda row: str(HOUR // 10)),
@@ -28,9 +31,12 @@ def dump(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def drawn_hours(dump: Path, *exponents: float, scaling: float = 20.0) -> dict:
-    write_sampler_files(dump)
-    rows = shares(dump, draw(dump, *exponents, scaling=scaling))
+def options(language: float, corpus: float) -> Options:
+    return Options(HOUR, language_exponent=language, corpus_exponent=corpus)
+
+
+def drawn_shares(dump: Path, language: float, corpus: float) -> dict:
+    rows = shares(dump, options(language, corpus))
     assert {(row.lang, row.corpus): row.hours for row in rows} == pytest.approx(
         {key: size / 10 for key, size in SIZES.items()}
     )
@@ -39,51 +45,48 @@ def drawn_hours(dump: Path, *exponents: float, scaling: float = 20.0) -> dict:
 
 
 def test_exponent_one_keeps_the_proportions(dump: Path) -> None:
-    drawn = drawn_hours(dump, 1.0, 1.0)
+    drawn = drawn_shares(dump, 1.0, 1.0)
     total = sum(SIZES.values())
-    assert drawn == pytest.approx({k: size / total for k, size in SIZES.items()}, abs=0.01)
+    assert drawn == pytest.approx({k: size / total for k, size in SIZES.items()}, abs=0.003)
 
 
 def test_languages_are_balanced_before_corpora(dump: Path) -> None:
     """sqrt(80 h) : sqrt(5 h) = 4 : 1, and 2 : 1 for the corpora of both languages."""
-    drawn = drawn_hours(dump, 0.5, 0.5)
     expected = {
         ("de", "mls"): 0.8 * 2 / 3,
         ("de", "cv"): 0.8 / 3,
         ("nl", "mls"): 0.2 * 2 / 3,
         ("nl", "vp"): 0.2 / 3,
     }
-    assert drawn == pytest.approx(expected, abs=0.015)
+    assert drawn_shares(dump, 0.5, 0.5) == pytest.approx(expected, abs=0.003)
 
 
 def test_exponent_zero_draws_languages_equally(dump: Path) -> None:
-    drawn = drawn_hours(dump, 0.0, 1.0)
-    assert drawn["de", "mls"] + drawn["de", "cv"] == pytest.approx(0.5, abs=0.015)
-
-
-def test_sampler_files_list_only_kept_utterances(dump: Path) -> None:
-    kept = (dump / "wav.scp").read_text().splitlines()[1:]
-    (dump / "wav.scp").write_text("\n".join(kept) + "\n")
-    write_sampler_files(dump)
-    listed = (dump / "category2utt").read_text().split()
-    assert "cv_de_1-0000" not in listed and "cv_de_1-0001" in listed
+    drawn = drawn_shares(dump, 0.0, 1.0)
+    assert drawn["de", "mls"] + drawn["de", "cv"] == pytest.approx(0.5, abs=0.003)
 
 
 def test_an_utterance_without_a_language_is_an_error(dump: Path) -> None:
-    with open(dump / "wav.scp", "a") as scp:
-        scp.write("sp0.9-cv_de_1-0000 x.wav\n")
-    with pytest.raises(MlmaError, match="utt2category: sp0.9-cv_de_1-0000 is missing"):
-        write_sampler_files(dump)
+    with open(dump / "utt2num_samples", "a") as lengths:
+        lengths.write("sp0.9-cv_de_1-0000 16000\n")
+    with pytest.raises(MlmaError, match="utt2dataset: sp0.9-cv_de_1-0000 is missing"):
+        shares(dump, options(0.5, 0.5))
 
 
-def test_a_scaling_below_one_is_an_error(dump: Path) -> None:
-    write_sampler_files(dump)
-    with pytest.raises(MlmaError, match="--scaling 0.5"):
-        draw(dump, 0.5, 0.5, scaling=0.5)
+def test_an_exponent_must_be_a_number(dump: Path) -> None:
+    with pytest.raises(MlmaError, match="language_exponent: nan"):
+        mix.main(["--dump", str(dump), "--language_exponent", "nan"])
 
 
 def test_the_table_adds_up(dump: Path) -> None:
-    write_sampler_files(dump)
-    text = table(shares(dump, draw(dump, 0.5, 0.5)))
+    text = table(shares(dump, options(0.5, 0.5)))
     rows = {line[:10].strip(): line.split()[1:] for line in text.splitlines()[1:]}
-    assert rows["de"][0] == "80.00" and rows["all"] == ["85.00", "85.00", "100.0", "100.0"]
+    assert rows["de"][0] == "80.00" and rows["all"][0] == "85.00"
+    assert float(rows["all"][1]) == pytest.approx(85, abs=0.2)
+
+
+def test_showing_the_mix_writes_nothing(dump: Path, capsys) -> None:
+    before = sorted(dump.iterdir())
+    mix.main(["--dump", str(dump)])
+    assert capsys.readouterr().out.startswith(" " * 10)
+    assert sorted(dump.iterdir()) == before

@@ -30,10 +30,10 @@ PROGRAMS = {
         ["--data", "org", "--output", "out", "--min_seconds", "0.3", "--max_seconds", "30"],
         [f"org/{name}" for name in (*PER_UTTERANCE, "wav.scp", "utt2num_samples")],
     ),
-    "stage 4, sampler": (
+    "mix": (
         mix.main,
-        ["--dump", "org", "--prepare"],
-        [f"org/{name}" for name in ("wav.scp", "utt2category", "utt2dataset")],
+        ["--dump", "org"],
+        [f"org/{name}" for name in ("utt2num_samples", "utt2category", "utt2dataset")],
     ),
     "stage 5": (
         tokens.main,
@@ -154,9 +154,8 @@ def test_a_damaged_table_is_a_one_line_error(
     status, message = run(stage, monkeypatch, capsys)
     allowed = (
         (damage is missing and table.endswith(OPTIONAL))
-        or (damage is a_key_more and (table.endswith("utt2speed") or "sampler" in stage))
+        or (damage is a_key_more and table.endswith("utt2speed"))
         or (damage in (a_key_more, a_key_less) and stage in ("stage 5",))
-        or (damage is a_key_less and stage == "stage 4, sampler" and table.endswith("wav.scp"))
         or (damage is a_key_more and stage == "stage 3" and table.endswith("wav.scp"))
     )
     if allowed and status == 0:

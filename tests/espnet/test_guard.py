@@ -336,3 +336,13 @@ def test_on_a_full_disk_the_old_checkpoint_stays(run: Run, trained: Path):
     assert "4epoch.pth" in line
     assert "No space left" in line
     assert (trained / "checkpoint.pth.prev").read_bytes() == before
+
+
+def test_a_training_with_balanced_batches_resumes_with_the_same_epochs(run, recipe):
+    options = ["--iterator_type", "category", "--batch_type", "balanced_length"]
+    options += ["--num_iters_per_epoch", "2", "--batch_bins", "40000"]
+    options += ["--valid_iterator_type", "sequence", "--valid_batch_type", "numel"]
+    assert run(*options)[0] == 0
+    assert run(*options, "--max_epoch", "1", output="parts")[0] == 0
+    assert run(*options, output="parts")[0] == 0
+    assert same(recipe / "exp/3epoch.pth", recipe / "parts/3epoch.pth")

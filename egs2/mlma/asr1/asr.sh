@@ -272,8 +272,6 @@ stage_4() {
             --held_out "${held_out[@]}"
         held_out=() # the validation set may share audio with itself
     done
-    # ESPnet's category samplers read these tables beside the training set's wav.scp.
-    python3 -m espnet_mlma.cli recipe mix --dump "${data_feats}/${train_set}" --prepare
 }
 
 stage_5() { # shellcheck disable=SC2086
@@ -362,12 +360,11 @@ stage_10() {
 }
 
 show_mix() {
-    local language corpus scaling
+    local language corpus
     language=$(conf_value dataset_upsampling_factor 0.5)
     corpus=$(conf_value category_upsampling_factor 0.5)
-    scaling=$(conf_value dataset_scaling_factor 1.2)
     python3 -m espnet_mlma.cli recipe mix --dump "${data_feats}/${train_set}" \
-        --language_exponent "${language}" --corpus_exponent "${corpus}" --scaling "${scaling}"
+        --language_exponent "${language}" --corpus_exponent "${corpus}"
 }
 
 stage_11() {
@@ -377,8 +374,8 @@ stage_11() {
     max_epoch=$(conf_value max_epoch 40)
     need "${asr_stats_dir}/valid/text_shape.${token_type}" "stage 10"
     if [ "${iterator}" = category ]; then
-        # ESPnet's category samplers accept one shape file only.
-        echo "  mix of one epoch:"
+        # Category samplers need the lengths of the speech only, and ESPnet's accept one shape file.
+        echo "  mix of languages and corpora:"
         show_mix
     else
         shapes+=(--train_shape_file "${asr_stats_dir}/train/text_shape.${token_type}")

@@ -14,8 +14,8 @@ fi
 # For ESPnet's asr.sh instead of ours: its helpers, and sclite of Debian.
 export PATH=${PWD}/utils:${PWD}/utils/parallel:${PATH}:${SCTK_ROOT:-/usr/lib/sctk}/bin
 export PYTHONIOENCODING=UTF-8
-# ESPnet's category sampler draws in the order of string hashes, which must be the same in a resumed run
-# and in the processes of all GPUs.
+# ESPnet's own category samplers draw in the order of string hashes, which must be the same in a resumed
+# run and in the processes of all GPUs. Ours does not depend on it.
 export PYTHONHASHSEED=0
 # Compare and sort ids by bytes.
 export LC_ALL=C
