@@ -27,6 +27,7 @@ KNOWN = {
     "ctc-segmentation": "Apache-2.0",
     "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",
     "espeakng-loader": "GPL-3.0-or-later",
+    "fox-progress-bar": "Apache-2.0",
     "mamba-ssm": "Apache-2.0",
     "mambapy": "MIT",
     "nvidia-cusparselt-cu13": "LicenseRef-NVIDIA-Proprietary",

@@ -20,14 +20,12 @@ MISSING = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Labelled(Utterance):
-    """An utterance whose label was joined to its audio.
+    """An utterance whose label was joined to its audio; `seconds` is its length by the label.
 
     Attributes:
-        seconds: its length by the label; None: the label has none.
         source: where the label is from, such as `granary voxpopuli`.
     """
 
-    seconds: float | None = None
     source: str = ""
 
 
@@ -38,12 +36,10 @@ class MissingAudio(Drop):
     Attributes:
         seconds: its length by the label; None: the label has none.
         source: where the label is from.
-        lang: ISO 639-1 code.
     """
 
     seconds: float | None = None
     source: str = ""
-    lang: str = ""
 
 
 @dataclass

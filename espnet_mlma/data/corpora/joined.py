@@ -219,7 +219,13 @@ class Joiner:
             if audio is None:
                 detail = f"{place}: no audio of '{_shown(recording)}'"
                 return MissingAudio(
-                    id_, "no_audio", detail, speaker, seconds, self._name, self._lang
+                    id_,
+                    "no_audio",
+                    detail,
+                    speaker,
+                    lang=self._lang,
+                    seconds=seconds,
+                    source=self._name,
                 )
             if start is None or end is None:
                 detail = f"{place}: no offset and duration of '{_shown(label.id)}' in {audio}"

@@ -1,6 +1,7 @@
 """Pseudo-labels: what `mlma data label` wrote about unlabelled audio.
 
-Its hours are those that you label. The licence is that of the audio. A manifest names its audio by paths below the labelled folder:
+Its hours are those that you label. The licence is that of the audio. A manifest names its audio by
+paths below the labelled folder:
 
     <root>/<lang>.jsonl, or <root>/*.jsonl with a `language` in each row
     <root>/audio/    the labelled folder, or a link to it
@@ -112,7 +113,9 @@ def _utterance(
         there[name] = path.is_file()
     if not there[name]:
         detail = f"{place}: no file {path}"
-        return MissingAudio(id_, "no_audio", detail, speaker, end - start, "pseudo", lang)
+        return MissingAudio(
+            id_, "no_audio", detail, speaker, lang=lang, seconds=end - start, source="pseudo"
+        )
     recording = f"{TAG}_{lang}_{table_key(name)}"
     return Labelled(
         id_, AudioFile(path), text, speaker, lang, start, end, recording, end - start, "pseudo"
