@@ -15,12 +15,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from espnet_mlma import files
 from espnet_mlma.arguments import ArgumentParser, first_line, refuse_to_replace
 from espnet_mlma.data import tables
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
 from espnet_mlma.text.language import language_token, split_language
 
+_MOST_UNKNOWN = 0.01  # share of letters that a model's BPE pieces may lack
 BLANK, UNKNOWN, SPACE, SOS_EOS = "<blank>", "<unk>", "<space>", "<sos/eos>"
 
 
@@ -96,7 +98,14 @@ def pieces(model: bytes) -> list[str]:
     return [processor.IdToPiece(i) for i in range(len(processor)) if i not in own]
 
 
-def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mode: str) -> int:
+def write_tokens(
+    out: Path,
+    texts: Sequence[str],
+    token_type: str,
+    size: int,
+    mode: str,
+    pretrained: Path | None = None,
+) -> int:
     """Write a folder with `tokens.txt`, and for BPE `bpe.model`, complete or not at all.
 
     If texts begin with language tokens, `nlsyms.txt` lists these for ESPnet's character tokeniser.
@@ -106,22 +115,28 @@ def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mo
         texts: normalised transcripts.
         token_type: `char` or `bpe`.
         size, mode: of BPE, see `train_bpe`.
+        pretrained: model whose tokens are extended, see `extended`; None: there is none.
 
     Returns:
         The number of tokens, with the special ones.
 
     Raises:
-        MlmaError: as in `train_bpe`.
+        MlmaError: as in `train_bpe` and `extended`.
     """
+    given = texts
     languages, texts = zip(*map(split_language, texts), strict=True)
     whole = [language_token(language) for language in sorted(filter(None, {*languages}))]
+    if pretrained is not None:
+        return _write(out, *extended(pretrained, given, token_type), whole)
     if token_type == "bpe":
         model = train_bpe(texts, size, mode, whole)
         written = pieces(model)
     else:
         model, written = b"", [*whole, *characters(texts)]
-    tokens = [BLANK, UNKNOWN, *written, SOS_EOS]
+    return _write(out, [BLANK, UNKNOWN, *written, SOS_EOS], model, whole)
 
+
+def _write(out: Path, tokens: Sequence[str], model: bytes, whole: Sequence[str]) -> int:
     def fill(new: Path) -> None:
         if model:
             (new / "bpe.model").write_bytes(model)
@@ -133,6 +148,58 @@ def write_tokens(out: Path, texts: Sequence[str], token_type: str, size: int, mo
     return len(tokens)
 
 
+def extended(pretrained: Path, texts: Sequence[str], token_type: str) -> tuple[list[str], bytes]:
+    """Extend the tokens of a model by the symbols of new texts.
+
+    Args:
+        pretrained: folder of `mlma recipe pretrained`, with `tokens.txt` and, for BPE, `bpe.model`.
+        texts: normalised transcripts, with language tokens or without.
+        token_type: `char` or `bpe`.
+
+    Returns:
+        The model's tokens in their order, new ones, and `<sos/eos>`; and the BPE model.
+
+    Raises:
+        MlmaError: the model has other tokens, or its BPE model cannot write the texts.
+    """
+    known = files.read_text(pretrained / "tokens.txt", "run stage 5 again").splitlines()
+    bpe = pretrained / "bpe.model"
+    if bpe.is_file() != (token_type == "bpe"):
+        has = "bpe" if bpe.is_file() else "char"
+        raise MlmaError(f"{pretrained}: the model has {has} tokens; give --token_type {has}")
+    languages, plain = zip(*map(split_language, texts), strict=True)
+    wanted = [language_token(language) for language in sorted(filter(None, {*languages}))]
+    if bpe.is_file():
+        return _with_bpe(known, bpe, plain, wanted)
+    new = [token for token in [*wanted, *characters(plain)] if token not in known]
+    return [*known[:-1], *new, known[-1]], b""
+
+
+def _with_bpe(
+    known: list[str], bpe: Path, texts: Sequence[str], wanted: Sequence[str]
+) -> tuple[list[str], bytes]:
+    """Check that a BPE model can write texts; its pieces cannot be extended."""
+    import sentencepiece
+
+    missing = [token for token in wanted if token not in known]
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(bpe.read_bytes())
+    letters = Counter("".join(texts))
+    unknown = {
+        letter: count
+        for letter, count in letters.items()
+        if processor.unk_id() in processor.EncodeAsIds(letter)
+    }
+    share = sum(unknown.values()) / max(1, letters.total())
+    if missing or share > _MOST_UNKNOWN:
+        worst = " ".join(sorted(unknown, key=lambda letter: -unknown[letter])[:10])
+        raise MlmaError(
+            f"{bpe}: cannot write {100 * share:.1f} % of the letters "
+            f"({' '.join([*missing, worst]).strip()}); fine-tune a model with characters"
+        )
+    return known, bpe.read_bytes()
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run stage 5 from the command line."""
     parser = ArgumentParser(prog="mlma recipe tokens", description=first_line(__doc__))
@@ -141,8 +208,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--token_type", choices=("char", "bpe"), required=True, help="tokens")
     parser.add_argument("--nbpe", type=int, default=500, help="number of BPE pieces")
     parser.add_argument("--bpemode", choices=("unigram", "bpe"), default="unigram")
+    parser.add_argument(
+        "--pretrained", type=Path, help="folder of `mlma recipe pretrained`; extend its tokens"
+    )
     args = parser.parse_args(argv)
-    refuse_to_replace(args.output, args.text)
+    refuse_to_replace(args.output, filter(None, [*args.text, args.pretrained]))
     texts = read_transcripts(args.text)
-    count = write_tokens(args.output, texts, args.token_type, args.nbpe, args.bpemode)
+    count = write_tokens(
+        args.output, texts, args.token_type, args.nbpe, args.bpemode, args.pretrained
+    )
     print(f"{args.output / 'tokens.txt'}: {count} tokens from {len(texts)} sentences")

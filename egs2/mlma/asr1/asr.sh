@@ -48,7 +48,7 @@ asr_stats_dir=               # folder of the statistics
 asr_config=                  # training configuration
 asr_args=                    # more options of training, such as "--max_epoch 10"
 feats_normalize=global_mvn   # global_mvn or utterance_mvn
-pretrained_model=            # initial parameters, in the syntax of ESPnet's --init_param
+pretrained_model=            # model to fine-tune: experiment folder, packed zip or hub id; or ESPnet's --init_param, FILE.pth[:...]
 ignore_init_mismatch=false   # skip initial parameters of another shape
 inference_tag=               # name of the decoding folder
 inference_config=            # of decoding; default: conf/decode_ctc_best_path.yaml, or ..._beam_ngram with --use_ngram
@@ -59,6 +59,8 @@ test_sets=                   # data folders to score
 lang=noinfo                  # part of folder names
 hf_repo=                     # Hugging Face repository for stage 15
 # --- end of options
+
+start= # folder of what a fine-tuning takes from its model
 
 die() {
     echo "error: $*" >&2
@@ -95,6 +97,16 @@ parse_options() {
     done
 }
 
+# find_start: write what a fine-tuning takes from its model into a folder, unless it is there.
+find_start() {
+    local name
+    [ -n "${pretrained_model}" ] && [[ ! ${pretrained_model} =~ \.pth(:|$) ]] || return 0
+    name=$(basename "${pretrained_model}" .zip)
+    start=${expdir}/pretrained_${name//[^A-Za-z0-9._-]/_}
+    python3 -m espnet_mlma.cli recipe pretrained --model "${pretrained_model}" --output "${start}"
+    asr_config=${asr_config:-${start}/fine_tuned.yaml}
+}
+
 check_options() {
     local name
     for name in train_set valid_set test_sets asr_config; do
@@ -125,6 +137,7 @@ name_folders() {
     [ "${lang}" = noinfo ] || of_lang=${lang}_
     suffix=${of_lang}${token_type}$([ "${token_type}" = char ] || echo "${nbpe}")
     local sp=${speed_perturb_factors:+_sp} of_text=""
+    [ -z "${start}" ] || suffix+=_${start##*/}
     text_file=text nlsyms=none
     if [ "${lang_tokens}" = true ]; then
         of_text=_lang text_file=text_lang suffix+=_lang
@@ -136,6 +149,10 @@ name_folders() {
         bpemodel=${tokens}${of_text}/bpe.model
     fi
     tokens+=${of_text}
+    if [ -n "${start}" ]; then
+        tokens+=_${start##*/}
+        [ "${token_type}" = char ] || bpemodel=${tokens}/bpe.model
+    fi
     [ "${lang_tokens}" = false ] || nlsyms=${tokens}/nlsyms.txt
     token_list=${tokens}/tokens.txt
     data_feats=${dumpdir}/raw
@@ -276,7 +293,8 @@ stage_4() {
 
 stage_5() { # shellcheck disable=SC2086
     python3 -m espnet_mlma.cli recipe tokens --text ${bpe_train_text:-${data_feats}/${train_set}/${text_file}} \
-        --output "${tokens}" --token_type "${token_type}" --nbpe "${nbpe}" --bpemode "${bpemode}"
+        --output "${tokens}" --token_type "${token_type}" --nbpe "${nbpe}" --bpemode "${bpemode}" \
+        ${start:+--pretrained "${start}"}
 }
 
 stage_9() {
@@ -388,8 +406,14 @@ stage_11() {
         shapes+=(--normalize global_mvn --normalize_conf
             "stats_file=${asr_stats_dir}/train/feats_stats.npz")
     fi
-    [ -z "${pretrained_model}" ] || shapes+=(--init_param "${pretrained_model}")
     claim "${asr_exp}"
+    if [ -n "${start}" ]; then
+        python3 -m espnet_mlma.cli recipe pretrained --model "${pretrained_model}" --output "${start}" \
+            --token_list "${token_list}" --config "${asr_config}" --init "${asr_exp}/pretrained.pth"
+        shapes+=(--init_param "${asr_exp}/pretrained.pth")
+    elif [ -n "${pretrained_model}" ]; then
+        shapes+=(--init_param "${pretrained_model}")
+    fi
     resume_script "${asr_exp}" 11
     train_options
     echo "  log in ${log}"
@@ -486,9 +510,10 @@ command_line=$(printf '%q ' "$@")
 parse_options "$@"
 search=$([ "${use_ngram}" = true ] && echo beam_ngram || echo best_path)
 inference_config=${inference_config:-conf/decode_ctc_${search}.yaml}
-check_options
 # shellcheck source-path=SCRIPTDIR
 . ./path.sh
+find_start
+check_options
 # shellcheck source-path=SCRIPTDIR
 . ./cmd.sh
 trap interrupted INT TERM

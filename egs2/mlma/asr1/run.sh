@@ -14,6 +14,7 @@ die() {
 }
 
 mixture=mini
+is_fine_tuning=false
 db_root=
 options=()
 while [ $# -gt 0 ]; do
@@ -26,6 +27,12 @@ while [ $# -gt 0 ]; do
             [ $# -ge 2 ] || die "$1 needs a value"
             [ "$1" = --mixture ] && mixture=$2 || db_root=$(realpath -m "$2")
             shift 2
+            ;;
+        --pretrained_model | --pretrained-model)
+            [ $# -ge 2 ] || die "$1 needs a value"
+            # The configuration is the model's, unless --asr_config names one.
+            [[ $2 =~ \.pth(:|$) ]] || is_fine_tuning=true
+            options+=("$1" "$2") && shift 2
             ;;
         *) options+=("$1") && shift ;;
     esac
@@ -57,6 +64,7 @@ case ${mixture} in
     real | synthetic) asr_config=conf/train_asr_conmamba_small.yaml ngpu=$((gpus > 0)) ;;
     *) asr_config=conf/train_asr_conmamba.yaml ngpu=${gpus} ;;
 esac
+[ "${is_fine_tuning}" = false ] || asr_config=
 
 ./asr.sh \
     --python "python3 -m espnet_mlma.run" \

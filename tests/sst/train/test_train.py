@@ -123,8 +123,14 @@ def test_resume_is_exact_to_the_bit(config, data, undisturbed, tmp_path, monkeyp
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def work(rank, port, is_sharded, folders, arguments):
-    """Train in one of two processes."""
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def work(rank, port, is_sharded, folders, arguments, updates):
+    """Train in one of two processes, which is killed after some updates, if a number is given."""
+    if updates is not None:
+        torch.optim.Adam.step = step_until(updates, kill)
     os.chdir(folders[rank])
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -133,12 +139,12 @@ def work(rank, port, is_sharded, folders, arguments):
         train(*arguments, group)
 
 
-def train_with_two(is_sharded, *arguments, folders=(".", ".")):
+def train_with_two(is_sharded, *arguments, folders=(".", "."), updates=None):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     torch.multiprocessing.start_processes(
-        work, (port, is_sharded, folders, arguments), nprocs=2, start_method="fork"
+        work, (port, is_sharded, folders, arguments, updates), nprocs=2, start_method="spawn"
     )
 
 
@@ -160,16 +166,9 @@ def test_two_processes_train_like_one(config, data, undisturbed, tmp_path, is_sh
 
 
 @pytest.mark.parametrize("is_sharded", [False, True], ids=["DDP", "FSDP"])
-def test_one_process_resumes_a_training_of_two(
-    config, data, first_stage, tmp_path, monkeypatch, is_sharded
-):
-    def kill():
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(torch.optim.Adam, "step", step_until(3, kill))
-        with pytest.raises(torch.multiprocessing.ProcessExitedException):
-            train_with_two(is_sharded, config, 1, [data], tmp_path, None)
+def test_one_process_resumes_a_training_of_two(config, data, first_stage, tmp_path, is_sharded):
+    with pytest.raises(torch.multiprocessing.ProcessExitedException):
+        train_with_two(is_sharded, config, 1, [data], tmp_path, None, updates=3)
     assert (tmp_path / "checkpoint.pt").exists()
     train(config, 1, [data], tmp_path)
     found, expected = losses(tmp_path), losses(first_stage)
