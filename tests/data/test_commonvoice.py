@@ -1,13 +1,17 @@
 """Common Voice as it was and as it is distributed, and Spontaneous Speech."""
 
 import shutil
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from espnet_mlma.audio import probe
-from espnet_mlma.data.corpora import commonvoice, spontaneous
+from espnet_mlma.data import tables
+from espnet_mlma.data.corpora import commonvoice, spontaneous, voxpopuli
 from espnet_mlma.data.corpora.commonvoice import ClipDurations
+from espnet_mlma.data.format_audio import format_folder
 from espnet_mlma.data.utterance import Drop, Utterance
 from espnet_mlma.data.writer import write_set
 from espnet_mlma.errors import MlmaError
@@ -102,13 +106,62 @@ def test_lengths_are_those_of_the_release(release):
         assert utterance.seconds == pytest.approx(probe(utterance.audio.path).seconds, abs=0.1)
 
 
+def edit_lengths(folder: Path, change: Callable[[float], object]) -> None:
+    """Change the lengths, in ms, in a release's table."""
+    table = folder / commonvoice.DURATIONS
+    header, *rows = (line.split("\t") for line in read_lines(table))
+    lines = ["\t".join(header), *(f"{name}\t{change(float(ms))}" for name, ms in rows)]
+    table.write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_wrong_length_cuts_no_sound(release, shared_corpora, tmp_path, factor):
+    shutil.copytree(release / "it", tmp_path / "it")
+    edit_lengths(tmp_path / "it", lambda ms: round(ms * factor))
+    clips = commonvoice.prepare(tmp_path, "it", "test")
+    spans = voxpopuli.prepare(shared_corpora / "voxpopuli", "it", "dev")
+    write_set(tmp_path / "set", chain(clips, spans), nj=1, scored=True)
+    assert (tmp_path / "set" / "segments").exists()  # because of the spans
+    format_folder(tmp_path / "set", tmp_path / "dump", nj=1)
+    samples = tables.read(tmp_path / "dump" / "utt2num_samples", "")
+    sounds = tables.read(tmp_path / "set" / "wav.scp", "")
+    clip_samples = {id_: count for id_, count in samples.items() if id_.startswith("cv_")}
+    assert len(clip_samples) == 15
+    for id_, count in clip_samples.items():
+        assert int(count) / 16000 == pytest.approx(probe(Path(sounds[id_])).seconds, abs=0.1)
+
+
+@pytest.mark.parametrize("length", ["1e300", "1e40", "86400000", "4", "0.01"])
+def test_a_length_that_does_not_fit_the_file_is_measured(release, tmp_path, capsys, length):
+    shutil.copytree(release / "it", tmp_path / "it")
+    edit_lengths(tmp_path / "it", lambda _: length)
+    report = write_set(tmp_path / "a", commonvoice.prepare(tmp_path, "it", "test"), nj=1)
+    assert "note: a: 15 lengths of the corpus do not fit their files" in capsys.readouterr().out
+    whole = write_set(tmp_path / "b", commonvoice.prepare(release, "it", "test"), nj=1)
+    assert report.speakers == whole.speakers
+    assert sum(report.seconds.values()) == pytest.approx(sum(whole.seconds.values()), rel=0.02)
+
+
+def test_stage_3_drops_a_damaged_clip_of_known_length(release, tmp_path):
+    shutil.copytree(release / "it", tmp_path / "it")
+    first = next(commonvoice.prepare(tmp_path, "it", "test"))
+    first.audio.path.write_bytes(b"no sound" * 1000)
+    report = write_set(tmp_path / "set", commonvoice.prepare(tmp_path, "it", "test"), nj=1)
+    assert report.kept == 15  # stage 1 does not open it
+    counts = format_folder(tmp_path / "set", tmp_path / "dump", nj=1)
+    assert counts == {"kept": 14, "broken_audio": 1}
+    assert first.id in (tmp_path / "dump" / "dropped.tsv").read_text()
+
+
 def test_a_clip_of_known_length_must_exist(release, tmp_path):
     folder = shutil.copytree(release / "it", tmp_path / "it")
-    (first, second, *rest) = commonvoice.prepare(tmp_path, "it", "test")
+    (first, second, third, *rest) = commonvoice.prepare(tmp_path, "it", "test")
     first.audio.path.unlink()
     second.audio.path.write_bytes(b"")
+    third.audio.path.unlink()
+    third.audio.path.mkdir()
     report = write_set(tmp_path / "set", commonvoice.prepare(tmp_path, "it", "test"), nj=1)
-    assert report.dropped["broken_audio"] == 2
+    assert report.dropped["broken_audio"] == 3
     lines = (tmp_path / "set" / "dropped.tsv").read_text().splitlines()
     assert any("No such file" in line for line in lines)
     assert any("empty file" in line for line in lines)
