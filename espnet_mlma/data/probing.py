@@ -44,7 +44,9 @@ def lengths(
     found = {audio: info for audio, info in given.items() if info is not None}
     unknown = {utterance.audio for utterance in utterances} - found.keys()
     if wrong := len(given) - len(found):
-        print(f"note: {label}: {wrong} lengths of the corpus do not fit their files; reading these")
+        print(
+            f"note: {label}: {wrong} of {len(given)} given lengths do not fit; reading these files"
+        )
     return found | probe_all(unknown, nj, label)
 
 
