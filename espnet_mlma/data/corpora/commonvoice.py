@@ -32,10 +32,8 @@ from espnet_mlma.data.utterance import Drop, Utterance, speaker_id, utterance_id
 from espnet_mlma.errors import MlmaError
 
 TAG = "cv"
-HOME = (
-    "https://mozilladatacollective.com (account and accepted terms; `mlma data get commonvoice` "
-    "downloads it)"
-)
+HOME = "https://mozilladatacollective.com"
+_DOWNLOAD = f"{HOME} (account and accepted terms; `mlma data get commonvoice` downloads it)"
 RELEASE = re.compile(r"cv-corpus-(\d+(?:\.\d+)?)\b.*")
 DURATIONS = "clip_durations.tsv"
 _COLUMNS = ("client_id", "path", "sentence")
@@ -59,7 +57,7 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
     """
     split, _, release = split.partition("@")
     folder = find_release(root, lang, release) / lang
-    table = require(folder / f"{split}.tsv", "Common Voice", HOME)
+    table = require(folder / f"{split}.tsv", "Common Voice", _DOWNLOAD)
     durations = _clip_durations(folder / DURATIONS)
     for row in read_table(table, _COLUMNS, key=["path"]):
         if isinstance(row, Drop):
@@ -141,7 +139,7 @@ def _how_to_get(root: Path) -> str:
     ]
     names = ", ".join(packed[:_SHOWN_ARCHIVES]) + (", ..." if packed[_SHOWN_ARCHIVES:] else "")
     unpack = f"unpack its archive if it is here ({names}), or " if packed else ""
-    return f"{unpack}download it from {HOME}"
+    return f"{unpack}download it from {_DOWNLOAD}"
 
 
 class ClipDurations:

@@ -25,7 +25,8 @@ from espnet_mlma.data.utterance import Drop, Utterance, speaker_id, utterance_id
 from espnet_mlma.errors import MlmaError
 
 TAG = "ss"
-HOME = "https://mozilladatacollective.com (account and accepted terms)"
+HOME = "https://mozilladatacollective.com"
+_DOWNLOAD = f"{HOME} (account and accepted terms)"
 SPLITS = ("train", "dev", "test")
 _COLUMNS = ("client_id", "audio_file", "transcription", "split")
 _CLIENT_ID_CHARS = 32
@@ -73,7 +74,7 @@ def _table(root: Path, lang: str) -> Path:
             f"Spontaneous Speech: several tables for '{lang}' ({', '.join(map(str, found))}); keep "
             "one, or name its folder with --root spontaneous=DIR"
         )
-    return found[0] if found else require(root / name, "Spontaneous Speech", HOME)
+    return found[0] if found else require(root / name, "Spontaneous Speech", _DOWNLOAD)
 
 
 def _seconds(milliseconds: str) -> float | None:
