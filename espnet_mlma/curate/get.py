@@ -25,6 +25,8 @@ from espnet_mlma.files import replace_folder
 
 _KEY = "MDC_API_KEY"
 _SITE = "https://mozilladatacollective.com"
+_RELEASE = "27.0"
+_PUBLISHER = "Common Voice"  # others publish selections under similar names
 _CORPORA = {"commonvoice": "Common Voice Scripted Speech"}
 _VERSION = re.compile(r"(?<![\d.])(\d{1,2})[.-](\d)(?!\d)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(prog="mlma data get", description=first_line(__doc__))
     parser.add_argument("corpus", choices=tuple(_CORPORA))
     parser.add_argument("--lang", required=True, help="language code, such as it")
-    parser.add_argument("--release", default="27.0", help="such as 27.0 (default: 27.0)")
+    parser.add_argument("--release", help=f"such as 27.0 (default: {_RELEASE})")
     parser.add_argument(
         "--dataset-id", help="of the data set's page, if the catalogue's name is not recognised"
     )
@@ -47,7 +49,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     client = _client()
     details = _details(client, args.corpus, args.lang, args.release, args.dataset_id)
-    print(f"{args.output}: has {get(client, details, args.output)}")
+    folder = get(client, details, args.output)
+    langs = sorted(entry.name for entry in folder.glob("cv-corpus-*/*") if entry.is_dir())
+    if args.lang not in langs:
+        raise MlmaError(
+            f"{folder}: has no cv-corpus-*/{args.lang} (languages: {', '.join(langs) or 'none'}); "
+            "check --lang and --dataset-id, and remove the folder"
+        )
+    print(f"{args.output}: has {folder}")
 
 
 def get(client: Any, details: Any, output: Path) -> Path:
@@ -94,16 +103,21 @@ def _client() -> Any:
     return datacollective
 
 
-def _details(client: Any, corpus: str, lang: str, release: str, id_: str | None) -> Any:
+def _details(client: Any, corpus: str, lang: str, release: str | None, id_: str | None) -> Any:
     """Find a data set in the catalogue, or by its id."""
-    version = _version(release)
+    version = _version(release or _RELEASE)
     if version is None:
         raise MlmaError(f"--release {release}: not a release such as 27.0")
     with _one_line_errors("the catalogue"):
         if id_ is not None:
-            return client.get_dataset_details(id_)
+            one = client.get_dataset_details(id_)
+            if release and _version(f"{one.name} {one.filename}") != version:
+                raise MlmaError(f"{id_} is {one.name}, not release {release}; check --dataset-id")
+            return one
         listed = list(_catalogue(client, _CORPORA[corpus], lang))
+    release = release or _RELEASE
     found = [one for one in listed if _version(f"{one.name} {one.filename}") == version]
+    found = [one for one in found if _publisher(one) == _PUBLISHER] or found
     if len(found) == 1:
         return found[0]
     names = "; ".join(f"{one.name} ({one.id})" for one in (found or listed)[:_SHOWN]) or "nothing"
@@ -121,10 +135,14 @@ def _catalogue(client: Any, title: str, lang: str) -> Iterator[Any]:
         words = title.lower().split()
         for one in answer.items:
             name = f"{one.name} {one.filename}".lower().replace("-", " ")
-            if all(word in name for word in words):
+            if all(word in name for word in words) and one.locale in (lang, None):
                 yield one
         if page * _PAGE >= answer.total:
             return
+
+
+def _publisher(details: Any) -> str | None:
+    return details.organization and details.organization.name
 
 
 def _version(text: str) -> tuple[int, int] | None:

@@ -19,7 +19,7 @@ from espnet_mlma.text import normalise, training_problem
 
 _SPAN_TOLERANCE = 0.1  # seconds by which a span may exceed its recording, or overlap another
 # Corpora whose speaker ids hold across splits, and whose test speakers must not be trained on.
-_SPEAKER_DISJOINT = ("cv", "ls")
+_SPEAKER_DISJOINT = ("cv", "ls", "ss")
 # Corpora whose speakers are named by LibriVox's reader ids (LibriSpeech's SPEAKERS.TXT, MLS's
 # metainfo.txt), so that equal names are one person.
 _LIBRIVOX = ("ls", "mls")

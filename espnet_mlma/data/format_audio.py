@@ -71,6 +71,7 @@ def read_items(data: Path) -> list[ShardItem]:
             problem = f"{id_} has an unknown recording or an invalid span; run {_MADE_BY} again"
             raise tables.row_error(table, id_, problem)
         start, end = seconds or (None, None)
+        end = None if end == -1 else end  # to the end of the file
         items.append(ShardItem(id_, audio[recording], start, end, speeds.get(id_, 1.0)))
     return sorted(items, key=lambda item: item.id)
 
@@ -80,7 +81,7 @@ def _parse_span(fields: Sequence[str]) -> tuple[float, float] | None:
         start, end = map(float, fields)
     except ValueError:  # not two numbers
         return None
-    return (start, end) if 0 <= start < end < math.inf else None
+    return (start, end) if end == -1 and start >= 0 or 0 <= start < end < math.inf else None
 
 
 def split_into_shards(items: Sequence[ShardItem], folder: Path) -> list[AudioShard]:

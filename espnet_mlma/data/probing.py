@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from espnet_mlma.data.utterance import Utterance
 from espnet_mlma.errors import MlmaError
 
 _SECONDS_BETWEEN_REPORTS = 10
+# Bytes per second of speech, from Opus with pauses left out to 32-bit stereo at 48 kHz.
+_LEAST_BYTES, _MOST_BYTES = 100, 400_000
 
 
 def lengths(
@@ -22,8 +25,9 @@ def lengths(
 ) -> dict[AudioFile, AudioInfo | MlmaError]:
     """Find the length of each utterance's audio file; read only files of unknown length.
 
-    A file whose length the corpus gives must exist and not be empty. Whether it is damaged shows
-    when it is decoded, in stage 3.
+    A file whose length the corpus gives must exist and not be empty. A length that does not fit
+    the size of the file is ignored, and the file is read. Whether a file is damaged shows when it
+    is decoded, in stage 3.
 
     Args:
         utterances: of one set.
@@ -36,21 +40,34 @@ def lengths(
         MlmaError: an archive is missing or damaged.
     """
     known = {u.audio: u.seconds for u in utterances if u.seconds is not None and u.start is None}
-    unknown = {utterance.audio for utterance in utterances} - known.keys()
-    found = probe_all(unknown, nj, label)
-    for audio, seconds in known.items():
-        info = AudioInfo(SAMPLE_RATE, round(seconds * SAMPLE_RATE))
-        found[audio] = _problem_of_file(audio) or info
-    return found
+    given = {audio: _given(audio, seconds) for audio, seconds in known.items()}
+    found = {audio: info for audio, info in given.items() if info is not None}
+    unknown = {utterance.audio for utterance in utterances} - found.keys()
+    if wrong := len(given) - len(found):
+        print(
+            f"note: {label}: {wrong} of {len(given)} given lengths do not fit; reading these files"
+        )
+    return found | probe_all(unknown, nj, label)
 
 
-def _problem_of_file(audio: AudioFile) -> MlmaError | None:
-    """Say why an audio file is missing or empty, without reading it."""
+def _given(audio: AudioFile, seconds: float) -> AudioInfo | MlmaError | None:
+    """Check a length that a corpus gives, without reading the file.
+
+    Returns:
+        The length; the error if the file is missing or empty; None if the file must be read.
+    """
     try:
-        size = os.stat(audio.path).st_size
+        status = os.stat(audio.path)
     except (OSError, ValueError) as error:
         return MlmaError(f"{audio}: {getattr(error, 'strerror', None) or error}")
-    return None if size else MlmaError(f"{audio}: is an empty file")
+    if not status.st_size:
+        return MlmaError(f"{audio}: is an empty file")
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    is_alone = audio.member is None  # the size of an archive says nothing about one member
+    if is_alone and not _LEAST_BYTES * seconds <= status.st_size <= _MOST_BYTES * seconds:
+        return None
+    return AudioInfo(SAMPLE_RATE, round(seconds * SAMPLE_RATE))
 
 
 def probe_all(

@@ -177,12 +177,18 @@ def _write_tables(folder: Path, kept: list[Utterance], words: Mapping[str, str])
 
 
 def _write_audio(folder: Path, kept: list[Utterance], infos: Mapping[AudioFile, AudioInfo]) -> None:
-    """Write `wav.scp`, and `segments` if any utterance is a span of a recording."""
+    """Write `wav.scp`, and `segments` if any utterance is a span of a recording.
+
+    A file that is used whole ends at -1, as in Kaldi: a corpus's own length may be too short, and
+    stage 3 would cut the sound there.
+    """
     recordings = {u.recording or u.id: scp_value(u.audio) for u in kept}
     tables.write(folder / "wav.scp", sorted(recordings.items()))
     if any(u.recording for u in kept):
-        rows = ((u, *span(u, infos[u.audio])) for u in kept)
-        tables.write(
-            folder / "segments",
-            ((u.id, f"{u.recording or u.id} {start:.4f} {end:.4f}") for u, start, end in rows),
-        )
+        tables.write(folder / "segments", ((u.id, _segment(u, infos[u.audio])) for u in kept))
+
+
+def _segment(utterance: Utterance, info: AudioInfo) -> str:
+    start, end = span(utterance, info)
+    shown_end = "-1" if utterance.end is None else f"{end:.4f}"
+    return f"{utterance.recording or utterance.id} {start:.4f} {shown_end}"

@@ -13,12 +13,13 @@ import pytest
 
 from espnet_mlma.curate.get import main
 from espnet_mlma.data.corpora import commonvoice
+from espnet_mlma.data.utterance import Drop, Utterance
 from espnet_mlma.errors import MlmaError
 
 pytest.importorskip("datacollective")
 
 NAME = "common-voice-scripted-speech-27-0-italian-0a1b2c3d.tar.gz"
-RELEASE = "cv-corpus-27.0-2026-09-05"
+RELEASE = "cv-corpus-27.0-2026-09-11"
 
 
 def archive(member: str = f"{RELEASE}/it/test.tsv") -> bytes:
@@ -28,7 +29,10 @@ def archive(member: str = f"{RELEASE}/it/test.tsv") -> bytes:
         with tarfile.open(fileobj=whole, mode="w:gz") as tar:
             for name, content in (
                 (member, table),
-                (f"{RELEASE}/it/clips/x.mp3", random.Random(0).randbytes(300000)),
+                (
+                    f"{member.removesuffix('test.tsv')}clips/x.mp3",
+                    random.Random(0).randbytes(300000),
+                ),
             ):
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
@@ -44,6 +48,8 @@ class Site:
         self.checksum: str | None = None
         self.break_at: int | None = None
         self.status = 200
+        self.locales: dict[int, str] = {}
+        self.publishers: dict[int, str] = {}
         self.ranges: list[str | None] = []
         self.keys: list[str | None] = []
         self.names = [
@@ -55,7 +61,14 @@ class Site:
     def dataset(self, number: int) -> dict:
         name, filename = self.names[number]
         checksum = self.checksum or hashlib.sha256(self.content).hexdigest()
-        return {"id": f"set{number}", "name": name, "filename": filename, "checksum": checksum}
+        return {
+            "id": f"set{number}",
+            "name": name,
+            "filename": filename,
+            "checksum": checksum,
+            "locale": self.locales.get(number, "it"),
+            "organization": {"name": self.publishers.get(number, "Common Voice")},
+        }
 
 
 @pytest.fixture
@@ -114,12 +127,18 @@ def get(output: Path, *options: str) -> None:
     main(["commonvoice", "--lang", "it", "--output", str(output), *options])
 
 
+def read(root: Path, split: str) -> list[Utterance]:
+    rows = list(commonvoice.prepare(root, "it", split))
+    assert not [row for row in rows if isinstance(row, Drop)]
+    return [row for row in rows if isinstance(row, Utterance)]
+
+
 def test_a_release_is_downloaded_and_can_be_read(site, tmp_path, capsys):
     get(tmp_path, "--release", "27.0")
     folder = tmp_path / NAME.removesuffix(".tar.gz")
     assert f"has {folder}\n" in capsys.readouterr().out
     assert [entry.name for entry in tmp_path.iterdir() if entry.name[0] != "."] == [folder.name]
-    (utterance,) = commonvoice.prepare(tmp_path, "it", "test")
+    (utterance,) = read(tmp_path, "test")
     assert utterance.text == "Ciao."
     assert site.keys == ["Bearer secret"]
     get(tmp_path, "--release", "27")
@@ -179,6 +198,50 @@ def test_what_is_not_there_is_one_line(site, tmp_path, options, problem):
 def test_a_dataset_may_be_named_by_its_id(site, tmp_path):
     get(tmp_path, "--dataset-id", "set1")
     assert (tmp_path / NAME.replace("27-0", "26-0").removesuffix(".tar.gz")).is_dir()
+    with pytest.raises(MlmaError, match=r"set1 is .*26.0 - Italian, not release 27.0"):
+        get(tmp_path, "--dataset-id", "set1", "--release", "27.0")
+
+
+def test_selections_of_other_publishers_and_other_languages_are_not_taken(site, tmp_path):
+    selection = ("Common Voice Scripted Speech 27.0 - Italian, women", "other-0.tar.gz")
+    german = ("Common Voice Scripted Speech 27.0 - German", "german-0.tar.gz")
+    site.names += [selection, german]
+    site.publishers[3] = "Curators"
+    site.locales[4] = "de"
+    get(tmp_path)
+    assert (tmp_path / NAME.removesuffix(".tar.gz")).is_dir()
+    site.publishers[3] = "Common Voice"
+    with pytest.raises(
+        MlmaError, match=r"several data sets match .*\(set0\).*\(set3\).*--dataset-id"
+    ):
+        get(tmp_path / "new")
+
+
+def test_an_archive_of_another_language_is_an_error(site, tmp_path):
+    site.content = archive(f"{RELEASE}/de/test.tsv")
+    with pytest.raises(MlmaError, match=r"has no cv-corpus-\*/it \(languages: de\)") as error:
+        get(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_real_clips_are_the_same_set_after_a_download(site, shared_corpora, tmp_path):
+    old = shared_corpora / "commonvoice" / "cv-corpus-20.0-2024-12-06"
+    with io.BytesIO() as whole:
+        with tarfile.open(fileobj=whole, mode="w:gz") as tar:
+            tar.add((old / "it").resolve(), f"{RELEASE}/it")
+        site.content = whole.getvalue()
+    site.break_at = len(site.content) // 2
+    with pytest.raises(MlmaError, match="run this again to resume"):
+        get(tmp_path)
+    site.break_at = None
+    get(tmp_path)
+    for split in ("train", "dev", "test"):
+        before, after = read(old, split), read(tmp_path, split)
+        assert [(u.id, u.text, u.seconds) for u in after] == [
+            (u.id, u.text, u.seconds) for u in before
+        ]
+        for one, other in zip(before, after, strict=True):
+            assert one.audio.path.read_bytes() == other.audio.path.read_bytes()
 
 
 @pytest.mark.parametrize("status", [401, 403, 429])

@@ -130,6 +130,17 @@ def test_an_odd_row_is_dropped_alone(clips, tmp_path, monkeypatch, kind, name, r
     assert not (tmp_path / "PWNED").exists()
 
 
+@pytest.mark.parametrize(("end", "reason"), [("-1", None), ("-2", "bad_span"), ("x", "bad_span")])
+def test_a_span_of_kaldi_may_last_to_the_end_of_its_file(clips, tmp_path, end, reason) -> None:
+    source = lay_out("kaldi", tmp_path / "source", clips)
+    spans = [f"u{number} u{number} 0.0 -1" for number in range(len(clips))]
+    write(source / "segments", [f"u0 u0 0.1 {end}", *spans[1:]])
+    output = added(source, tmp_path, "--yes")
+    record = yaml.safe_load((output / own.RECORD).read_text())
+    assert record["dropped"] == ({reason: 1} if reason else {})
+    assert sum(map(len, sets(output).values())) == len(clips) - bool(reason)
+
+
 def test_stage_1_works_with_a_language_beyond_the_table(clips, tmp_path, capsys) -> None:
     polish = [(path, speaker, f"Zażółć {text}") for path, speaker, text in clips]
     added(lay_out("table", tmp_path / "source", polish), tmp_path, "--yes", lang="pl")

@@ -2,7 +2,7 @@
 # Folders of corpora outside --db_root.
 # shellcheck disable=SC2034
 LIBRISPEECH=    # with train-clean-100 and so on
-COMMONVOICE=    # with cv-corpus-27.0-2026-09-05 and so on; mlma data get commonvoice downloads it
+COMMONVOICE=    # with cv-corpus-27.0-2026-09-11 and so on; mlma data get commonvoice downloads it
 VOXPOPULI=      # with raw_audios and transcribed_data, or Parquet files of the hub
 MLS=            # with mls_french, mls_dutch_opus and so on, or Parquet files
 FLEURS=         # with data/<language>, or Parquet files

@@ -35,7 +35,7 @@ def rows(source: Path) -> Iterator[Row | Drop]:
         if spans is not None:
             fields = spans.get(key, "").split()
             start, end = (seconds(field) for field in (fields[1:3] if len(fields) == 3 else "  "))
-            if start is None or end is None:
+            if start is None or (end is None and fields[2] != "-1"):  # -1: to the end of the file
                 yield Drop(key, "bad_span", f"{place}: no valid line in segments")
                 continue
             recording = fields[0]

@@ -10,7 +10,8 @@ only from Mozilla Data Collective, one archive per language; `mlma data get` nee
     <root>/[<archive's name>/]cv-corpus-<release>-<date>/<lang>/clip_durations.tsv
 
 Columns are found by name: releases add and rename columns. Each language may have a release of its
-own. The lengths of the clips are those of `clip_durations.tsv` where it has them.
+own. The lengths of the clips are those of `clip_durations.tsv` (since release 16.1) where it has
+them.
 """
 
 from __future__ import annotations
@@ -18,27 +19,29 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from array import array
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from espnet_mlma.audio.archives import AudioFile
-from espnet_mlma.data.corpora.tsv import checked, read_table, require
+from espnet_mlma.data.corpora.tsv import checked, is_archive, read_table, require
 from espnet_mlma.data.utterance import Drop, Utterance, speaker_id, utterance_id
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.files import read_lines
 
 TAG = "cv"
-HOME = (
-    "https://mozilladatacollective.com (account and accepted terms; `mlma data get commonvoice` "
-    "downloads it)"
-)
+HOME = "https://mozilladatacollective.com"
+_DOWNLOAD = f"{HOME} (account and accepted terms; `mlma data get commonvoice` downloads it)"
 RELEASE = re.compile(r"cv-corpus-(\d+(?:\.\d+)?)\b.*")
 DURATIONS = "clip_durations.tsv"
 _COLUMNS = ("client_id", "path", "sentence")
+_DURATION_COLUMNS = ("clip", "duration[ms]")
 _CLIENT_ID_CHARS = 32  # of 128; enough to be unique
 _PAPERS = "cv-corpus-20.0-2024-12-06"
+_TABLES = 8  # of lengths, kept in memory: the splits of a language share one
+_SHOWN_ARCHIVES = 3
 
 
 def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
@@ -54,8 +57,8 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
     """
     split, _, release = split.partition("@")
     folder = find_release(root, lang, release) / lang
-    table = require(folder / f"{split}.tsv", "Common Voice", HOME)
-    durations = ClipDurations(folder / DURATIONS)
+    table = require(folder / f"{split}.tsv", "Common Voice", _DOWNLOAD)
+    durations = _clip_durations(folder / DURATIONS)
     for row in read_table(table, _COLUMNS, key=["path"]):
         if isinstance(row, Drop):
             yield row
@@ -63,6 +66,10 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
         speaker = speaker_id(TAG, lang, row["client_id"][:_CLIENT_ID_CHARS])
         id_ = utterance_id(speaker, Path(row["path"]).stem.rpartition("_")[2])
         audio = AudioFile(folder / "clips" / row["path"])
+        if row.get("locale", "") not in ("", lang):
+            detail = f"{table}: {row['path']}: locale is '{row['locale'][:40]}'"
+            yield Drop(id_, "other_locale", detail, speaker)
+            continue
         seconds = durations.of(row["path"])
         utterance = Utterance(id_, audio, row["sentence"], speaker, lang, seconds=seconds)
         yield checked(utterance, row["path"], table)
@@ -82,7 +89,11 @@ def find_release(root: Path, lang: str, release: str = "") -> Path:
     Raises:
         MlmaError: several releases have the language, or the release is not there.
     """
+    if release and _number_of(release) is None:
+        raise MlmaError(f"Common Voice: '{release}' is not a release such as 27.0")
     if (root / lang).is_dir():
+        if release and _number(root) != _number_of(release):
+            raise MlmaError(f"Common Voice: {root.absolute()} is not release {release}")
         return root
     # The downloaded archives may be there too.
     releases = sorted(
@@ -98,53 +109,85 @@ def find_release(root: Path, lang: str, release: str = "") -> Path:
             there = ", ".join(_shown(folder) for folder in found) or "none"
             raise MlmaError(
                 f"Common Voice: no release {release} with '{lang}' in {root.absolute()} "
-                f"(found: {there}); download it from {HOME}"
+                f"(found: {there}); {_how_to_get(root)}"
             )
         found = named
     if len(found) > 1:
         names = ", ".join(str(folder.relative_to(root)) for folder in found)
+        name_it = (
+            "" if release else f", or name it in the mixture, such as train@{_shown(found[0])}"
+        )
         raise MlmaError(
             f"Common Voice: several releases in {root.absolute()} have '{lang}' ({names}); keep "
-            f"one, or name it in the mixture, such as train@{_shown(found[0])}"
+            f"one{name_it}"
         )
     if releases and not found:
         there = ", ".join(_shown(folder) for folder in releases)
         raise MlmaError(
             f"Common Voice: no release in {root.absolute()} has '{lang}' (found: {there}); "
-            f"download it from {HOME}"
+            f"{_how_to_get(root)}"
         )
     return found[0] if found else root / _PAPERS
+
+
+def _how_to_get(root: Path) -> str:
+    """Say how to get a language; name the archives that have no folder of their name."""
+    packed = [
+        entry.name
+        for entry in sorted(root.glob("*"))
+        if is_archive(entry) and not (root / entry.name.partition(".tar")[0]).is_dir()
+    ]
+    names = ", ".join(packed[:_SHOWN_ARCHIVES]) + (", ..." if packed[_SHOWN_ARCHIVES:] else "")
+    unpack = f"unpack its archive if it is here ({names}), or " if packed else ""
+    return f"{unpack}download it from {_DOWNLOAD}"
 
 
 class ClipDurations:
     """Look up the lengths of clips in a release's `clip_durations.tsv`.
 
-    A million clips take 12 MB. Values that are not lengths are ignored.
+    A million clips take 16 MB. Rows without a length, and a table that cannot be read, are noted on
+    standard output; these clips have no length.
 
     Args:
         path: columns `clip` and `duration[ms]`; an old release has no such file.
-
-    Raises:
-        MlmaError: the table cannot be read.
     """
 
     def __init__(self, path: Path):
-        keys, seconds = bytearray(), []
-        for number, line in enumerate(read_lines(path) if path.is_file() else ()):
-            name, _, value = line.partition("\t")
-            milliseconds = _positive(value)
-            if number and milliseconds is not None:
-                keys += _digest(name)
+        keys, seconds, unusable = bytearray(), array("d"), 0
+        try:
+            for row in read_table(path, _DURATION_COLUMNS, key=()) if path.is_file() else ():
+                value = "" if isinstance(row, Drop) else row[_DURATION_COLUMNS[1]]
+                milliseconds = _positive(value)
+                if isinstance(row, Drop) or milliseconds is None:
+                    unusable += 1
+                    continue
+                keys += _digest(row[_DURATION_COLUMNS[0]])
                 seconds.append(milliseconds / 1000)
-        order = np.argsort(found := np.frombuffer(bytes(keys), np.uint64), kind="stable")
-        self._keys, self._seconds = found[order], np.array(seconds, np.float32)[order]
+        except MlmaError as error:
+            print(f"note: {error}; the clips are measured instead", flush=True)
+        if unusable:
+            print(f"note: {path}: {unusable} rows have no length; these clips are measured")
+        found = np.frombuffer(bytes(keys), np.uint64)
+        order = np.argsort(found, kind="stable")
+        self._keys, self._seconds = found[order], np.array(seconds)[order]
 
     def of(self, name: str) -> float | None:
         """Return the length of a clip in seconds; None: the table does not have it."""
         key = np.frombuffer(_digest(name), np.uint64)[0]
         place = int(np.searchsorted(self._keys, key))
         is_there = place < len(self._keys) and self._keys[place] == key
-        return round(float(self._seconds[place]), 3) if is_there else None
+        return float(self._seconds[place]) if is_there else None
+
+
+def _clip_durations(path: Path) -> ClipDurations:
+    status = path.stat() if path.is_file() else None
+    return _cached_durations(path, status and (status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=_TABLES)
+def _cached_durations(path: Path, stamp: tuple[int, int] | None) -> ClipDurations:
+    """Read a table of lengths once, as long as it is not modified."""
+    return ClipDurations(path)
 
 
 def _digest(name: str) -> bytes:
@@ -153,7 +196,7 @@ def _digest(name: str) -> bytes:
 
 def _positive(value: str) -> float | None:
     try:
-        number = float(value.partition("\t")[0])
+        number = float(value)
     except ValueError:
         return None
     return number if 0 < number < math.inf else None
