@@ -17,7 +17,7 @@ STAGES = {
     "filter": ("espnet_mlma.data.filter", "drop clips not to train on (stage 4)"),
     "mix": ("espnet_mlma.data.mix", "show the shares of languages and corpora in an epoch"),
     "tokens": ("espnet_mlma.data.tokens", "make a token list (stage 5)"),
-    "pretrained": ("espnet_mlma.espnet.pretrained", "start from a model (stages 5 and 11)"),
+    "pretrained": ("espnet_mlma.loading.pretrained", "start from a model (stages 5 and 11)"),
     "resume": ("espnet_mlma.espnet.resume", "repair the checkpoints of a killed training"),
     "trained-on": ("espnet_mlma.espnet.trained_on", "check that training data are unchanged"),
     "calibrate": ("espnet_mlma.evaluation.calibrate", "fit word confidences (stage 12)"),

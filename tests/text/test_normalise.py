@@ -5,7 +5,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.text import LANGUAGES, alphabet, normalise, training_problem
+from espnet_mlma.text import (
+    LANGUAGES,
+    alphabet,
+    check_code,
+    normalise,
+    order_languages,
+    training_problem,
+)
 
 # Half of the texts use characters of the rules, which random Unicode rarely contains.
 TRICKY = st.text("abéßŒœĳﬁİΣ'’‘-–«»¿¡…%&5½\u0301\u00ad\u200b가 \t\n", max_size=30)
@@ -97,3 +104,15 @@ def test_an_unknown_language_and_one_without_letters_are_errors() -> None:
         normalise("słowo", "polish")
     with pytest.raises(MlmaError, match="'zh'"):
         normalise("a", "zh")
+
+
+def test_languages_are_ordered_as_in_the_table():
+    assert order_languages(["pl", "nl", "en", "br", "en"]) == ["en", "nl", "br", "pl"]
+
+
+@pytest.mark.parametrize("code", ["EN", "polish", "p", "", "p1", "../x"])
+def test_a_language_code_has_two_or_three_letters(code):
+    with pytest.raises(MlmaError):
+        check_code(code)
+    for known in ("it", "pl", "fil"):
+        check_code(known)

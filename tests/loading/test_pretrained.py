@@ -10,7 +10,7 @@ import yaml
 
 from espnet_mlma.data.tokens import write_tokens
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.espnet.pretrained import (
+from espnet_mlma.loading.pretrained import (
     fine_tuning,
     main,
     mapped,
