@@ -13,10 +13,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from common import arguments, report
 
+from espnet_mlma.data.corpora.own import COLUMNS
 from espnet_mlma.data.mixtures import CORPORA
 
 SENTENCE = "a sentence of the usual length, with a number of its own"
@@ -26,6 +28,7 @@ SPLITS = {
     "voxpopuli": ("en", "train"),
     "mls": ("de", "train"),
     "fleurs": ("de", "train"),
+    "mine": ("pl", "train"),  # as `mlma data add` writes it
 }
 # Runs without the imports of this script, PyTorch among them.
 MEASURE = """
@@ -53,6 +56,7 @@ def write_tables(corpus: str, root: Path, rows: int) -> None:
         "voxpopuli": voxpopuli,
         "mls": mls,
         "fleurs": fleurs,
+        "mine": mine,
     }[corpus](root, rows)
 
 
@@ -70,7 +74,12 @@ def commonvoice(root: Path, rows: int) -> None:
             cells = (client, f"common_voice_en_{number:08d}.mp3", f"{number:x}")
             yield "\t".join((*cells, f"{SENTENCE} {number}", "", "2", "0", *[""] * 4, "en", ""))
 
-    write_lines(root / "cv-corpus-20.0-2024-12-06/en/train.tsv", lines())
+    folder = root / "cv-corpus-20.0-2024-12-06/en"
+    write_lines(folder / "train.tsv", lines())
+    lengths = (
+        f"common_voice_en_{number:08d}.mp3\t{2000 + number % 5000}" for number in range(rows)
+    )
+    write_lines(folder / "clip_durations.tsv", chain(["clip\tduration[ms]"], lengths))
 
 
 def librispeech(root: Path, rows: int) -> None:
@@ -106,6 +115,16 @@ def fleurs(root: Path, rows: int) -> None:
     write_lines(folder / "train.tsv", (f"{i // 3}\t{i:020d}.wav\t{row}" for i in range(rows)))
 
 
+def mine(root: Path, rows: int) -> None:
+    def lines() -> Iterator[str]:
+        yield "\t".join(COLUMNS)
+        for i in range(rows):
+            yield f"{i}\t/audio/{i}.flac\t\t\t3.5\t{i // 40}\tzażółć {SENTENCE}"
+
+    write_lines(root / "pl/train.tsv", lines())
+    write_lines(root / "pl/alphabet.txt", iter("abcdefghijklmnopqrstuvwxyzćłóż"))
+
+
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -113,7 +132,7 @@ def main() -> None:
     rows = []
     for corpus in SPLITS:
         with tempfile.TemporaryDirectory() as folder:
-            root = Path(folder) / CORPORA[corpus]
+            root = Path(folder) / CORPORA.get(corpus, corpus)
             write_tables(corpus, root, args.rows)
             command = [sys.executable, "-c", MEASURE, corpus, str(root), *SPLITS[corpus]]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

@@ -32,9 +32,10 @@ def recipe(tmp_path: Path) -> Path:
     """Copy the recipe's folder; its asr.sh only writes its options to a file."""
     folder = tmp_path / "egs2" / "mlma" / "asr1"
     folder.mkdir(parents=True)
-    for name in ("run_paper.sh", "run.sh", "path.sh"):
+    for name in ("run_paper.sh", "run.sh", "path.sh", "db.sh"):
         shutil.copy(ROOT / "egs2" / "mlma" / "asr1" / name, folder)
-    shutil.copytree(ROOT / "conf", folder / "conf")
+    for name in ("conf", "local"):
+        shutil.copytree(ROOT / name, folder / name)
     asr = folder / "asr.sh"
     check_only = 'case "$*" in *"--stop_stage 0") exit ;; esac'
     asr.write_text(f'#!/bin/sh\n{check_only}\nprintf "%s\\n" "$@" END >>called\n')
