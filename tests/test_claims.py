@@ -71,7 +71,7 @@ import os, sys
 from pathlib import Path
 from espnet_mlma.claims import claim
 with claim(Path(sys.argv[1]), "writes it"):
-    if os.fork():
+    if not os.fork():  # the child, which has run the hooks of a fork
         print("claimed", flush=True)
     sys.stdin.read()
 """
