@@ -41,10 +41,14 @@ _KEPT = (
     *("model", "model_conf", "ctc_conf", "preprocessor", "preprocessor_conf", "optim"),
     *("exclude_weight_decay", "grad_clip", "accum_grad", "batch_type", "batch_bins", "max_epoch"),
     *("use_amp", "amp_dtype", "best_model_criterion", "keep_nbest_models", "num_att_plot"),
-    *("num_workers", "log_interval", "use_tensorboard"),
+    *("num_workers", "log_interval", "use_tensorboard", "seed", "iterator_type", "max_batch_size"),
+    *("category_upsampling_factor", "dataset_upsampling_factor", "num_iters_per_epoch"),
+    *("valid_iterator_type", "valid_batch_type", "valid_batch_bins", "valid_max_batch_size"),
 )
 # Options that a checkpoint depends on.
-_ARCHITECTURE = ("frontend", "encoder", "encoder_conf", "decoder", "decoder_conf", "model")
+_ARCHITECTURE = (
+    *("frontend", "frontend_conf", "encoder", "encoder_conf", "decoder", "decoder_conf", "model"),
+)
 
 
 def fine_tuning(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,13 +125,15 @@ def write_parameters(model: str, token_list: Path, config: Path | None, init: Pa
         if init.exists():
             _check_record(place, record, "remove the experiment, or give another --asr_tag")
             return len(tokens) - len(known)
+        if [*tokens[: len(known) - 1], tokens[-1]] != known:
+            raise MlmaError(f"{token_list}: does not extend the model's tokens; run stage 5 again")
         if config is not None:
             _check_network(config, old)
         state = mapped(loaded.state_dict(), _fresh(old, tokens), known, tokens)
     init.parent.mkdir(parents=True, exist_ok=True)
+    files.write(place, json.dumps(record))  # first: a killed run maps again
     with files.whole(init) as new:
         torch.save(state, new)
-    files.write(place, json.dumps(record))
     return len(tokens) - len(known)
 
 

@@ -18,6 +18,7 @@ from espnet_mlma.loading.pretrained import (
     write_start,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 KNOWN = ["<blank>", "<unk>", "a", "b", "<sos/eos>"]
 TOKENS = ["<blank>", "<unk>", "a", "b", "c", "d", "<sos/eos>"]
 
@@ -98,12 +99,44 @@ def test_a_model_gets_new_symbols_and_keeps_its_own(experiment, start, tmp_path)
         write_parameters(str(experiment), tmp_path / "tokens" / "tokens.txt", None, init)
 
 
-def test_another_configuration_is_refused(experiment, start, tmp_path):
+def test_batches_of_the_large_configurations_are_kept():
+    large = yaml.safe_load((ROOT / "conf" / "train_asr_conmamba.yaml").read_text())
+    found = fine_tuning(large)
+    changed = {"optim_conf", "scheduler", "scheduler_conf"}
+    of_data = {key for key in large if key not in found}
+    assert of_data <= {"cudnn_deterministic", "cudnn_benchmark"}, of_data
+    assert all(found[key] == large[key] for key in large.keys() - changed - of_data)
+
+
+def test_tokens_in_another_order_are_refused(experiment, start, tmp_path):
+    first, *rest = (start / "tokens.txt").read_text().splitlines()
+    (tmp_path / "tokens.txt").write_text("\n".join([first, *reversed(rest[:-1]), rest[-1]]))
+    with pytest.raises(MlmaError, match="does not extend the model's tokens"):
+        write_parameters(str(experiment), tmp_path / "tokens.txt", None, tmp_path / "x.pth")
+
+
+def test_a_run_killed_before_the_parameters_maps_again(experiment, start, tmp_path):
+    init = tmp_path / "pretrained.pth"
+    write_parameters(str(experiment), start / "tokens.txt", None, init)
+    before = init.read_bytes()
+    init.unlink()  # the record alone is there
+    write_parameters(str(experiment), start / "tokens.txt", None, init)
+    assert init.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "encoder: conmamba\nencoder_conf: {output_size: 4096}\n",
+        "frontend_conf: {hop_length: 999}\n",
+    ],
+)
+def test_another_configuration_is_refused(experiment, start, tmp_path, text):
     config = tmp_path / "train.yaml"
-    config.write_text("encoder: conmamba\nencoder_conf: {output_size: 4096}\n")
+    config.write_text(text)
     options = ["--model", str(experiment), "--output", str(start), "--init", str(tmp_path / "x")]
     options += ["--token_list", str(start / "tokens.txt"), "--config", str(config)]
-    with pytest.raises(MlmaError, match=f"{config}: encoder"):
+    with pytest.raises(MlmaError, match=f"{config}: (encoder|frontend)"):
         main(options)
 
 
