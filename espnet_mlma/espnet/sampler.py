@@ -1,7 +1,7 @@
 """Give ESPnet's trainer the batches of `data/balance.py` as `batch_type: balanced_length`.
 
 ESPnet's `catpow_balance_dataset` draws the same mix, but its batches are not sorted by length, and
-every rank draws them anew in each epoch from dictionaries of strings. A configuration names ours:
+every rank repeats the draw in each epoch, from dictionaries of strings. A configuration names ours:
 
     iterator_type: category
     batch_type: balanced_length

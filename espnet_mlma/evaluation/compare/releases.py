@@ -1,4 +1,4 @@
-"""Caveats on test sets that are drawn anew for each release, such as Common Voice's."""
+"""Caveats on test sets that differ between releases, such as Common Voice's."""
 
 from __future__ import annotations
 
