@@ -42,6 +42,14 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def shard(text: str) -> tuple[int, int]:
+    """Convert `I/N`, the I-th of N parts, to I and N."""
+    number, _, of = text.partition("/")
+    if number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of):
+        return int(number), int(of)
+    raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 2/4")
+
+
 def share(text: str) -> float:
     """Convert to a number from 0 to 1."""
     number = finite(text)

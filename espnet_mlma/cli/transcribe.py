@@ -41,7 +41,7 @@ from espnet_mlma.cli.parser import (
 from espnet_mlma.cli.progress import Progress
 from espnet_mlma.decode.options import Decoding
 from espnet_mlma.errors import MlmaError, one_line
-from espnet_mlma.numbers import finite, natural, not_negative, positive
+from espnet_mlma.numbers import finite, natural, not_negative, positive, shard
 
 if TYPE_CHECKING:
     from espnet_mlma.decode import Transcript
@@ -173,14 +173,6 @@ def language_code(text: str) -> str:
     if not (len(text) in (2, 3) and text.isascii() and text.islower()):
         raise argparse.ArgumentTypeError(f"{text!r} is no language code such as en or ita")
     return text
-
-
-def shard(text: str) -> tuple[int, int]:
-    """Parse `I/N`, a part of the files."""
-    number, _, of = text.partition("/")
-    if number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of):
-        return int(number), int(of)
-    raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 1 <= I <= N, such as 1/4")
 
 
 def known_formats(text: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from espnet_mlma.claims import claim
 from espnet_mlma.data.utterance import name_problem
 from espnet_mlma.errors import MlmaError, one_line
 from espnet_mlma.files import read_text, whole, write
-from espnet_mlma.numbers import positive
+from espnet_mlma.numbers import positive, shard
 
 if TYPE_CHECKING:
     from espnet_mlma.decode import Recogniser, Transcript, Word
@@ -242,13 +242,6 @@ def _revision(config: Path) -> str | None:
     return None
 
 
-def _shard(text: str) -> tuple[int, int]:
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 2/4")
-    return int(number), int(count)
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(prog="mlma data label", description=first_line(__doc__))
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="with the audio, at any depth")
@@ -259,7 +252,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--output", type=Path, required=True, help="folder of the manifests, one for each shard"
     )
     parser.add_argument(
-        "--shard", type=_shard, default=(1, 1), metavar="I/N", help="label this part (default: 1/1)"
+        "--shard", type=shard, default=(1, 1), metavar="I/N", help="label this part (default: 1/1)"
     )
     parser.add_argument(
         "--language", metavar="CODE", help="spoken language (default: recognised, or guessed)"
