@@ -1,4 +1,4 @@
-"""Check numbers of command lines, as types for argparse, and of YAML."""
+"""Check numbers of command lines, as types for argparse, of YAML and of data."""
 
 from __future__ import annotations
 
@@ -33,6 +33,23 @@ def not_negative(text: str) -> float:
 def is_positive(value: object) -> bool:
     """Return whether a YAML value is a number above 0."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def number_of(value: object) -> float | None:
+    """Convert a number, or a text of one, to a finite float; None: the value is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def positive_of(value: object) -> float | None:
+    """Convert as `number_of` does; None too if the number is not above 0."""
+    found = number_of(value)
+    return found if found is not None and found > 0 else None
 
 
 def natural(text: str) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.numbers import number_of
 
 _ATTRIBUTION = "creative commons attribution"  # as YouTube names its one free licence
 
@@ -63,17 +63,6 @@ class Where:
         return None
 
 
-def number(value: object) -> float | None:
-    """Convert a value of a row to a finite number; None: it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        found = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return found if math.isfinite(found) else None
-
-
 def licence(text: str) -> str:
     """Normalise the name of a licence: `CC BY 4.0` becomes `cc-by-4.0`."""
     if text.lower().startswith(_ATTRIBUTION):
@@ -83,7 +72,7 @@ def licence(text: str) -> str:
 
 def _is_met(name: str, wanted: Any, row: Mapping[str, Any]) -> bool:
     if name.startswith(("min_", "max_")):
-        value = number(row.get(name[4:]))
+        value = number_of(row.get(name[4:]))
         if value is None:
             return False
         return value >= wanted if name.startswith("min_") else value <= wanted
@@ -105,5 +94,5 @@ def _is_licence(found: str, wanted: str) -> bool:
 
 def _is_a(value: object, kind: type) -> bool:
     if kind is float:
-        return not isinstance(value, str) and number(value) is not None
+        return not isinstance(value, str) and number_of(value) is not None
     return isinstance(value, kind)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from espnet_mlma import files
 from espnet_mlma.data.utterance import Drop
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.numbers import number_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,8 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | Drop]]:
 
 def seconds(value: object) -> float | None:
     """Return a time in seconds, at least 0; None: it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
+    number = number_of(value)
+    return number if number is not None and number >= 0 else None
 
 
 def string(value: object) -> str:

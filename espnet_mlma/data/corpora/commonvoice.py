@@ -17,7 +17,6 @@ them.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from array import array
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from espnet_mlma.audio.archives import AudioFile
 from espnet_mlma.data.corpora.tsv import checked, is_archive, read_table, require
 from espnet_mlma.data.utterance import Drop, Utterance, speaker_id, utterance_id
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.numbers import positive_of
 
 TAG = "cv"
 HOME = "https://mozilladatacollective.com"
@@ -38,7 +38,7 @@ RELEASE = re.compile(r"cv-corpus-(\d+(?:\.\d+)?)\b.*")
 DURATIONS = "clip_durations.tsv"
 _COLUMNS = ("client_id", "path", "sentence")
 _DURATION_COLUMNS = ("clip", "duration[ms]")
-_CLIENT_ID_CHARS = 32  # of 128; enough to be unique
+CLIENT_ID_CHARS = 32  # of 128; enough to be unique
 _PAPERS = "cv-corpus-20.0-2024-12-06"
 _TABLES = 8  # of lengths, kept in memory: the splits of a language share one
 _SHOWN_ARCHIVES = 3
@@ -63,7 +63,7 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
         if isinstance(row, Drop):
             yield row
             continue
-        speaker = speaker_id(TAG, lang, row["client_id"][:_CLIENT_ID_CHARS])
+        speaker = speaker_id(TAG, lang, row["client_id"][:CLIENT_ID_CHARS])
         id_ = utterance_id(speaker, Path(row["path"]).stem.rpartition("_")[2])
         audio = AudioFile(folder / "clips" / row["path"])
         if row.get("locale", "") not in ("", lang):
@@ -157,7 +157,7 @@ class ClipDurations:
         try:
             for row in read_table(path, _DURATION_COLUMNS, key=()) if path.is_file() else ():
                 value = "" if isinstance(row, Drop) else row[_DURATION_COLUMNS[1]]
-                milliseconds = _positive(value)
+                milliseconds = positive_of(value)
                 if isinstance(row, Drop) or milliseconds is None:
                     unusable += 1
                     continue
@@ -192,14 +192,6 @@ def _cached_durations(path: Path, stamp: tuple[int, int] | None) -> ClipDuration
 
 def _digest(name: str) -> bytes:
     return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-
-
-def _positive(value: str) -> float | None:
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if 0 < number < math.inf else None
 
 
 def _shown(folder: Path) -> str:

@@ -11,7 +11,6 @@ The files of one language and split are below the corpus's folder, or its `data`
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from espnet_mlma.audio import parquet
 from espnet_mlma.audio.archives import AudioFile
 from espnet_mlma.data.utterance import Drop
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.numbers import number_of, positive_of
 
 _PARENTS = ("", "data", "parquet-data")
 _OTHER_NAMES = {"dev": ("dev", "validation")}
@@ -56,16 +56,11 @@ class HubRow:
 
     def number(self, column: str) -> float | None:
         """Return a value as a number; None if there is no finite one."""
-        try:
-            value = float(self.values[column])
-        except (KeyError, TypeError, ValueError):
-            return None
-        return value if math.isfinite(value) else None
+        return number_of(self.values.get(column))
 
     def positive(self, column: str) -> float | None:
         """Return a value as a number above 0; None if there is none."""
-        value = self.number(column)
-        return value if value is not None and value > 0 else None
+        return positive_of(self.values.get(column))
 
     def drop(self, id_: str, reason: str, problem: str, speaker: str = "") -> Drop:
         """Drop the row."""

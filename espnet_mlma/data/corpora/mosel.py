@@ -23,8 +23,9 @@ from typing import Any
 from espnet_mlma.data.corpora.joined import Joiner, Label, filtered
 from espnet_mlma.data.corpora.tsv import read_table, require
 from espnet_mlma.data.utterance import Drop, Utterance
-from espnet_mlma.data.where import Where, number
+from espnet_mlma.data.where import Where
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.numbers import number_of
 
 TAG = "mo"
 HOME = "https://huggingface.co/datasets/FBK-MT/mosel"
@@ -78,7 +79,7 @@ def prepare(
 def _utterance(joiner: Joiner, row: Mapping[str, str], place: str) -> Utterance | Drop:
     times = {}
     for name in ("offset", "duration"):
-        times[name] = number(row[name]) if row.get(name) else None
+        times[name] = number_of(row[name]) if row.get(name) else None
         if row.get(name) and times[name] is None:
             return Drop(place, "bad_row", f"{place}: '{name}' is not a number")
     label = Label(row["id"], row["text"], offset=times["offset"], seconds=times["duration"])

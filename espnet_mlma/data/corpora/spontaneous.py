@@ -14,22 +14,22 @@ without a transcript, are dropped and counted.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from espnet_mlma.audio.archives import AudioFile
+from espnet_mlma.data.corpora.commonvoice import CLIENT_ID_CHARS
 from espnet_mlma.data.corpora.tsv import checked, read_table, require
 from espnet_mlma.data.utterance import Drop, Utterance, speaker_id, utterance_id
 from espnet_mlma.errors import MlmaError
+from espnet_mlma.numbers import positive_of
 
 TAG = "ss"
 HOME = "https://mozilladatacollective.com"
 _DOWNLOAD = f"{HOME} (account and accepted terms)"
 SPLITS = ("train", "dev", "test")
 _COLUMNS = ("client_id", "audio_file", "transcription", "split")
-_CLIENT_ID_CHARS = 32
 _SOUND_TAG = re.compile(r"\[[^\[\]]*\]")  # such as [laugh]
 
 
@@ -54,7 +54,7 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
         if of != split and (of in SPLITS or split != "train"):
             continue
         name = row["audio_file"]
-        speaker = speaker_id(TAG, lang, row["client_id"][:_CLIENT_ID_CHARS])
+        speaker = speaker_id(TAG, lang, row["client_id"][:CLIENT_ID_CHARS])
         id_ = utterance_id(speaker, Path(name).stem)
         if of != split:
             problem = f"{table}: split is '{of[:40]}'" if of else f"{table}: has no split"
@@ -62,7 +62,8 @@ def prepare(root: Path, lang: str, split: str) -> Iterator[Utterance | Drop]:
             continue
         text = _SOUND_TAG.sub(" ", row["transcription"])
         audio = AudioFile(table.parent / "audios" / name)
-        seconds = _seconds(row.get("duration_ms", ""))
+        milliseconds = positive_of(row.get("duration_ms"))
+        seconds = None if milliseconds is None else milliseconds / 1000
         yield checked(Utterance(id_, audio, text, speaker, lang, seconds=seconds), name, table)
 
 
@@ -75,11 +76,3 @@ def _table(root: Path, lang: str) -> Path:
             "one, or name its folder with --root spontaneous=DIR"
         )
     return found[0] if found else require(root / name, "Spontaneous Speech", _DOWNLOAD)
-
-
-def _seconds(milliseconds: str) -> float | None:
-    try:
-        seconds = float(milliseconds) / 1000
-    except ValueError:
-        return None
-    return seconds if 0 < seconds < math.inf else None
