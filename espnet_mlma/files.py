@@ -18,6 +18,12 @@ import yaml
 from espnet_mlma import claims
 from espnet_mlma.errors import MlmaError
 
+# Files of folders that are taken for sound; a file that is named may have any suffix. Not in
+# `audio/`, whose import takes longer than --help.
+SOUND_SUFFIXES = frozenset(
+    {".aac", ".ac3", ".aif", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".m4a", ".mka"}
+    | {".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".weba", ".webm", ".wma"}
+)
 _YAML_VALUES = 10_000_000
 # Ten times faster where PyYAML has libyaml.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

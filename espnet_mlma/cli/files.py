@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from espnet_mlma.cli.parser import UsageError
 from espnet_mlma.errors import MlmaError
-from espnet_mlma.files import write
+from espnet_mlma.files import SOUND_SUFFIXES, write
 
 STDIN = Path("-")
 # A copy of the table in decode/formats.py, whose import would load PyTorch for --help.
@@ -22,20 +22,6 @@ FORMATS = {
     "tsv": ".tsv",
     "textgrid": ".TextGrid",
 }
-# Read from folders; a file on the command line may have any suffix.
-SOUND_SUFFIXES = (
-    ".aac",
-    ".ac3",
-    ".aif",
-    ".aiff",
-    ".amr",
-    ".au",
-    ".avi",
-    ".caf",
-    ".flac",
-    ".m4a",
-    ".mka",
-) + (".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".weba", ".webm", ".wma")
 
 
 class Sound(NamedTuple):

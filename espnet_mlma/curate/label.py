@@ -24,7 +24,7 @@ from espnet_mlma.arguments import ArgumentParser, first_line, refuse_to_replace
 from espnet_mlma.claims import claim
 from espnet_mlma.data.utterance import name_problem
 from espnet_mlma.errors import MlmaError, one_line
-from espnet_mlma.files import read_text, whole, write
+from espnet_mlma.files import SOUND_SUFFIXES, read_text, whole, write
 from espnet_mlma.numbers import positive, shard
 
 if TYPE_CHECKING:
@@ -107,14 +107,12 @@ def list_recordings(folder: Path, number: int, count: int) -> list[str]:
     Raises:
         MlmaError: the folder is missing or has no sound.
     """
-    from espnet_mlma.data.corpora.joined import SOUNDS
-
     if not folder.is_dir():
         raise MlmaError(f"{folder}: no such folder; name the folder with the audio")
     names = []
     for below, _, files in os.walk(folder):
         for file in files:
-            if os.path.splitext(file)[1].lower() in SOUNDS and file[0] != ".":
+            if os.path.splitext(file)[1].lower() in SOUND_SUFFIXES and file[0] != ".":
                 names.append(os.path.relpath(os.path.join(below, file), folder))
     if not names:
         raise MlmaError(f"{folder}: no sound file in or below this folder")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from espnet_mlma.claims import claim
+from espnet_mlma.cli.files import find_sounds
 from espnet_mlma.curate.label import LONGEST_SECONDS, list_recordings, main, segments
 from espnet_mlma.data.corpora import pseudo
 from espnet_mlma.data.utterance import Utterance
@@ -131,3 +132,11 @@ def test_recordings_are_cut_at_pauses():
     assert found[-1][1] == 81.5
     assert list(segments([Word("long", 0.0, 40.0, 1.0)], 40.0)) == []
     assert list(segments([], 40.0)) == []
+
+
+def test_the_files_are_those_of_transcribe(tmp_path):
+    for name in ("a.CAF", "b/c.mov", "d.amr", "e.wav", "._e.wav", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = {str(sound.path.relative_to(tmp_path)) for sound in find_sounds([tmp_path])[0]}
+    assert set(list_recordings(tmp_path, 1, 1)) == found == {"a.CAF", "b/c.mov", "d.amr", "e.wav"}

@@ -45,10 +45,6 @@ from espnet_mlma.data.where import Where
 from espnet_mlma.errors import MlmaError
 
 _ARCHIVES = (".tar.gz", ".tgz")
-SOUNDS = frozenset(
-    {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mkv", ".mp3", ".mp4", ".oga", ".ogg"}
-    | {".opus", ".wav", ".weba", ".webm", ".wma"}
-)
 _SPANS = "unlabelled_data/unlabelled_v2.tsv.gz"
 _SPAN_COLUMNS = ("event_id", "segment_no", "start", "end")
 _MOST_SEGMENTS = 100_000  # of a session; a day in segments of a second
@@ -114,7 +110,7 @@ class AudioIndex:
                     name, suffix = os.path.splitext(entry.name)
                     if entry.name.endswith(_ARCHIVES):
                         self._add_members(entry.path)
-                    elif suffix.lower() in SOUNDS:
+                    elif suffix.lower() in files.SOUND_SUFFIXES:
                         self._places.setdefault(name, (folder, None, suffix))
                     elif entry.is_dir():
                         todo.append(entry.path)
@@ -124,7 +120,7 @@ class AudioIndex:
         for member in _members(archive, status.st_size, status.st_mtime_ns):
             folder, slash, name = member.rpartition("/")
             stem, suffix = os.path.splitext(name)
-            if suffix.lower() in SOUNDS and name_problem(member) is None:
+            if suffix.lower() in files.SOUND_SUFFIXES and name_problem(member) is None:
                 self._places.setdefault(stem, (archive, folder + slash, suffix))
 
 
