@@ -30,6 +30,7 @@ from espnet_mlma.curate.formats import datasets, kaldi, lhotse, nemo, table
 from espnet_mlma.curate.formats.row import Row
 from espnet_mlma.curate.splits import draw
 from espnet_mlma.data import tables
+from espnet_mlma.data.checks import SPAN_TOLERANCE
 from espnet_mlma.data.corpora import own
 from espnet_mlma.data.mixtures import CORPORA, reader_of
 from espnet_mlma.data.probing import probe_all
@@ -41,7 +42,6 @@ from espnet_mlma.text import LANGUAGES, check_code, normalise, order_languages
 FORMATS = {"kaldi": kaldi, "lhotse": lhotse, "nemo": nemo, "datasets": datasets, "table": table}
 _BATCH = 10_000  # rows whose audio is measured at once
 _OTHER_NAMES = {"dev": ("dev", "valid", "validation"), "train": ("train",), "test": ("test",)}
-_SPAN_TOLERANCE = 0.1  # seconds by which a span may exceed its recording
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -180,7 +180,7 @@ def _seconds(row: Row, info: AudioInfo | MlmaError) -> float | Drop:
     if not isinstance(info, AudioInfo):
         return Drop(row.key, "broken_audio", str(info))
     start, end = row.start or 0.0, info.seconds if row.end is None else row.end
-    if not start < end <= info.seconds + _SPAN_TOLERANCE:
+    if not start < end <= info.seconds + SPAN_TOLERANCE:
         detail = f"{row.place}: span {start}-{end} s of {info.seconds:.2f} s"
         return Drop(row.key, "bad_span", detail)
     return min(end, info.seconds) - start

@@ -17,7 +17,7 @@ from espnet_mlma.audio import AudioInfo
 from espnet_mlma.data.utterance import Drop, Utterance, corpus_of, path_problem
 from espnet_mlma.text import normalise, training_problem
 
-_SPAN_TOLERANCE = 0.1  # seconds by which a span may exceed its recording, or overlap another
+SPAN_TOLERANCE = 0.1  # seconds by which a span may exceed its recording, or overlap another
 # Corpora whose speaker ids hold across splits, and whose test speakers must not be trained on.
 _SPEAKER_DISJOINT = ("cv", "ls", "ss")
 # Corpora whose speakers are named by LibriVox's reader ids (LibriSpeech's SPEAKERS.TXT, MLS's
@@ -78,7 +78,7 @@ class HeldOut:
             return Drop(utterance.id, "speaker_in_test", utterance.speaker)
         place, start, end = _place(utterance)
         for held_start, held_end in self._spans.get(place, ()):
-            if min(end, held_end) - max(start, held_start) > _SPAN_TOLERANCE:
+            if min(end, held_end) - max(start, held_start) > SPAN_TOLERANCE:
                 detail = f"{utterance.audio}: {start}-{end} s, and held out {held_start}-{held_end}"
                 return Drop(utterance.id, "span_in_test", detail)
         if (person, words) in self._spoken:
@@ -149,7 +149,7 @@ def drop_by_audio(utterance: Utterance, info: AudioInfo | Exception) -> Drop | N
     if isinstance(info, Exception):
         return Drop(utterance.id, "broken_audio", str(info))
     start, end = span(utterance, info)
-    if not 0 <= start < end or (utterance.end or 0.0) > info.seconds + _SPAN_TOLERANCE:
+    if not 0 <= start < end or (utterance.end or 0.0) > info.seconds + SPAN_TOLERANCE:
         detail = (
             f"{utterance.audio}: span {utterance.start}-{utterance.end} s of {info.seconds:.2f} s"
         )
