@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espnet_mlma import files
+from espnet_mlma.data.corpora.tsv import json_rows, lines
 from espnet_mlma.data.utterance import Drop
-from espnet_mlma.errors import MlmaError
 from espnet_mlma.numbers import number_of
+
+_REMEDY = "check the file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +54,9 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
     Raises:
         MlmaError: the file cannot be read.
     """
-    try:
-        for number, line in enumerate(files.read_lines(path), 1):
-            if line.strip():
-                yield f"{path}:{number}", line
-    except (OSError, EOFError, zlib.error) as error:
-        raise MlmaError(f"{path}: cannot read it ({error}); check the file") from None
+    for number, line in enumerate(lines(path, _REMEDY), 1):
+        if line.strip():
+            yield f"{path}:{number}", line
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | Drop]]:
@@ -69,14 +65,9 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | Drop]]:
     Raises:
         MlmaError: the file cannot be read.
     """
-    for place, line in numbered_lines(path):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            yield place, bad_row(place, "not JSON")
-            continue
-        is_object = isinstance(value, dict)
-        yield place, value if is_object else bad_row(place, "not a JSON object")
+    for number, row in json_rows(path, _REMEDY):
+        place = f"{path}:{number}"
+        yield place, row if isinstance(row, dict) else bad_row(place, row)
 
 
 def seconds(value: object) -> float | None:

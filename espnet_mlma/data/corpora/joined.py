@@ -15,7 +15,6 @@ Files are found by name without suffix. They are listed once; nothing is opened 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -30,7 +29,7 @@ from typing import Any
 
 from espnet_mlma import files
 from espnet_mlma.audio.archives import AudioFile
-from espnet_mlma.data.corpora.tsv import read_table
+from espnet_mlma.data.corpora.tsv import json_rows, read_table
 from espnet_mlma.data.coverage import Labelled, MissingAudio
 from espnet_mlma.data.utterance import (
     Drop,
@@ -281,22 +280,10 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]] | Drop]:
     Raises:
         MlmaError: the file cannot be read.
     """
-    try:
-        for number, line in enumerate(files.read_lines(path), 1):
-            if not line.strip():
-                continue
-            place = f"{path.name}:{number}"
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield Drop(place, "bad_row", f"{path}:{number}: not JSON ({error})"[:300])
-                continue
-            if isinstance(row, dict):
-                yield place, row
-            else:
-                yield Drop(place, "bad_row", f"{path}:{number}: not a JSON object")
-    except (OSError, EOFError, zlib.error) as error:
-        raise MlmaError(f"{path}: cannot read it ({error}); download it again") from None
+    for number, row in json_rows(path, "download it again"):
+        place = f"{path.name}:{number}"
+        is_object = isinstance(row, dict)
+        yield (place, row) if is_object else Drop(place, "bad_row", f"{path}:{number}: {row}")
 
 
 def filtered(where: Where, row: Mapping[str, Any], id_: str, place: str) -> Drop | None:

@@ -6,11 +6,13 @@ An invalid row is dropped and counted; an unreadable table is an error.
 from __future__ import annotations
 
 import csv
+import json
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,8 @@ from espnet_mlma.errors import MlmaError
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 _SHOWN = 3  # archives named in an error
+_LONGEST_PROBLEM = 200
+_REMEDY = "download it again"
 
 
 def require(path: Path, corpus: str, home: str) -> Path:
@@ -81,8 +85,8 @@ def read_table(
 def _table_rows(
     path: Path, columns: Sequence[str], delimiter: str
 ) -> Iterator[tuple[int, dict[str, str] | Drop]]:
-    lines = enumerate(_lines(path), 1)
-    header = next(lines, (1, ""))[1].split(delimiter)
+    numbered = enumerate(lines(path, _REMEDY), 1)
+    header = next(numbered, (1, ""))[1].split(delimiter)
     for column in columns:
         if column not in header:
             found = " ".join(header) or "nothing"
@@ -90,7 +94,7 @@ def _table_rows(
             raise MlmaError(
                 f"{path}:1: column '{column}' is missing (found: {found}); check the file"
             )
-    for number, line in lines:
+    for number, line in numbered:
         fields = line.split(delimiter)
         if len(fields) != len(header):
             fields = _with_quotes(line, delimiter)
@@ -130,7 +134,7 @@ def read_lines(path: Path, fields: int, separator: str, key: int = 0) -> Iterato
 
 
 def _line_rows(path: Path, fields: int, separator: str) -> Iterator[tuple[int, list[str] | Drop]]:
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(lines(path, _REMEDY), 1):
         values = line.split(separator, fields - 1)
         if len(values) < fields:
             yield number, _bad_row(path, number, f"{len(values)} of {fields} fields")
@@ -138,6 +142,30 @@ def _line_rows(path: Path, fields: int, separator: str) -> Iterator[tuple[int, l
             yield number, _bad_row(path, number, "NUL character")
         else:
             yield number, values
+
+
+def json_rows(path: Path, remedy: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Read a file of JSON objects, one on each line; empty lines are ignored.
+
+    Args:
+        path: the file.
+        remedy: what to do if it cannot be read.
+
+    Yields:
+        The number of a line, and its object, or what is wrong with the line.
+
+    Raises:
+        MlmaError: the file cannot be read.
+    """
+    for number, line in enumerate(lines(path, remedy), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, f"not JSON ({error})"[:_LONGEST_PROBLEM]
+            continue
+        yield number, row if isinstance(row, dict) else "not a JSON object"
 
 
 def checked(utterance: Utterance, name: str, table: Path) -> Utterance | Drop:
@@ -158,11 +186,20 @@ def _bad_row(path: Path, number: int, problem: str) -> Drop:
     return Drop(f"{path.name}:{number}", "bad_row", f"{path}:{number}: {problem}")
 
 
-def _lines(path: Path) -> Iterator[str]:
+def lines(path: Path, remedy: str) -> Iterator[str]:
+    """Read the lines of a table, without their ends.
+
+    Args:
+        path: the table.
+        remedy: what to do if it cannot be read.
+
+    Raises:
+        MlmaError: it cannot be read.
+    """
     try:
         yield from files.read_lines(path)
     except (OSError, EOFError, zlib.error) as error:
-        raise MlmaError(f"{path}: cannot read the table ({error}); download it again") from None
+        raise MlmaError(f"{path}: cannot read the table ({error}); {remedy}") from None
 
 
 def _unique[Row: (dict[str, str], list[str])](
