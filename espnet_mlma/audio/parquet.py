@@ -57,15 +57,9 @@ def iter_rows(
         MlmaError: the file is missing, damaged or not Parquet, or a column is missing or holds
             neither texts nor numbers.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         names = [file.schema.column(i).path for i in range(len(file.schema))]
-        for column in (*columns, _BYTES, _NAME):
-            if column not in names:
-                found = " ".join(names)
-                found = found if len(found) < 200 else f"{found[:197]}..."
-                raise MlmaError(
-                    f"{path}: column '{column}' is missing (found: {found}); check the file"
-                )
+        check_columns(path, names, (*columns, _BYTES, _NAME))
         read = [*columns, *(column for column in optional if column in names)]
         for column in read:
             _check_type(path, column, file.schema_arrow.field(column).type)
@@ -103,7 +97,7 @@ def iter_audio(path: Path, members: Collection[str]) -> Iterator[tuple[str, Bina
     for member in members:
         if found := _MEMBER.fullmatch(member):
             wanted[int(found[1])][int(found[2])] = member
-    with _opened(path) as file:
+    with opened(path) as file:
         for group in sorted(wanted.keys() & set(range(file.num_row_groups))):
             batches = file.iter_batches(
                 _CLIPS, row_groups=[group], columns=[_BYTES, _NAME], use_threads=False
@@ -117,6 +111,21 @@ def iter_audio(path: Path, members: Collection[str]) -> Iterator[tuple[str, Bina
                         _check_name(path, member, _member(group, row, name.as_py()))
                         yield member, io.BytesIO(clips[at].as_py() or b"")
                     row += 1
+
+
+def check_columns(path: Path, there: Sequence[str], wanted: Sequence[str]) -> None:
+    """Check that a Parquet file has some columns.
+
+    Raises:
+        MlmaError: one is missing.
+    """
+    for column in wanted:
+        if column not in there:
+            found = " ".join(there)
+            found = found if len(found) < 200 else f"{found[:197]}..."
+            raise MlmaError(
+                f"{path}: column '{column}' is missing (found: {found}); check the file"
+            )
 
 
 def _audio(batch: pyarrow.RecordBatch, field: str) -> pyarrow.Array:
@@ -153,7 +162,7 @@ def _check_type(path: Path, column: str, kind: pyarrow.DataType) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[ParquetFile]:
+def opened(path: Path) -> Iterator[ParquetFile]:
     """Open a Parquet file.
 
     Raises:

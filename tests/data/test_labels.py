@@ -357,3 +357,18 @@ def test_mixtures_keep_the_test_sets(name):
     weak = {split.corpus for split in mixture.train} & {"granary", "mosel", "pseudo"}
     assert len(weak) == 1
     assert not weak & {split.corpus for split in mixture.valid + mixture.test}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (b"<html>", "is not a Parquet file"),
+        (b"PAR1", "not a whole Parquet file"),
+    ],
+)
+def test_parquet_files_of_labels_are_checked_as_those_of_audio(tmp_path, content, problem):
+    (tmp_path / "audio/youtube_commons").mkdir(parents=True)
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(MlmaError, match=f"a.parquet: {problem}"):
+        list(youtube_commons.prepare(tmp_path, "it", "train"))

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from espnet_mlma.audio import parquet
 from espnet_mlma.data.corpora.joined import Joiner, Label, filtered
 from espnet_mlma.data.corpora.tsv import require
 from espnet_mlma.data.utterance import Drop, Utterance
@@ -76,20 +77,9 @@ def _utterance(
 
 
 def _rows(table: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(table) as file:
-            there = file.schema_arrow.names
-            missing = next((name for name in _COLUMNS if name not in there), None)
-            if missing:
-                raise MlmaError(
-                    f"{table}: column '{missing}' is missing (found: {' '.join(there)[:200]}); "
-                    "check the file"
-                )
-            columns = [*_COLUMNS, *(name for name in _OPTIONAL if name in there)]
-            for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
-                yield from batch.to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise MlmaError(f"{table}: cannot read it ({error}); download it again") from None
+    with parquet.opened(table) as file:
+        there = file.schema_arrow.names
+        parquet.check_columns(table, there, _COLUMNS)
+        columns = [*_COLUMNS, *(name for name in _OPTIONAL if name in there)]
+        for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
+            yield from batch.to_pylist()
