@@ -20,12 +20,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
-def pool(nj: int, does: str, **options: Any) -> Iterator[ProcessPoolExecutor]:
+def pool(nj: int, does: str, option: str = "--nj", **options: Any) -> Iterator[ProcessPoolExecutor]:
     """Start a pool of new processes that end with this one.
 
     Args:
         nj: number of processes.
         does: the work of a process, for the error, such as `formats audio`.
+        option: with the number of processes, for the error.
         options: more options of `ProcessPoolExecutor`.
 
     Raises:
@@ -39,7 +40,7 @@ def pool(nj: int, does: str, **options: Any) -> Iterator[ProcessPoolExecutor]:
     except BrokenProcessPool:
         raise MlmaError(
             f"a process that {does} was killed, perhaps because memory ran out; "
-            "re-run with a smaller --nj, which resumes"
+            f"re-run with a smaller {option}, which resumes"
         ) from None
     finally:
         workers.shutdown(cancel_futures=True)

@@ -87,14 +87,14 @@ def run_command(arguments: argparse.Namespace) -> None:
         # Read when PyTorch loads OpenMP. Threads that wait in a loop take the processor from those
         # that they wait for: on a busy machine recognition took four times as much CPU time.
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
-        _silence_imports()
+        silence_imports()
     try:
         arguments.run(arguments)
     except UsageError as error:
         arguments.parser.error(str(error))
 
 
-def _silence_imports() -> None:
+def silence_imports() -> None:
     """Hide logs and warnings of ESPnet and its imports, on which a user cannot act."""
     logging.disable(logging.WARNING)
     if not sys.warnoptions:

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -67,7 +67,7 @@ class Result(NamedTuple):
     Attributes:
         seconds: of audio that was recognised.
         text: None if files were written or the sound was not recognised.
-        reason: `damaged` or `unreadable`; None: the sound was recognised as a whole.
+        reason: `damaged`, `unreadable` or `not written`; None: the whole sound was recognised.
         error: the error in one line; None: there is none.
     """
 
@@ -94,8 +94,7 @@ def without_finished(jobs: Sequence[Job], folder: Path, options: Options) -> lis
     Raises:
         MlmaError: the folder has transcripts of another model or of other options.
     """
-    place = folder / RECORD
-    made_with = json.dumps(_made_with(options), indent=1, ensure_ascii=False) + "\n"
+    place, made_with = folder / RECORD, _made_with(options)
     with claim(place, "writes it", wait=True):
         if not place.exists():
             files.write(place, made_with)
@@ -112,27 +111,29 @@ def without_finished(jobs: Sequence[Job], folder: Path, options: Options) -> lis
 
 def record(folder: Path, options: Options) -> None:
     """Write the record of a run that replaces all transcripts."""
-    made_with = json.dumps(_made_with(options), indent=1, ensure_ascii=False) + "\n"
-    with claim(folder / RECORD, "writes it", wait=True):
-        files.write(folder / RECORD, made_with)
+    place = folder / RECORD
+    with claim(place, "writes it", wait=True):
+        files.write(place, _made_with(options))
 
 
-def _made_with(options: Options) -> dict[str, Any]:
-    from espnet_mlma import digests
+def _made_with(options: Options) -> str:
+    """Describe in JSON what transcripts depend on: not the device, nor the size of batches."""
+    from espnet_mlma.decode import Decoding
+    from espnet_mlma.decode.fingerprint import of_decoding
     from espnet_mlma.loading.paths import located
 
-    path = Path(options.model)
-    if path.suffix == ".zip" and path.is_file():
-        digest = digests.of_file(path)
-    else:
-        with located(path) as found:
-            digest = digests.of_value([digests.of_file(file) for file in found])
-    values = asdict(options)
-    del values["device"], values["batch_seconds"]  # they change no text
-    values["search"] = dict(options.search)
-    lm = values["search"].get("lm")
-    digest_of_lm = None if lm is None else digests.of_file(Path(lm))
-    return values | {"model": digest, "language_model": digest_of_lm}
+    with located(Path(options.model)) as found:
+        made_with = of_decoding(*found, options.batch_seconds, Decoding(**dict(options.search)))
+    del made_with["options"]["batch_seconds"]
+    values = {
+        "model": {key: made_with[key] for key in ("checkpoint", "config", "calibration")},
+        "search": made_with["options"],
+        "language_model": made_with["language_model_digest"],
+        "precision": options.precision,
+        "language": options.language,
+        "vad": options.vad,
+    }
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 
 def _difference(found: str, wanted: str) -> str:
@@ -176,7 +177,7 @@ def recognise(jobs: Sequence[Job], options: Options, processes: int) -> Iterator
 
     chunk = max(1, min(_CHUNK, len(jobs) // (4 * processes)))
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
-    with pool(processes, "recognises files") as workers:
+    with pool(processes, "recognises files", option="--jobs") as workers:
         chunks = [jobs[i : i + chunk] for i in range(0, len(jobs), chunk)]
         found = [workers.submit(_in_process, part, options, threads) for part in chunks]
         for future in found:
@@ -187,8 +188,10 @@ def recognise(jobs: Sequence[Job], options: Options, processes: int) -> Iterator
 def _loaded(options: Options, threads: int) -> Recogniser:
     import torch
 
+    from espnet_mlma.cli import silence_imports
     from espnet_mlma.memory import keep_freed_memory
 
+    silence_imports()
     keep_freed_memory()
     torch.set_num_threads(threads)
     return options.load()
@@ -199,26 +202,40 @@ def _in_process(jobs: Sequence[Job], options: Options, threads: int) -> list[Res
 
 
 def _results(recogniser: Recogniser, jobs: Sequence[Job], options: Options) -> Iterator[Result]:
-    from espnet_mlma.audio import DamagedAudio
     from espnet_mlma.decode.many_files import transcribe_files
 
     sounds = (binary_stdin() if job.sound == STDIN else job.sound for job in jobs)
     outcomes = transcribe_files(recogniser, sounds, vad=options.vad)
     for job, outcome in zip(jobs, outcomes, strict=True):
-        if not isinstance(outcome, MlmaError):
-            transcript, reason, error = outcome, None, None
-        else:
-            is_damaged = isinstance(outcome, DamagedAudio)
-            transcript = outcome.transcript if is_damaged else None
-            reason = "damaged" if is_damaged else "unreadable"
-            error = error_line(job.sound, outcome)
-        if transcript is None:
-            yield Result(0.0, None, reason, error)
-            continue
-        if job.files:
-            write_files(transcript, job, options.model, error)
-        text = None if job.files else transcript.text
-        yield Result(transcript.duration, text, reason, error)
+        yield result_of(job, outcome, options.model)
+
+
+def result_of(job: Job, outcome: Transcript | MlmaError, model_name: str) -> Result:
+    """Write the files of a job, if it has any, and return what became of its sound.
+
+    Args:
+        job: the sound, and the files to write.
+        outcome: its transcript, or why there is none or only a part of one.
+        model_name: as the user gave it.
+    """
+    from espnet_mlma.audio import DamagedAudio
+
+    if not isinstance(outcome, MlmaError):
+        transcript, reason, error = outcome, None, None
+    else:
+        is_damaged = isinstance(outcome, DamagedAudio)
+        transcript = outcome.transcript if is_damaged else None
+        reason = "damaged" if is_damaged else "unreadable"
+        error = _error_line(job.sound, outcome)
+    if transcript is None:
+        return Result(0.0, None, reason, error)
+    if not job.files:
+        return Result(transcript.duration, transcript.text, reason, error)
+    try:
+        _write_files(transcript, job, model_name, error)
+    except MlmaError as failure:
+        return Result(0.0, None, "not written", _error_line(job.sound, failure))
+    return Result(transcript.duration, None, reason, error)
 
 
 def _marker(job: Job) -> Path:
@@ -226,7 +243,7 @@ def _marker(job: Job) -> Path:
     return next(iter(job.files.values())).with_suffix(".damaged")
 
 
-def write_files(transcript: Transcript, job: Job, model_name: str, error: str | None) -> None:
+def _write_files(transcript: Transcript, job: Job, model_name: str, error: str | None) -> None:
     """Write a transcript in each format of a job, and what was wrong into `.damaged`.
 
     Args:
@@ -250,7 +267,7 @@ def write_files(transcript: Transcript, job: Job, model_name: str, error: str | 
         _marker(job).unlink(missing_ok=True)
 
 
-def error_line(sound: Path, error: MlmaError) -> str:
+def _error_line(sound: Path, error: MlmaError) -> str:
     """Return an error in one line that names the sound."""
     where = "" if sound == STDIN or str(sound) in str(error) else f"{sound}: "
     return one_line(f"{where}{error}")

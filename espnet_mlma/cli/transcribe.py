@@ -17,12 +17,11 @@ from espnet_mlma.cli.archive import (
     Job,
     Options,
     Result,
-    error_line,
     recognise,
     record,
+    result_of,
     share,
     without_finished,
-    write_files,
 )
 from espnet_mlma.cli.files import FORMATS, STDIN, find_sounds, make_folder, plan_outputs
 from espnet_mlma.cli.parser import (
@@ -321,25 +320,18 @@ def recognise_one(job: Job, options: Options) -> Result:
 
     On a terminal the printed text itself shows the progress, and there is no bar.
     """
-    from espnet_mlma.audio import DamagedAudio
-
-    recogniser, reason, error, transcript = options.load(), None, None, None
+    recogniser, audio = options.load(), audio_of(job.sound)
     is_shown = bool(job.files) or not sys.stdout.isatty()
     with Progress(job.sound.name, length_of(job.sound), is_shown) as progress:
-        audio = audio_of(job.sound)
         try:
             if job.files:
-                transcript = recogniser.transcribe(audio, vad=options.vad, progress=progress)
+                outcome = recogniser.transcribe(audio, vad=options.vad, progress=progress)
             else:
                 print_parts(recogniser.iter_transcribe(audio, vad=options.vad, progress=progress))
-        except MlmaError as failure:
-            is_damaged = isinstance(failure, DamagedAudio)
-            reason = "damaged" if is_damaged else "unreadable"
-            error = error_line(job.sound, failure)
-            transcript = failure.transcript if is_damaged else None
-    if transcript is not None:
-        write_files(transcript, job, options.model, error)
-    return Result(progress.seconds, None, reason, error)
+                return Result(progress.seconds)
+        except MlmaError as error:
+            outcome = error
+    return result_of(job, outcome, options.model)._replace(seconds=progress.seconds)
 
 
 def print_parts(parts: Iterator[Transcript]) -> None:

@@ -120,6 +120,25 @@ def test_files_that_were_there_before_are_replaced_once(mlma, experiment, sounds
     assert (tmp_path / RECORD).exists()
 
 
+def test_a_file_that_cannot_be_written_is_counted_and_the_rest_done(
+    mlma, experiment, sounds, tmp_path
+):
+    (tmp_path / "a.txt").mkdir()
+    options = ["transcribe", sounds, "--model", experiment, "--format", "txt", "-o", tmp_path]
+    code, _, err = mlma(*options)
+    assert code == 1
+    assert "2 of 3 files (1 not written), " in err
+    assert (tmp_path / "b.txt").is_file() and (tmp_path / "below" / "C.txt").is_file()
+
+
+def test_another_calibration_is_another_model(mlma, experiment, sounds, tmp_path):
+    model = shutil.copytree(experiment, tmp_path / "model")
+    options = ["transcribe", sounds, "--model", model, "--format", "txt", "-o", tmp_path / "out"]
+    assert mlma(*options)[0] == 0
+    (model / "calibration.yaml").write_text("changed: true\n")
+    assert "has transcripts of another model" in mlma(*options)[2]
+
+
 def test_options_without_effect_are_refused(mlma, sounds):
     for options in (["--overwrite"], ["--shard", "3/2"], ["--shard", "0/2"], ["--jobs", "0"]):
         code, _, err = mlma("transcribe", sounds, *options)
