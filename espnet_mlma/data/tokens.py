@@ -123,11 +123,10 @@ def write_tokens(
     Raises:
         MlmaError: as in `train_bpe` and `extended`.
     """
-    given = texts
     languages, texts = zip(*map(split_language, texts), strict=True)
     whole = [language_token(language) for language in sorted(filter(None, {*languages}))]
     if pretrained is not None:
-        return _write(out, *extended(pretrained, given, token_type), whole)
+        return _write(out, *extended(pretrained, texts, whole, token_type), whole)
     if token_type == "bpe":
         model = train_bpe(texts, size, mode, whole)
         written = pieces(model)
@@ -148,12 +147,15 @@ def _write(out: Path, tokens: Sequence[str], model: bytes, whole: Sequence[str])
     return len(tokens)
 
 
-def extended(pretrained: Path, texts: Sequence[str], token_type: str) -> tuple[list[str], bytes]:
+def extended(
+    pretrained: Path, texts: Sequence[str], whole: Sequence[str], token_type: str
+) -> tuple[list[str], bytes]:
     """Extend the tokens of a model by the symbols of new texts.
 
     Args:
         pretrained: folder of `mlma recipe pretrained`, with `tokens.txt` and, for BPE, `bpe.model`.
-        texts: normalised transcripts, with language tokens or without.
+        texts: normalised transcripts, without language tokens.
+        whole: language tokens.
         token_type: `char` or `bpe`.
 
     Returns:
@@ -167,21 +169,19 @@ def extended(pretrained: Path, texts: Sequence[str], token_type: str) -> tuple[l
     if bpe.is_file() != (token_type == "bpe"):
         has = "bpe" if bpe.is_file() else "char"
         raise MlmaError(f"{pretrained}: the model has {has} tokens; give --token_type {has}")
-    languages, plain = zip(*map(split_language, texts), strict=True)
-    wanted = [language_token(language) for language in sorted(filter(None, {*languages}))]
     if bpe.is_file():
-        return _with_bpe(known, bpe, plain, wanted)
-    new = [token for token in [*wanted, *characters(plain)] if token not in known]
+        return _with_bpe(known, bpe, texts, whole)
+    new = [token for token in [*whole, *characters(texts)] if token not in known]
     return [*known[:-1], *new, known[-1]], b""
 
 
 def _with_bpe(
-    known: list[str], bpe: Path, texts: Sequence[str], wanted: Sequence[str]
+    known: list[str], bpe: Path, texts: Sequence[str], whole: Sequence[str]
 ) -> tuple[list[str], bytes]:
     """Check that a BPE model can write texts; its pieces cannot be extended."""
     import sentencepiece
 
-    missing = [token for token in wanted if token not in known]
+    missing = [token for token in whole if token not in known]
     processor = sentencepiece.SentencePieceProcessor()
     processor.LoadFromSerializedProto(bpe.read_bytes())
     letters = Counter("".join(texts))

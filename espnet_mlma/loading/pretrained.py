@@ -27,7 +27,7 @@ from espnet_mlma import digests, files
 from espnet_mlma.arguments import ArgumentParser, first_line
 from espnet_mlma.errors import MlmaError
 from espnet_mlma.files import replace_folder
-from espnet_mlma.loading import checkpoint
+from espnet_mlma.loading import checkpoint, configuration
 from espnet_mlma.loading.paths import located
 
 CONFIG, TOKENS, BPE, RECORD = "fine_tuned.yaml", "tokens.txt", "bpe.model", "model.json"
@@ -86,8 +86,7 @@ def write_start(model: str, out: Path) -> None:
         if out.is_dir():
             _check_record(out / RECORD, record, "remove it, or give another --expdir")
             return
-        loaded, config = checkpoint.from_files(config_file, model_file)
-        del loaded
+        _, config = checkpoint.from_files(config_file, model_file)  # fails now, not in stage 11
 
         def fill(new: Path) -> None:
             text = yaml.safe_dump(fine_tuning(config), sort_keys=False)
@@ -120,11 +119,11 @@ def write_parameters(model: str, token_list: Path, config: Path | None, init: Pa
     place = init.with_suffix(".json")
     with located(Path(model)) as (config_file, model_file):
         record = {"model": digests.of_file(model_file), "tokens": digests.of_file(token_list)}
-        loaded, old = checkpoint.from_files(config_file, model_file)
-        known = list(old["token_list"])
+        known = list(configuration.read(config_file)["token_list"])
         if init.exists():
             _check_record(place, record, "remove the experiment, or give another --asr_tag")
             return len(tokens) - len(known)
+        loaded, old = checkpoint.from_files(config_file, model_file)
         if [*tokens[: len(known) - 1], tokens[-1]] != known:
             raise MlmaError(f"{token_list}: does not extend the model's tokens; run stage 5 again")
         if config is not None:
