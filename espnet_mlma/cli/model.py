@@ -39,7 +39,7 @@ def choose(named: str | None) -> str:
         if (folder / DEMO / "config.yaml").is_file():
             return str(folder / DEMO)
     raise MlmaError(
-        "no model: give --model, set MLMA_MODEL, or train the demonstration in ten minutes by "
+        "no model: give --model, set MLMA_MODEL, or train the demonstration by "
         "`make demo` in a checkout of espnet-mlma"
     )
 
